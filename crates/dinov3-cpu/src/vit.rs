@@ -1,0 +1,293 @@
+//! The vision transformer. `encode` reads from top to bottom like the definition in `dinov3_model::reference`.
+
+use dinov3_kernels::{
+    AttentionScratch, AttentionShape, Element, Epilogue, PackedMatrix, attention, layer_norm, linear,
+};
+use dinov3_model::encoder::{FeatureMap, Features, Pooling};
+use dinov3_model::rope::{self, RopePeriods};
+use dinov3_model::spec::{Mlp, Vit};
+use dinov3_model::weights::WeightsError;
+
+use crate::load::{Linear, Loader, Norm, gated_width};
+use crate::model::Run;
+use crate::output::{channels_first, classify, pool_rows, wanted};
+use crate::patches::image_patches;
+
+/// Packed weights.
+pub(crate) struct VitNet<E: Element> {
+    vit: Vit,
+    periods: RopePeriods,
+    /// CLS, then registers: [P, D].
+    prefix: Vec<f32>,
+    patch_embed: Linear<E>,
+    blocks: Vec<Block<E>>,
+    norm: Norm,
+    head: Option<Linear<f32>>,
+}
+
+struct Block<E> {
+    norm1: Norm,
+    qkv: PackedMatrix<E>,
+    /// [3 D]: q, zero, v; none for models without these biases.
+    qkv_bias: Option<Vec<f32>>,
+    proj: Linear<E>,
+    gamma_1: Vec<f32>,
+    norm2: Norm,
+    fc1: Linear<E>,
+    fc2: Linear<E>,
+    gamma_2: Vec<f32>,
+}
+
+impl<E: Element> VitNet<E> {
+    pub fn load(vit: &Vit, periods: RopePeriods, loader: &Loader<'_>) -> Result<Self, WeightsError> {
+        let d = vit.embed_dim;
+        let mut prefix = loader.vector("cls_token", d)?;
+        if vit.registers > 0 {
+            prefix.extend(loader.vector("reg_token", vit.registers * d)?);
+        }
+        let patch_embed = loader.linear("patch_embed.proj", d, 3 * vit.patch_px * vit.patch_px)?;
+        let blocks = (0..vit.depth).map(|index| Block::load(vit, index, loader)).collect::<Result<_, _>>()?;
+        let norm = loader.norm("norm", d, vit.norm_eps)?;
+        let head = (vit.num_classes > 0).then(|| loader.linear("head", vit.num_classes, d)).transpose()?;
+        Ok(Self { vit: vit.clone(), periods, prefix, patch_embed, blocks, norm, head })
+    }
+}
+
+impl<E: Element> Block<E> {
+    fn load(vit: &Vit, index: usize, loader: &Loader<'_>) -> Result<Self, WeightsError> {
+        let (d, m) = (vit.embed_dim, vit.mlp_hidden);
+        let name = |part: &str| format!("blocks.{index}.{part}");
+        let qkv_bias = match vit.qv_bias {
+            true => {
+                let mut bias = loader.vector(&name("attn.q_bias"), d)?;
+                bias.resize(2 * d, 0.0);
+                bias.extend(loader.vector(&name("attn.v_bias"), d)?);
+                Some(bias)
+            }
+            false => None,
+        };
+        let (fc1, fc2) = match vit.mlp {
+            Mlp::Gelu => (loader.linear(&name("mlp.fc1"), m, d)?, loader.linear(&name("mlp.fc2"), d, m)?),
+            Mlp::SwiGlu => {
+                let matrix = loader.matrix_padded(&name("mlp.fc2.weight"), d, m, gated_width(m))?;
+                let bias = loader.vector(&name("mlp.fc2.bias"), d)?;
+                (loader.gated(&name("mlp.fc1_g"), &name("mlp.fc1_x"), m, d)?, Linear { matrix, bias })
+            }
+        };
+        Ok(Self {
+            norm1: loader.norm(&name("norm1"), d, vit.norm_eps)?,
+            qkv: loader.matrix(&name("attn.qkv.weight"), 3 * d, d)?,
+            qkv_bias,
+            proj: loader.linear(&name("attn.proj"), d, d)?,
+            gamma_1: loader.vector(&name("gamma_1"), d)?,
+            norm2: loader.norm(&name("norm2"), d, vit.norm_eps)?,
+            fc1,
+            fc2,
+            gamma_2: loader.vector(&name("gamma_2"), d)?,
+        })
+    }
+}
+
+/// Activations, named for what they hold; kept from batch to batch. Rows are images × tokens.
+#[derive(Default)]
+pub(crate) struct VitScratch<E> {
+    /// [rows, 3 · patch²].
+    patches: Vec<E>,
+    /// The residual stream [rows, D].
+    tokens: Vec<f32>,
+    /// [rows, D].
+    normed: Vec<E>,
+    /// [rows, 3 D].
+    qkv: Vec<f32>,
+    /// [rows, D].
+    attended: Vec<E>,
+    /// [rows, M].
+    hidden: Vec<E>,
+    /// Normed tokens for output [rows, D].
+    output: Vec<f32>,
+    attention: AttentionScratch,
+    rope: Option<CachedRope>,
+}
+
+/// The table of the last grid, at full head width as the kernel takes it.
+struct CachedRope {
+    grid: (usize, usize),
+    sin: Vec<f32>,
+    cos: Vec<f32>,
+}
+
+impl<E: Element> VitNet<E> {
+    /// Runs a checked batch. Shapes in the comments: B images, T tokens, D width.
+    pub fn encode(&self, run: &Run<'_>, scratch: &mut VitScratch<E>, features: &mut Features) {
+        let (count, d) = (run.batch.count, self.vit.embed_dim);
+        let (grid_rows, grid_columns) = (run.geometry.grid_rows, run.geometry.grid_columns);
+        let prefix = self.vit.prefix_tokens();
+        let tokens_per_image = prefix + grid_rows * grid_columns;
+        let rows = count * tokens_per_image;
+
+        self.embed(run, scratch, tokens_per_image);
+        self.prepare_rope(scratch, (grid_rows, grid_columns));
+        scratch.normed.resize(rows * d, E::default());
+        scratch.attended.resize(rows * d, E::default());
+        scratch.qkv.resize(rows * 3 * d, 0.0);
+
+        let request = run.request;
+        features.maps.resize_with(request.taps.len(), FeatureMap::default);
+        let mut taps = request.taps.iter().copied().zip(&mut features.maps).peekable();
+        let last = request.last_needed(self.vit.depth);
+        for (index, block) in self.blocks.iter().enumerate().take_while(|(index, _)| Some(*index) <= last) {
+            self.block(block, run, scratch, tokens_per_image);
+            if let Some((_, map)) = taps.next_if(|(tap, _)| *tap == index) {
+                self.tap(run, scratch, index, map, tokens_per_image);
+            }
+        }
+
+        self.outputs(run, scratch, features, tokens_per_image);
+    }
+
+    /// pixels -> residual stream [B, T, D]: CLS, registers, patches row by row.
+    fn embed(&self, run: &Run<'_>, scratch: &mut VitScratch<E>, tokens_per_image: usize) {
+        let (count, d, patch_px) = (run.batch.count, self.vit.embed_dim, self.vit.patch_px);
+        let (rows, columns) = (run.geometry.grid_rows, run.geometry.grid_columns);
+        image_patches(run.pool, run.batch, patch_px, rows, columns, &mut scratch.patches);
+        scratch.tokens.resize(count * tokens_per_image * d, 0.0);
+        let k = 3 * patch_px * patch_px;
+        let patches = rows * columns;
+        for (image, out) in scratch.tokens.chunks_exact_mut(tokens_per_image * d).enumerate() {
+            let (prefix, out) = out.split_at_mut(self.prefix.len());
+            prefix.copy_from_slice(&self.prefix);
+            let input = &scratch.patches[image * patches * k..][..patches * k];
+            let bias = Some(&self.patch_embed.bias[..]);
+            linear(run.pool, input, patches, k, &self.patch_embed.matrix, Epilogue::Store { bias }, out, d);
+        }
+    }
+
+    fn prepare_rope(&self, scratch: &mut VitScratch<E>, grid: (usize, usize)) {
+        if scratch.rope.as_ref().is_some_and(|rope| rope.grid == grid) {
+            return;
+        }
+        let table = rope::table(&self.vit, self.periods, grid.0, grid.1);
+        // The angles of a head's second half repeat those of its first.
+        let repeat = |values: &[f32]| -> Vec<f32> {
+            values.chunks_exact(table.width).flat_map(|angles| [angles, angles].concat()).collect()
+        };
+        scratch.rope = Some(CachedRope { grid, sin: repeat(&table.sin), cos: repeat(&table.cos) });
+    }
+
+    /// x + gamma_1 · attention(norm1(x)), then x + gamma_2 · mlp(norm2(x)), in place.
+    fn block(&self, block: &Block<E>, run: &Run<'_>, scratch: &mut VitScratch<E>, tokens_per_image: usize) {
+        let (pool, isa) = (run.pool, run.isa);
+        let d = self.vit.embed_dim;
+        let VitScratch { tokens, normed, qkv, attended, hidden, attention: attention_scratch, rope, .. } = scratch;
+        let rope = rope.as_ref().expect("prepared before the blocks");
+        let rows = tokens.len() / d;
+
+        let norm = &block.norm1;
+        layer_norm(pool, isa, tokens, rows, d, &norm.weight, &norm.bias, norm.eps, normed);
+        let bias = block.qkv_bias.as_deref();
+        linear(pool, normed, rows, d, &block.qkv, Epilogue::Store { bias }, qkv, 3 * d);
+        let shape = AttentionShape {
+            images: run.batch.count,
+            tokens: tokens_per_image,
+            prefix_tokens: self.vit.prefix_tokens(),
+            heads: self.vit.heads,
+            head_dim: self.vit.head_dim(),
+        };
+        attention(pool, isa, &shape, qkv, &rope.sin, &rope.cos, attention_scratch, attended);
+        let residual = Epilogue::Residual { bias: Some(&block.proj.bias), gamma: &block.gamma_1 };
+        linear(pool, attended, rows, d, &block.proj.matrix, residual, tokens, d);
+
+        let norm = &block.norm2;
+        layer_norm(pool, isa, tokens, rows, d, &norm.weight, &norm.bias, norm.eps, normed);
+        let m = block.fc2.matrix.k();
+        hidden.resize(rows * m, E::default());
+        let bias = &block.fc1.bias;
+        let activation = match self.vit.mlp {
+            Mlp::Gelu => Epilogue::Gelu { bias },
+            Mlp::SwiGlu => Epilogue::SwiGlu { bias },
+        };
+        linear(pool, normed, rows, d, &block.fc1.matrix, activation, hidden, m);
+        let residual = Epilogue::Residual { bias: Some(&block.fc2.bias), gamma: &block.gamma_2 };
+        linear(pool, hidden, rows, m, &block.fc2.matrix, residual, tokens, d);
+    }
+
+    /// The residual stream after block `index` as a feature map [B, D, h, w].
+    fn tap(&self, run: &Run<'_>, scratch: &mut VitScratch<E>, index: usize, map: &mut FeatureMap, tokens_per_image: usize) {
+        let (count, d, prefix) = (run.batch.count, self.vit.embed_dim, self.vit.prefix_tokens());
+        let rows = match run.request.tap_norm {
+            true => self.final_norm(run, &scratch.tokens, &mut scratch.output),
+            false => &scratch.tokens[..],
+        };
+        map.index = index;
+        map.map.reshape(&[count, d, run.geometry.grid_rows, run.geometry.grid_columns]);
+        channels_first(run.pool, rows, tokens_per_image, prefix, d, &mut map.map.data);
+        if run.request.tap_prefix_tokens {
+            let out = wanted(&mut map.prefix_tokens, &[count, prefix, d]);
+            for (out, image) in out.chunks_exact_mut(prefix * d).zip(rows.chunks_exact(tokens_per_image * d)) {
+                out.copy_from_slice(&image[..prefix * d]);
+            }
+        } else {
+            map.prefix_tokens = None;
+        }
+    }
+
+    fn final_norm<'a>(&self, run: &Run<'_>, tokens: &[f32], output: &'a mut Vec<f32>) -> &'a [f32] {
+        let (d, norm) = (self.vit.embed_dim, &self.norm);
+        output.resize(tokens.len(), 0.0);
+        layer_norm(run.pool, run.isa, tokens, tokens.len() / d, d, &norm.weight, &norm.bias, norm.eps, output);
+        output
+    }
+
+    /// Final norm, then whatever was asked for: tokens, poolings, class scores.
+    fn outputs(&self, run: &Run<'_>, scratch: &mut VitScratch<E>, features: &mut Features, tokens_per_image: usize) {
+        let (count, d, request) = (run.batch.count, self.vit.embed_dim, run.request);
+        let needed = request.tokens || request.logits.is_some() || !request.poolings.is_empty();
+        features.pooled.resize_with(request.poolings.len(), || (Pooling::Average, Default::default()));
+        if !request.tokens {
+            features.tokens = None;
+        }
+        if request.logits.is_none() {
+            features.logits = None;
+        }
+        if !needed {
+            return;
+        }
+        let normed = self.final_norm(run, &scratch.tokens, &mut scratch.output);
+        let all = [count, tokens_per_image, d];
+        if request.tokens {
+            wanted(&mut features.tokens, &all).copy_from_slice(normed);
+        }
+        for (slot, &pooling) in features.pooled.iter_mut().zip(&request.poolings) {
+            slot.0 = pooling;
+            slot.1.reshape(&if pooling == Pooling::None { all.to_vec() } else { vec![count, d] });
+            self.pool(pooling, normed, tokens_per_image, &mut slot.1.data);
+        }
+        if let (Some(pooling), Some(head)) = (request.logits, &self.head) {
+            let classes = self.vit.num_classes;
+            let (vectors, shape) = match pooling {
+                Pooling::None => (normed.to_vec(), vec![count, tokens_per_image, classes]),
+                _ => {
+                    let mut vectors = vec![0.0; count * d];
+                    self.pool(pooling, normed, tokens_per_image, &mut vectors);
+                    (vectors, vec![count, classes])
+                }
+            };
+            classify(run.pool, head, &vectors, wanted(&mut features.logits, &shape));
+        }
+    }
+
+    /// normed [B, T, D] -> [B, D], or a copy of all tokens.
+    fn pool(&self, pooling: Pooling, normed: &[f32], tokens_per_image: usize, out: &mut [f32]) {
+        let (d, prefix) = (self.vit.embed_dim, self.vit.prefix_tokens());
+        if pooling == Pooling::None {
+            out.copy_from_slice(normed);
+            return;
+        }
+        for (image, out) in normed.chunks_exact(tokens_per_image * d).zip(out.chunks_exact_mut(d)) {
+            match pooling {
+                Pooling::Token => out.copy_from_slice(&image[..d]),
+                _ => pool_rows(pooling, &image[prefix * d..], d, out),
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The encoder's contract, on every instruction set that this CPU has.
+
+use dinov3_cpu::{Model, Options, Precision};
+use dinov3_kernels::Isa;
+use dinov3_model::encoder::Encoder;
+use dinov3_model::rope::RopePeriods;
+use dinov3_model::spec::ModelSpec;
+use dinov3_model::synthetic::SyntheticWeights;
+use dinov3_testing::{conformance, tiny_models};
+
+fn for_each(precision: Precision, check: impl Fn(&ModelSpec, conformance::Factory<'_>)) {
+    for isa in Isa::all_supported() {
+        let make = |spec: &ModelSpec, weights: &SyntheticWeights, periods: RopePeriods, threads: usize| {
+            let options = Options::new().precision(precision).rope_periods(periods).threads(threads).isa(isa);
+            let model = Model::load(spec, weights, &options).expect("synthetic weights load");
+            Box::new(model.session()) as Box<dyn Encoder>
+        };
+        for spec in tiny_models() {
+            eprintln!("{} on {}", spec.name, isa.name());
+            check(&spec, &make);
+        }
+    }
+}
+
+#[test]
+fn f32_equals_the_reference() {
+    for_each(Precision::F32, |spec, make| conformance::equals_the_reference(spec, make, 2e-6));
+}
+
+#[test]
+fn bf16_is_near_the_reference() {
+    // bf16 keeps 8 bits: 2^-9 per operand, and a few layers of it.
+    for_each(Precision::Bf16, |spec, make| conformance::equals_the_reference(spec, make, 1.5e-2));
+}
+
+#[test]
+fn f32_is_deterministic() {
+    for_each(Precision::F32, conformance::is_deterministic);
+}
+
+#[test]
+fn bf16_is_deterministic() {
+    for_each(Precision::Bf16, conformance::is_deterministic);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_padding_is_zero_padding() {
+    for_each(Precision::F32, conformance::refuses_and_pads);
+}
+
+#[test]
+fn a_model_is_shared_and_a_session_moves() {
+    fn shared<T: Clone + Send + Sync>() {}
+    fn moved<T: Send>() {}
+    shared::<Model>();
+    moved::<dinov3_cpu::Session>();
+}
