@@ -25,7 +25,8 @@ pub struct StoredTensor {
     pub offset_bytes: usize,
 }
 
-/// The files of a checkpoint and what they store.
+/// The files of a checkpoint and what they store. Clones share the mappings.
+#[derive(Clone)]
 pub struct FileSet {
     /// What the user named.
     pub name: PathBuf,

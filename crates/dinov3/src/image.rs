@@ -1,0 +1,117 @@
+//! Pictures from files: decode, apply the recipe, hand over.
+
+use std::path::{Path, PathBuf};
+
+use dinov3_engine::{Item, ItemError, ItemErrorKind, Source};
+use dinov3_model::encoder::ImageBatch;
+use dinov3_model::spec::{self, ModelSpec};
+use dinov3_pixels::{
+    CropMode, DecodeOptions, Filter, NormalizedImage, PixelError, Recipe, RgbImage, Statistics, TimmRecipe, decode,
+};
+use serde_json::{Value, json};
+
+/// The recipe of a model's own data config: what timm's `create_transform` does for it.
+pub fn recipe(spec: &ModelSpec) -> Recipe {
+    let data = &spec.data;
+    Recipe::Timm(TimmRecipe {
+        height_px: data.input_px.0 as u32,
+        width_px: data.input_px.1 as u32,
+        filter: match data.interpolation {
+            spec::Interpolation::Bilinear => Filter::Bilinear,
+            _ => Filter::Bicubic,
+        },
+        crop_pct: data.crop_pct,
+        crop_mode: match data.crop_mode {
+            spec::CropMode::Squash => CropMode::Squash,
+            spec::CropMode::Border => CropMode::Border,
+            _ => CropMode::Center,
+        },
+        statistics: statistics(spec),
+    })
+}
+
+/// Mean and standard deviation that the model's weights expect.
+pub fn statistics(spec: &ModelSpec) -> Statistics {
+    Statistics { mean: spec.data.mean, std: spec.data.std }
+}
+
+/// A recipe with its numbers, for provenance.
+pub fn describe(recipe: &Recipe) -> Value {
+    let statistics = recipe.statistics();
+    let mut text = json!({"name": recipe.name(), "mean": statistics.mean, "std": statistics.std});
+    if let Recipe::Timm(timm) = recipe {
+        text["height_px"] = json!(timm.height_px);
+        text["width_px"] = json!(timm.width_px);
+        text["interpolation"] = json!(match timm.filter {
+            Filter::Bilinear => "bilinear",
+            _ => "bicubic",
+        });
+        text["crop_pct"] = json!(timm.crop_pct);
+        text["crop_mode"] = json!(match timm.crop_mode {
+            CropMode::Squash => "squash",
+            CropMode::Border => "border",
+            _ => "center",
+        });
+    }
+    text
+}
+
+/// One prepared picture as a batch.
+pub fn batch_of_one(image: &NormalizedImage) -> ImageBatch<'_> {
+    ImageBatch { pixels: &image.data, count: 1, height_px: image.height_px, width_px: image.width_px }
+}
+
+/// Reads and decodes a file. Its size is checked before it is read.
+///
+/// # Errors
+/// If it cannot be read, exceeds a limit, or is no picture.
+pub fn read_rgb(path: &Path, options: &DecodeOptions) -> Result<RgbImage, ItemError> {
+    let read = |error: std::io::Error| ItemError::new(ItemErrorKind::Read, error.to_string());
+    let information = std::fs::metadata(path).map_err(read)?;
+    if !information.is_file() {
+        return Err(ItemError::new(ItemErrorKind::Read, "not a regular file"));
+    }
+    options.limits.check_file(information.len()).map_err(pixel_error)?;
+    let bytes = std::fs::read(path).map_err(read)?;
+    decode(&bytes, options).map_err(pixel_error)
+}
+
+fn pixel_error(error: PixelError) -> ItemError {
+    let kind = match error {
+        PixelError::LimitExceeded { .. } => ItemErrorKind::Limit,
+        _ => ItemErrorKind::Decode,
+    };
+    ItemError::new(kind, error.to_string())
+}
+
+/// Files in a given order, decoded and prepared by a recipe.
+pub struct FileSource {
+    paths: Vec<PathBuf>,
+    options: DecodeOptions,
+    recipe: Recipe,
+}
+
+impl FileSource {
+    /// A source of these files.
+    pub fn new(paths: Vec<PathBuf>, options: DecodeOptions, recipe: Recipe) -> Self {
+        Self { paths, options, recipe }
+    }
+}
+
+impl Source for FileSource {
+    type Key = PathBuf;
+
+    fn keys(&self) -> Box<dyn Iterator<Item = PathBuf> + Send + '_> {
+        Box::new(self.paths.iter().cloned())
+    }
+
+    fn len_hint(&self) -> Option<usize> {
+        Some(self.paths.len())
+    }
+
+    fn load(&self, path: &PathBuf) -> Result<Item, ItemError> {
+        let picture = read_rgb(path, &self.options)?;
+        let prepared = self.recipe.apply(&picture).map_err(pixel_error)?;
+        Ok(Item { height_px: prepared.height_px, width_px: prepared.width_px, pixels: prepared.data })
+    }
+}

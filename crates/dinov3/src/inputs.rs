@@ -1,0 +1,154 @@
+//! What the user means by INPUT: files, folders, patterns, a list.
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+/// Endings of the pictures that a folder is searched for. A file that is named is opened whatever its ending.
+pub const PICTURE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jpe", "png", "webp", "tif", "tiff", "bmp"];
+
+/// Why inputs cannot be listed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// A folder that cannot be read.
+    #[error("{path}: {reason}", path = path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The reason.
+        reason: String,
+    },
+    /// A pattern that is none.
+    #[error("'{pattern}' is not a pattern: {reason}")]
+    Pattern {
+        /// The text.
+        pattern: String,
+        /// The reason.
+        reason: String,
+    },
+    /// Standard input cannot be read.
+    #[error("standard input: {0}")]
+    List(std::io::Error),
+    /// There is nothing to do.
+    #[error("no pictures found in {inputs} (looked for {})", PICTURE_EXTENSIONS.join(", "))]
+    Nothing {
+        /// What was searched.
+        inputs: String,
+    },
+}
+
+/// Lists the files that `inputs` mean, in their order: a folder is searched recursively and sorted by name, hidden
+/// files left out; a pattern (`*`, `?`, `[...]`, `**`) is expanded and sorted, unless a file has that very name; `-`
+/// is a list on `standard_input`, one path a line. A file that does not exist is listed: the run reports it.
+///
+/// # Errors
+/// If a folder, a pattern or the list cannot be read, or if nothing is found.
+pub fn expand(inputs: &[PathBuf], standard_input: &mut dyn BufRead) -> Result<Vec<PathBuf>, InputError> {
+    let mut files = Vec::new();
+    for input in inputs {
+        if input == Path::new("-") {
+            for line in standard_input.split(b'\n') {
+                let mut line = line.map_err(InputError::List)?;
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                if !line.is_empty() {
+                    files.push(path_from(line));
+                }
+            }
+        } else if input.is_dir() {
+            search(input, &mut files)?;
+        } else if !input.exists() && input.to_str().is_some_and(|text| text.contains(['*', '?', '['])) {
+            let pattern = input.to_str().unwrap_or_default();
+            let bad = |reason: String| InputError::Pattern { pattern: pattern.to_string(), reason };
+            let before = files.len();
+            for path in glob::glob(pattern).map_err(|error| bad(error.to_string()))? {
+                let path = path.map_err(|error| bad(error.to_string()))?;
+                if path.is_dir() { search(&path, &mut files)? } else { files.push(path) }
+            }
+            if files.len() == before {
+                return Err(InputError::Nothing { inputs: pattern.to_string() });
+            }
+        } else {
+            files.push(input.clone());
+        }
+    }
+    if files.is_empty() {
+        let names: Vec<String> = inputs.iter().map(|input| input.display().to_string()).collect();
+        return Err(InputError::Nothing { inputs: names.join(", ") });
+    }
+    Ok(files)
+}
+
+fn search(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), InputError> {
+    let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().first() == Some(&b'.');
+    let entries = WalkDir::new(folder)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_entry(|entry| entry.depth() == 0 || !hidden(entry.file_name()));
+    for entry in entries {
+        let entry = entry.map_err(|error| InputError::Folder {
+            path: error.path().unwrap_or(folder).to_path_buf(),
+            reason: error.to_string(),
+        })?;
+        let picture = entry.path().extension().and_then(|extension| extension.to_str()).is_some_and(|extension| {
+            PICTURE_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
+        });
+        // A link to a file counts as the file.
+        if picture && entry.path().is_file() {
+            files.push(entry.into_path());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn path_from(bytes: Vec<u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+#[cfg(not(unix))]
+fn path_from(bytes: Vec<u8>) -> PathBuf {
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_patterns_lists_and_files_are_expanded_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("b/.hidden")).unwrap();
+        for name in ["b/2.JPG", "b/1.png", "b/notes.txt", "b/.x.png", "b/.hidden/3.png", "a.webp", "c.tif"] {
+            std::fs::write(at(name), b"").unwrap();
+        }
+        let list = format!("{}\r\n\n{}\n", at("c.tif").display(), at("missing.png").display());
+        let inputs = [at("b"), at("*.webp"), PathBuf::from("-"), at("b/notes.txt")];
+        let files = expand(&inputs, &mut list.as_bytes()).unwrap();
+        let expected = ["b/1.png", "b/2.JPG", "a.webp", "c.tif", "missing.png", "b/notes.txt"];
+        assert_eq!(files, expected.map(at));
+    }
+
+    #[test]
+    fn nothing_found_is_an_error_that_says_where() {
+        let folder = tempfile::tempdir().unwrap();
+        for input in [folder.path().to_path_buf(), folder.path().join("*.png")] {
+            let error = expand(std::slice::from_ref(&input), &mut "".as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(input.to_str().unwrap()), "{error}");
+        }
+        assert!(matches!(expand(&[PathBuf::from("a[")], &mut "".as_bytes()), Err(InputError::Pattern { .. })));
+    }
+
+    #[test]
+    fn a_file_whose_name_looks_like_a_pattern_is_that_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("scene[1].png");
+        std::fs::write(&file, b"").unwrap();
+        assert_eq!(expand(std::slice::from_ref(&file), &mut "".as_bytes()).unwrap(), [file]);
+    }
+}

@@ -1,0 +1,201 @@
+//! Normalised pixels from a NumPy file: f32 [N, 3, H, W], for `--preprocess none`.
+
+use std::path::{Path, PathBuf};
+
+use dinov3_engine::{Item, ItemError, ItemErrorKind, Source};
+use dinov3_system::memory_map::MappedFile;
+
+/// Why an `.npy` file is no batch of images.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct NpyError {
+    /// The file.
+    pub path: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// A header, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NpyHeader {
+    /// Type text, `<f4` and the like.
+    pub descr: String,
+    /// Whether the first dimension varies fastest.
+    pub fortran_order: bool,
+    /// Extents.
+    pub shape: Vec<usize>,
+    /// Position of the first value in the file.
+    pub data_offset: usize,
+}
+
+/// Reads the header of an `.npy` file (NumPy's format versions 1 to 3).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_header(bytes: &[u8]) -> Result<NpyHeader, String> {
+    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or("not an .npy file")?;
+    let (length, start) = match rest {
+        [1, _, low, high, ..] => (usize::from(u16::from_le_bytes([*low, *high])), 10),
+        [2 | 3, _, a, b, c, d, ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, 12),
+        [version, ..] => return Err(format!("format version {version} is unknown")),
+        [] => return Err("the header is cut short".to_string()),
+    };
+    // NumPy itself refuses headers above 10,000 bytes.
+    if length > 10_000 {
+        return Err(format!("the header is {length} bytes, above the limit of 10000"));
+    }
+    let text = bytes.get(start..start + length).ok_or("the header is cut short")?;
+    let text = std::str::from_utf8(text).map_err(|_| "the header is not text")?;
+    let field = |name: &str| -> Result<&str, String> {
+        let key = [format!("'{name}'"), format!("\"{name}\"")];
+        let at = key.iter().find_map(|key| Some(text.find(key.as_str())? + key.len()));
+        let value = at.and_then(|at| text[at..].trim_start().strip_prefix(':'));
+        value.map(str::trim_start).ok_or(format!("the header has no '{name}'"))
+    };
+    let descr = field("descr")?;
+    let quote = descr.chars().next().filter(|&c| c == '\'' || c == '"').ok_or("structured types are not images")?;
+    let descr = descr[1..].split(quote).next().unwrap_or_default().to_string();
+    let fortran_order = match field("fortran_order")? {
+        value if value.starts_with("True") => true,
+        value if value.starts_with("False") => false,
+        _ => return Err("'fortran_order' is neither True nor False".to_string()),
+    };
+    let shape = field("shape")?.strip_prefix('(').and_then(|shape| shape.split(')').next()).ok_or("no shape")?;
+    let shape = shape.split(',').map(str::trim).filter(|extent| !extent.is_empty());
+    let shape: Result<Vec<usize>, _> = shape.map(str::parse).collect();
+    let shape = shape.map_err(|_| "the shape is not a list of whole numbers")?;
+    Ok(NpyHeader { descr, fortran_order, shape, data_offset: start + length })
+}
+
+/// The images of an `.npy` file, each a source item of its own.
+pub struct NpySource {
+    path: PathBuf,
+    map: MappedFile,
+    data_offset: usize,
+    count: usize,
+    height_px: usize,
+    width_px: usize,
+}
+
+impl NpySource {
+    /// Opens and checks a file.
+    ///
+    /// # Errors
+    /// If it is not f32, C order, [N, 3, H, W].
+    pub fn open(path: &Path) -> Result<Self, NpyError> {
+        let failed = |reason: String| NpyError { path: path.display().to_string(), reason };
+        let map = MappedFile::open(path).map_err(|error| failed(error.to_string()))?;
+        let header = parse_header(&map).map_err(failed)?;
+        if header.descr != "<f4" {
+            return Err(failed(format!("the type is '{}', expected little-endian f32 ('<f4')", header.descr)));
+        }
+        if header.fortran_order {
+            return Err(failed("Fortran order; save numpy.ascontiguousarray(x)".to_string()));
+        }
+        let [count, 3, height_px, width_px] = header.shape[..] else {
+            return Err(failed(format!("the shape is {:?}, expected [N, 3, H, W]", header.shape)));
+        };
+        let values = header.shape.iter().try_fold(4usize, |bytes, &extent| bytes.checked_mul(extent));
+        let found = map.len() - header.data_offset;
+        if values != Some(found) {
+            let needed = values.map_or("more than can be".to_string(), |bytes| bytes.to_string());
+            return Err(failed(format!("shape {:?} needs {needed} bytes, found {found}", header.shape)));
+        }
+        Ok(Self { path: path.to_path_buf(), map, data_offset: header.data_offset, count, height_px, width_px })
+    }
+
+    /// Number of images.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// All pixels [N, 3, H, W] with their extents (N, H, W).
+    pub fn pixels(&self) -> (Vec<f32>, (usize, usize, usize)) {
+        (self.values(0, self.count), (self.count, self.height_px, self.width_px))
+    }
+
+    fn values(&self, start: usize, count: usize) -> Vec<f32> {
+        let size = 3 * self.height_px * self.width_px;
+        let bytes = &self.map[self.data_offset + start * size * 4..][..count * size * 4];
+        bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+}
+
+impl Source for NpySource {
+    /// `FILE#INDEX`.
+    type Key = PathBuf;
+
+    fn keys(&self) -> Box<dyn Iterator<Item = PathBuf> + Send + '_> {
+        Box::new((0..self.count).map(|index| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!("#{index}"));
+            name.into()
+        }))
+    }
+
+    fn len_hint(&self) -> Option<usize> {
+        Some(self.count)
+    }
+
+    fn load(&self, key: &PathBuf) -> Result<Item, ItemError> {
+        let name = key.to_string_lossy();
+        let index = name.rsplit('#').next().and_then(|index| index.parse::<usize>().ok());
+        let index = index.filter(|&index| index < self.count);
+        let index = index.ok_or_else(|| ItemError::new(ItemErrorKind::Other, "not a row of this file"))?;
+        let pixels = self.values(index, 1);
+        if let Some(place) = pixels.iter().position(|value| !value.is_finite()) {
+            let message = format!("value {place} is {}, not a finite number", pixels[place]);
+            return Err(ItemError::new(ItemErrorKind::Decode, message));
+        }
+        Ok(Item { height_px: self.height_px, width_px: self.width_px, pixels })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(header: &str, values: usize) -> Vec<u8> {
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        (0..values).for_each(|i| bytes.extend((i as f32).to_le_bytes()));
+        bytes
+    }
+
+    fn open(bytes: &[u8]) -> Result<NpySource, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.npy");
+        std::fs::write(&path, bytes).unwrap();
+        NpySource::open(&path).map_err(|error| error.reason)
+    }
+
+    const GOOD: &str = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 2, 1), }   \n";
+
+    #[test]
+    fn rows_are_images() {
+        let source = open(&file(GOOD, 12)).unwrap();
+        let keys: Vec<PathBuf> = source.keys().collect();
+        assert_eq!(source.load(&keys[1]).unwrap().pixels, [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
+        assert!(keys[1].to_str().unwrap().ends_with("x.npy#1"));
+    }
+
+    #[test]
+    fn what_is_not_a_batch_of_images_is_refused_with_the_reason() {
+        for (bytes, expected) in [
+            (file(GOOD, 11), "needs 48 bytes, found 44"),
+            (file(&GOOD.replace("<f4", "<f8"), 24), "'<f8'"),
+            (file(&GOOD.replace("False", "True"), 12), "Fortran order"),
+            (file(&GOOD.replace("(2, 3, 2, 1)", "(12,)"), 12), "[N, 3, H, W]"),
+            (file(&GOOD.replace("2, 1)", "99999999999999999999)"), 12), "whole numbers"),
+            (file(&GOOD.replace("(2, 3", "(9223372036854775807, 3"), 12), "more than can be"),
+            (file("{}", 0), "no 'descr'"),
+            (b"\x93NUMPY".to_vec(), "cut short"),
+            (b"\x93NUMPY\x01\x00\xff\xff".to_vec(), "above the limit"),
+            (b"PK".to_vec(), "not an .npy"),
+        ] {
+            let error = open(&bytes).err().unwrap();
+            assert!(error.contains(expected), "{error} should say {expected}");
+        }
+    }
+}
