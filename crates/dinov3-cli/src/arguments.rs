@@ -1,0 +1,302 @@
+//! The command line: what can be said, and nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+/// DINOv3 image encoders: feature maps and embeddings with the numbers of timm, from one binary.
+#[derive(Parser)]
+#[command(name = "dinov3", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// One vector per picture, for files, folders, patterns or lists
+    #[command(after_help = EMBED_EXAMPLES)]
+    Embed(EmbedArguments),
+    /// Feature maps and tokens of one picture
+    #[command(after_help = FEATURES_EXAMPLES)]
+    Features(FeaturesArguments),
+    /// The models that are known
+    Models(ModelsArguments),
+    /// What this machine offers, or what a checkpoint holds
+    #[command(after_help = INFO_EXAMPLES)]
+    Info(InfoArguments),
+    /// Speed of the encoder alone
+    Bench(BenchArguments),
+    /// Completions for a shell, on standard output
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+const EMBED_EXAMPLES: &str = "Examples:
+  dinov3 embed photos/ -m vit_large_patch16_dinov3 --weights model.safetensors -o photos.parquet
+  dinov3 embed *.jpg -m facebook/dinov3-vits16-pretrain-lvd1689m --weights vits16/ --pool token --normalize -o out.npy
+  find . -name '*.png' | dinov3 embed - -m vit_base_patch16_dinov3 --weights synthetic:7 -o - | jq .path
+  dinov3 embed tiles/ -m vit_7b_patch16_dinov3.sat493m --weights 7b/ --precision bf16 --preprocess native -o tiles.parquet
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
+
+const FEATURES_EXAMPLES: &str = "Examples:
+  dinov3 features scene.png -m vit_small_patch16_dinov3 --weights synthetic:7 -o maps.safetensors
+  dinov3 features scene.png -m vit_7b_patch16_dinov3 --weights 7b/ --precision bf16 --blocks 9,19,29,39 --norm -o maps.safetensors
+  dinov3 features scene.png -m vit_small_patch16_dinov3 --weights synthetic:7 --all-tokens -o tokens.npy
+
+Exit codes: 0 done, 1 failed, 2 wrong usage";
+
+const INFO_EXAMPLES: &str = "Examples:
+  dinov3 info
+  dinov3 info model.safetensors
+  dinov3 info folder-with-shards/ -m vit_7b_patch16_dinov3.sat493m";
+
+/// Model and weights.
+#[derive(Args)]
+pub struct ModelArguments {
+    /// Model name, alias (Hugging Face id, Meta's name), or a config.json
+    #[arg(short, long)]
+    pub model: String,
+    /// safetensors file, its folder or index, or synthetic:SEED / synthetic-outliers:SEED
+    #[arg(long, value_name = "W")]
+    pub weights: Option<String>,
+    /// Operands of matrix products; everything else stays f32
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: Precision,
+    /// RoPE periods: f32 as timm, or rounded to bf16 as in Meta's files
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
+    pub rope_periods: Periods,
+    /// Classes of the head: its weights must be in the checkpoint
+    #[arg(long, value_name = "N")]
+    pub num_classes: Option<usize>,
+    /// Threads of the encoder; by default all that this process may use
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// From files to pixels.
+#[derive(Args)]
+#[command(next_help_heading = "Pixels")]
+pub struct PixelArguments {
+    /// timm: resize and crop as the model's data config says; native: the picture as it is; none: the input is an
+    /// .npy of normalised f32 [N, 3, H, W]
+    #[arg(long, value_enum, default_value_t)]
+    pub preprocess: Preprocess,
+    /// Input size of the timm recipe: N, or height x width
+    #[arg(long, value_name = "N|HxW", value_parser = parse_size)]
+    pub size: Option<(u32, u32)>,
+    /// Zero-pad at the right and bottom where the patch size does not divide the picture
+    #[arg(long)]
+    pub pad: bool,
+    /// Mean per channel instead of the weights' own
+    #[arg(long, value_name = "R,G,B", value_parser = parse_channels, allow_hyphen_values = true)]
+    pub mean: Option<[f32; 3]>,
+    /// Standard deviation per channel instead of the weights' own
+    #[arg(long, value_name = "R,G,B", value_parser = parse_channels)]
+    pub std: Option<[f32; 3]>,
+    /// Turn pictures as their EXIF orientation says (Pillow and timm do not)
+    #[arg(long)]
+    pub exif_orientation: bool,
+    /// What to do with 16-bit grey pictures
+    #[arg(long, value_enum, default_value_t)]
+    pub deep_grey: DeepGrey,
+    /// Refuse pictures with more pixels
+    #[arg(long, value_name = "N")]
+    pub max_pixels: Option<u64>,
+    /// Refuse larger files
+    #[arg(long, value_name = "BYTES")]
+    pub max_file_bytes: Option<u64>,
+    /// Refuse pictures with a longer side
+    #[arg(long, value_name = "PX")]
+    pub max_side: Option<u32>,
+}
+
+#[derive(Args)]
+pub struct EmbedArguments {
+    /// Pictures, folders (searched recursively), patterns, or - for a list of paths on standard input
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// Poolings, several from one pass: avg, token, max, avgmax, none. By default the model's own, avg
+    #[arg(long, value_name = "POOL", value_delimiter = ',', value_parser = parse_pooling)]
+    pub pool: Vec<dinov3::Pooling>,
+    /// Scale embeddings to length one
+    #[arg(long)]
+    pub normalize: bool,
+    /// Also write the class scores of the head, as `logits`
+    #[arg(long)]
+    pub logits: bool,
+    #[command(flatten)]
+    pub pixels: PixelArguments,
+    /// Pictures per forward pass; results do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub batch_size: u16,
+    /// Stop at the first picture that fails
+    #[arg(long)]
+    pub strict: bool,
+    /// Output: .parquet, .npy, .safetensors, .jsonl, or - for JSON lines on standard output
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+}
+
+#[derive(Args)]
+pub struct FeaturesArguments {
+    /// A picture, or an .npy with --preprocess none
+    pub input: PathBuf,
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// Blocks or stages, negative ones from the end; by default the last three blocks or all stages
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "N,...", conflicts_with = "last")]
+    pub blocks: Vec<isize>,
+    /// The last N blocks or stages
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// Apply the final norm to each map (ViT)
+    #[arg(long)]
+    pub norm: bool,
+    /// Also write CLS and registers of each map, as blocks.N.prefix_tokens
+    #[arg(long)]
+    pub prefix_tokens: bool,
+    /// Write all normed tokens, as `tokens`: timm's forward_features
+    #[arg(long)]
+    pub all_tokens: bool,
+    #[command(flatten)]
+    pub pixels: PixelArguments,
+    /// Output: .safetensors, or .npy for a single array
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+}
+
+#[derive(Args)]
+pub struct ModelsArguments {
+    /// One JSON array, with aliases and preprocessing
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct InfoArguments {
+    /// A safetensors file, its folder or its index
+    pub weights: Option<PathBuf>,
+    /// Check the weights against this model
+    #[arg(short, long, requires = "weights")]
+    pub model: Option<String>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct BenchArguments {
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// Images per forward pass
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub batch_size: u16,
+    /// Image size: N, or height x width
+    #[arg(long, value_name = "N|HxW", value_parser = parse_size, default_value = "256")]
+    pub size: (u32, u32),
+    /// Timed passes, after one that is not timed
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub runs: u16,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum Precision {
+    /// f32 throughout
+    #[default]
+    F32,
+    /// bf16 operands, f32 sums
+    Bf16,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum Periods {
+    /// Computed in f32, as timm does
+    #[default]
+    F32,
+    /// Rounded to bf16, as in Meta's files
+    Bf16,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Preprocess {
+    /// The model's data config
+    #[default]
+    Timm,
+    /// No resize
+    Native,
+    /// Input is an .npy of normalised pixels
+    None,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum DeepGrey {
+    /// Refuse them: Pillow would clip silently
+    #[default]
+    Refuse,
+    /// Keep the high byte
+    HighByte,
+    /// Clip to 255, as Pillow does
+    Clip,
+}
+
+fn parse_pooling(text: &str) -> Result<dinov3::Pooling, String> {
+    dinov3::Pooling::from_name(text).ok_or_else(|| "expected avg, token, max, avgmax or none".to_string())
+}
+
+/// `256` or `256x384`, height first.
+fn parse_size(text: &str) -> Result<(u32, u32), String> {
+    let side = |text: &str| text.parse::<u32>().ok().filter(|side| (1..=65_535).contains(side));
+    let size = match text.split_once(['x', 'X']) {
+        Some((height, width)) => side(height).zip(side(width)),
+        None => side(text).map(|side| (side, side)),
+    };
+    size.ok_or_else(|| "expected N or HxW in pixels, 1 to 65535".to_string())
+}
+
+fn parse_channels(text: &str) -> Result<[f32; 3], String> {
+    let values: Result<Vec<f32>, _> = text.split(',').map(|value| value.trim().parse::<f32>()).collect();
+    let values = values.ok().filter(|values| values.iter().all(|value| value.is_finite()));
+    values.and_then(|values| values.try_into().ok()).ok_or_else(|| "expected three numbers, R,G,B".to_string())
+}
+
+/// Writes completions to standard output.
+pub fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "dinov3", &mut text);
+    std::io::Write::write_all(&mut std::io::stdout(), &text)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_channels_are_read() {
+        assert_eq!(parse_size("256"), Ok((256, 256)));
+        assert_eq!(parse_size("256x384"), Ok((256, 384)));
+        for wrong in ["", "0", "x", "256x", "-1", "1x2x3", "70000"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_channels("0.5, 0.25,1"), Ok([0.5, 0.25, 1.0]));
+        for wrong in ["", "1,2", "1,2,3,4", "a,b,c", "nan,1,1"] {
+            assert!(parse_channels(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `dinov3 info`: what this machine offers, or what a checkpoint holds.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use dinov3::checkpoint::{Checkpoint, FileSet, Report, open_files};
+use dinov3::weights::WeightsError;
+use dinov3::{Isa, ModelSpec, find_model, spec, system};
+use serde_json::{Value, json};
+
+use crate::arguments::InfoArguments;
+use crate::failure::Outcome;
+
+/// Runs the command.
+pub fn run(arguments: &InfoArguments) -> Result<Outcome> {
+    let (json, text) = match &arguments.weights {
+        None => machine()?,
+        Some(path) => weights(path, arguments.model.as_deref())?,
+    };
+    let text = if arguments.json { serde_json::to_string_pretty(&json)? + "\n" } else { text };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(Outcome::Done)
+}
+
+fn machine() -> Result<(Value, String)> {
+    let isa = Isa::try_from_env()?;
+    let supported: Vec<&str> = Isa::all_supported().iter().map(|isa| isa.name()).collect();
+    let forced = std::env::var_os("DINOV3_ISA").is_some();
+    let reason = if forced { "forced by DINOV3_ISA" } else { "the best one of this CPU" };
+    let threads = system::threads::available_threads();
+    let cache = system::cache_directory().map(|path| path.display().to_string());
+    let version = env!("CARGO_PKG_VERSION");
+    let text = format!(
+        "dinov3            {version}\ninstruction set   {} ({reason}; it has {})\nthreads           {threads}\ncache             {}\n",
+        isa.name(),
+        supported.join(", "),
+        cache.as_deref().unwrap_or("none"),
+    );
+    let json = json!({
+        "version": version, "instruction_set": isa.name(), "reason": reason, "supported": supported,
+        "threads": threads, "cache": cache,
+    });
+    Ok((json, text))
+}
+
+fn weights(path: &Path, model: Option<&str>) -> Result<(Value, String)> {
+    let files = open_files(path)?;
+    let (spec, report) = match model {
+        Some(model) => {
+            let spec = find_model(model)?;
+            let report = Checkpoint::from_files(files.clone(), &spec)?.report;
+            (spec, report)
+        }
+        None => matching_model(&files)?,
+    };
+    let bytes: u64 = files.paths.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
+    let names: Vec<String> = files.paths.iter().map(|path| path.display().to_string()).collect();
+    // Models that differ only in their tag or their all-zero biases have the same tensors.
+    let others: Vec<String> = spec::all()
+        .into_iter()
+        .filter(|other| other.architecture == spec.architecture && other.name != spec.name)
+        .map(|other| other.name)
+        .collect();
+    let mut ignored: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (tensor, reason) in &report.ignored {
+        ignored.entry(reason).or_default().push(tensor);
+    }
+
+    let mut text = format!("names             {}\n", report.dialect);
+    text += &format!("files             {} ({:.1} MB)\n", names.join(", "), bytes as f64 / 1e6);
+    let types: Vec<String> = report.dtypes.iter().map(|(dtype, count)| format!("{count} x {dtype}")).collect();
+    text += &format!("tensors           {} ({})\n", files.tensors.len(), types.join(", "));
+    text += &format!("fits              {} ({:.1} M parameters)\n", spec.name, spec.parameter_count() as f64 / 1e6);
+    if !others.is_empty() {
+        text += &format!("fits as well      {}\n", others.join(", "));
+    }
+    if !report.dropped_zero_biases.is_empty() {
+        text += &format!("dropped           {} all-zero q/v biases\n", report.dropped_zero_biases.len());
+    }
+    for (reason, tensors) in &ignored {
+        let more = if tensors.len() > 1 { format!(" and {} more", tensors.len() - 1) } else { String::new() };
+        text += &format!("ignored           {}{more}: {reason}\n", tensors[0]);
+    }
+    let json = json!({
+        "dialect": report.dialect.to_string(), "files": names, "bytes": bytes, "tensors": files.tensors.len(),
+        "dtypes": report.dtypes, "model": spec.name, "other_models": others,
+        "ignored": report.ignored.iter().map(|(tensor, reason)| json!({"tensor": tensor, "reason": reason})).collect::<Vec<_>>(),
+        "dropped_zero_biases": report.dropped_zero_biases,
+    });
+    Ok((json, text))
+}
+
+/// The first model of the table that the files fit. A file name that names a model goes first.
+fn matching_model(files: &FileSet) -> Result<(ModelSpec, Report)> {
+    let named = files.name.display().to_string();
+    let mut specs = spec::all();
+    specs.sort_by_key(|spec| {
+        let tag = spec.name.rsplit('.').next().unwrap_or_default();
+        !named.contains(tag)
+    });
+    let mut closest: Option<(usize, WeightsError)> = None;
+    for spec in specs {
+        match Checkpoint::from_files(files.clone(), &spec) {
+            Ok(checkpoint) => return Ok((spec, checkpoint.report)),
+            Err(error) => {
+                let problems = match &error {
+                    WeightsError::Mismatch { problems, .. } => problems.len(),
+                    WeightsError::BiasNotZero { .. } => usize::MAX,
+                    _ => return Err(error.into()),
+                };
+                if closest.as_ref().is_none_or(|(fewest, _)| problems < *fewest) {
+                    closest = Some((problems, error));
+                }
+            }
+        }
+    }
+    let (_, error) = closest.context("the model table is empty")?;
+    Err(anyhow::Error::new(error).context("these tensors fit no model of the table; the closest one differs so"))
+}

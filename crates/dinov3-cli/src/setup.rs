@@ -1,0 +1,255 @@
+//! From arguments to a model, a recipe and a source: what several modes share.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use dinov3::engine::{Item, ItemError, Source};
+use dinov3::image::{FileSource, describe, recipe, statistics};
+use dinov3::npy::NpySource;
+use dinov3::pixels::{DecodeOptions, Limits, Orientation, Recipe};
+use dinov3::{ModelSpec, Opened, Options, PendingIdentity, Weights, find_model};
+use serde_json::{Value, json};
+
+use crate::arguments::{DeepGrey, ModelArguments, Periods, PixelArguments, Precision, Preprocess};
+use crate::failure::usage;
+use crate::progress;
+
+/// The model that the arguments name, without its weights.
+pub fn model_spec(arguments: &ModelArguments) -> Result<ModelSpec> {
+    let spec = find_model(&arguments.model)?;
+    Ok(match arguments.num_classes {
+        Some(classes) if classes > 1 << 20 => return Err(usage("--num-classes: at most 1048576")),
+        Some(classes) => spec.with_num_classes(classes),
+        None => spec,
+    })
+}
+
+/// Opens the model with its weights, with progress on a terminal.
+pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened> {
+    let weights = arguments.weights.as_deref().with_context(|| {
+        format!(
+            "no weights given for {}: this version does not download yet. Fetch model.safetensors from {} and pass \
+             --weights FILE, or try --weights synthetic:7",
+            spec.name,
+            spec.hub_ids.first().map_or("the model's repository".to_string(), |id| format!("huggingface.co/{id}")),
+        )
+    })?;
+    let mut options = Options::new()
+        .precision(match arguments.precision {
+            Precision::F32 => dinov3::Precision::F32,
+            Precision::Bf16 => dinov3::Precision::Bf16,
+        })
+        .rope_periods(match arguments.rope_periods {
+            Periods::F32 => dinov3::RopePeriods::F32,
+            Periods::Bf16 => dinov3::RopePeriods::Bf16,
+        })
+        .threads(arguments.threads.map_or(0, usize::from))
+        .isa(dinov3::Isa::try_from_env()?);
+    let bar = progress::loading(&spec.name);
+    if let Some(bar) = &bar {
+        let bar = bar.clone();
+        options = options.progress(std::sync::Arc::new(move |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }));
+    }
+    let opened = Opened::from_spec(spec, &Weights::parse(weights)?, &options);
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    Ok(opened?)
+}
+
+/// The recipe, or none for arrays.
+pub fn chosen_recipe(spec: &ModelSpec, arguments: &PixelArguments) -> Result<Option<Recipe>> {
+    let mut chosen = match arguments.preprocess {
+        Preprocess::Timm => recipe(spec),
+        Preprocess::Native => Recipe::Native { statistics: statistics(spec) },
+        Preprocess::None => {
+            if arguments.size.is_some() || arguments.mean.is_some() || arguments.std.is_some() {
+                return Err(usage("--size, --mean and --std have no meaning with --preprocess none"));
+            }
+            return Ok(None);
+        }
+    };
+    match (&mut chosen, arguments.size) {
+        (Recipe::Native { .. }, Some(_)) => return Err(usage("--size has no meaning with --preprocess native")),
+        (_, Some((height_px, width_px))) => {
+            check_size(spec, height_px, width_px, arguments.pad)?;
+            chosen = chosen.with_size(height_px, width_px);
+        }
+        _ => {}
+    }
+    let statistics = match &mut chosen {
+        Recipe::Timm(timm) => &mut timm.statistics,
+        Recipe::Native { statistics } => statistics,
+        _ => unreachable!("the two recipes above"),
+    };
+    statistics.mean = arguments.mean.unwrap_or(statistics.mean);
+    statistics.std = arguments.std.unwrap_or(statistics.std);
+    if statistics.std.iter().any(|&std| std <= 0.0) {
+        return Err(usage("--std must be above 0"));
+    }
+    Ok(Some(chosen))
+}
+
+/// A size that no picture could be encoded at is wrong usage, not a failure per picture.
+fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool) -> Result<()> {
+    let minimum_px = spec.minimum_side_px();
+    if let Some(vit) = spec.vit()
+        && !pad
+    {
+        let patch_px = vit.patch_px as u32;
+        if height_px % patch_px != 0 || width_px % patch_px != 0 {
+            let up = |side: u32| side.div_ceil(patch_px) * patch_px;
+            let down = |side: u32| (side / patch_px).max(1) * patch_px;
+            return Err(usage(format!(
+                "--size {height_px}x{width_px} is not divisible by {patch_px}; sizes that work: {}x{} or {}x{}, or \
+                 --pad",
+                down(height_px),
+                down(width_px),
+                up(height_px),
+                up(width_px)
+            )));
+        }
+    }
+    if spec.vit().is_none() && (height_px as usize) < minimum_px || spec.vit().is_none() && (width_px as usize) < minimum_px {
+        return Err(usage(format!("--size {height_px}x{width_px}: {} needs at least {minimum_px} pixels", spec.name)));
+    }
+    Ok(())
+}
+
+/// How pictures are decoded.
+pub fn decode_options(arguments: &PixelArguments) -> DecodeOptions {
+    let mut limits = Limits::default();
+    if let Some(pixels) = arguments.max_pixels {
+        limits = limits.with_max_pixels(pixels);
+    }
+    if let Some(bytes) = arguments.max_file_bytes {
+        limits = limits.with_max_file_bytes(bytes);
+    }
+    if let Some(side) = arguments.max_side {
+        limits = limits.with_max_side_px(side);
+    }
+    DecodeOptions::default()
+        .with_limits(limits)
+        .with_orientation(if arguments.exif_orientation { Orientation::Apply } else { Orientation::Ignore })
+        .with_deep_grey(match arguments.deep_grey {
+            DeepGrey::Refuse => dinov3::pixels::DeepGrey::Refuse,
+            DeepGrey::HighByte => dinov3::pixels::DeepGrey::HighByte,
+            DeepGrey::Clip => dinov3::pixels::DeepGrey::Clip,
+        })
+}
+
+/// Pictures, or rows of arrays.
+pub enum Inputs {
+    Files(FileSource),
+    Arrays(Vec<NpySource>),
+}
+
+impl Inputs {
+    /// A source of these files.
+    pub fn new(files: Vec<PathBuf>, recipe: Option<Recipe>, arguments: &PixelArguments) -> Result<Self> {
+        match recipe {
+            Some(recipe) => {
+                if let Some(array) = files.iter().find(|path| path.extension().is_some_and(|e| e == "npy")) {
+                    return Err(usage(format!("{}: arrays need --preprocess none", array.display())));
+                }
+                Ok(Self::Files(FileSource::new(files, decode_options(arguments), recipe)))
+            }
+            None => {
+                let arrays: Result<Vec<NpySource>, _> = files.iter().map(|path| NpySource::open(path)).collect();
+                Ok(Self::Arrays(arrays?))
+            }
+        }
+    }
+}
+
+impl Source for Inputs {
+    /// Where it lies among the arrays, and its name.
+    type Key = (usize, PathBuf);
+
+    fn keys(&self) -> Box<dyn Iterator<Item = Self::Key> + Send + '_> {
+        match self {
+            Self::Files(files) => Box::new(files.keys().map(|path| (0, path))),
+            Self::Arrays(arrays) => {
+                Box::new(arrays.iter().enumerate().flat_map(|(array, rows)| rows.keys().map(move |row| (array, row))))
+            }
+        }
+    }
+
+    fn len_hint(&self) -> Option<usize> {
+        match self {
+            Self::Files(files) => files.len_hint(),
+            Self::Arrays(arrays) => Some(arrays.iter().map(NpySource::count).sum()),
+        }
+    }
+
+    fn load(&self, key: &Self::Key) -> Result<Item, ItemError> {
+        match self {
+            Self::Files(files) => files.load(&key.1),
+            Self::Arrays(arrays) => arrays[key.0].load(&key.1),
+        }
+    }
+}
+
+/// What every output says of its making; `weights` once they are hashed.
+pub struct Provenance {
+    fields: Value,
+    weights: PendingIdentity,
+}
+
+impl Provenance {
+    /// Starts hashing the weights.
+    pub fn start(opened: &Opened, recipe: Option<&Recipe>, arguments: &PixelArguments) -> Self {
+        let model = &opened.model;
+        let recipe = match recipe {
+            Some(recipe) => describe(recipe),
+            None => json!({"name": "none"}),
+        };
+        let fields = json!({
+            "schema": 1,
+            "program": "dinov3",
+            "version": env!("CARGO_PKG_VERSION"),
+            "model": model.spec().name,
+            "license": model.spec().license,
+            "precision": model.options().precision.name(),
+            "rope_periods": model.options().rope_periods.name(),
+            "instruction_set": model.isa().name(),
+            "preprocess": recipe,
+            "pad": arguments.pad,
+            "exif_orientation": arguments.exif_orientation,
+        });
+        Self { fields, weights: opened.weights.start_hashing() }
+    }
+
+    /// Adds a field.
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.fields[name] = value;
+        self
+    }
+
+    /// Waits for the hashes.
+    pub fn finish(mut self) -> Value {
+        self.fields["weights"] = self.weights.wait();
+        self.fields
+    }
+}
+
+/// What was found beside the tensors of the model, for people.
+pub fn report_weights(opened: &Opened) {
+    if let dinov3::WeightsIdentity::Files { report, .. } = &opened.weights
+        && !report.dropped_zero_biases.is_empty()
+    {
+        eprintln!(
+            "note: {} all-zero q/v biases dropped: {} has none",
+            report.dropped_zero_biases.len(),
+            opened.model.spec().name
+        );
+    }
+}
+
+/// The extension in lower case.
+pub fn extension(path: &Path) -> String {
+    path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
+}

@@ -1,0 +1,89 @@
+//! One JSON object per line.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::atomic::{AtomicFile, sidecar};
+use crate::embedding::{Failure, Report, Rows};
+use crate::error::OutputError;
+use crate::layout::EmbeddingLayout;
+
+pub(crate) struct JsonLines {
+    target: Target,
+    path: PathBuf,
+    columns: Vec<String>,
+    /// One line, so that a stream gets whole lines.
+    line: Vec<u8>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "there is one per run")]
+enum Target {
+    File { rows: AtomicFile, sidecar: AtomicFile },
+    Stream(Box<dyn Write + Send>),
+}
+
+impl JsonLines {
+    pub(crate) fn create(path: &Path, layout: &EmbeddingLayout) -> Result<Self, OutputError> {
+        let rows = AtomicFile::create(path)?;
+        let sidecar = AtomicFile::create(sidecar(path))?;
+        Ok(Self::new(Target::File { rows, sidecar }, path, layout))
+    }
+
+    pub(crate) fn stream(writer: Box<dyn Write + Send>, layout: &EmbeddingLayout) -> Self {
+        Self::new(Target::Stream(writer), Path::new("-"), layout)
+    }
+
+    fn new(target: Target, path: &Path, layout: &EmbeddingLayout) -> Self {
+        let columns = layout.columns().iter().map(|column| column.name.clone());
+        Self { target, path: path.to_owned(), columns: columns.collect(), line: Vec::new() }
+    }
+
+    fn write_line(&mut self) -> Result<(), OutputError> {
+        self.line.push(b'\n');
+        let written = match &mut self.target {
+            Target::File { rows, .. } => rows.write_all(&self.line),
+            Target::Stream(stream) => stream.write_all(&self.line).and_then(|()| stream.flush()),
+        };
+        self.line.clear();
+        written.map_err(OutputError::write(&self.path))
+    }
+}
+
+impl Rows for JsonLines {
+    fn row(&mut self, name: &str, vectors: &[&[f32]]) -> Result<(), OutputError> {
+        let line = &mut self.line;
+        let mut write = || {
+            line.extend_from_slice(b"{\"path\":");
+            serde_json::to_writer(&mut *line, name)?;
+            for (column, vector) in self.columns.iter().zip(vectors) {
+                line.push(b',');
+                serde_json::to_writer(&mut *line, column)?;
+                line.push(b':');
+                // As f32 and not through `Value`, whose f64 would print more digits than there are.
+                serde_json::to_writer(&mut *line, vector)?;
+            }
+            line.push(b'}');
+            Ok(())
+        };
+        write().map_err(|error: serde_json::Error| OutputError::write(&self.path)(error.into()))?;
+        self.write_line()
+    }
+
+    fn failure(&mut self, failure: &Failure) -> Result<(), OutputError> {
+        serde_json::to_writer(&mut self.line, failure).map_err(|error| OutputError::write(&self.path)(error.into()))?;
+        self.write_line()
+    }
+
+    fn finish(self: Box<Self>, report: Report) -> Result<(), OutputError> {
+        match self.target {
+            Target::Stream(_) => Ok(()),
+            Target::File { mut rows, mut sidecar } => {
+                let write = OutputError::write(sidecar.path());
+                serde_json::to_writer_pretty(&mut sidecar, &report.complete()).map_err(|error| write(error.into()))?;
+                rows.sync()?;
+                sidecar.commit()?;
+                rows.commit()
+            }
+        }
+    }
+}
