@@ -1,1 +1,21 @@
-//! Work in progress.
+//! What the engine needs from the operating system: a thread pool and read-only file mappings.
+//!
+//! This room does not know what is computed on the threads or what lies in the files.
+//!
+//! ```
+//! use dinov3_system::threads::Pool;
+//! use std::sync::atomic::{AtomicUsize, Ordering};
+//!
+//! let pool = Pool::new(2);
+//! let sum = AtomicUsize::new(0);
+//! pool.run(10, &|index| {
+//!     sum.fetch_add(index, Ordering::Relaxed);
+//! });
+//! assert_eq!(sum.into_inner(), 45);
+//! ```
+
+mod directories;
+pub mod memory_map;
+pub mod threads;
+
+pub use directories::cache_directory;

@@ -1,0 +1,184 @@
+//! The depthwise 7x7 convolution of a ConvNeXt block together with the LayerNorm that follows it.
+#![allow(unsafe_code)]
+
+use dinov3_system::threads::Pool;
+
+use crate::element::{Element, Work, store_part};
+use crate::isa::Isa;
+use crate::memory::SharedOutput;
+use crate::norm::normalize_row;
+use crate::simd::{Kernel, LANES, Simd};
+
+/// Taps along one axis.
+const TAPS: usize = 7;
+/// Zeros around the image.
+const PADDING: usize = 3;
+
+/// Convolves each channel of `x`, `[images, h, w, c]`, with its own 7x7 taps (3 zeros around the image), adds `bias`, and
+/// normalises each pixel over its channels as [`layer_norm`](crate::layer_norm) does. `weight` is `[49][c]`, row by row
+/// of the window; `out` is `[images * h * w, c]`.
+///
+/// # Panics
+/// If a slice does not have the length that the sizes say.
+#[allow(clippy::too_many_arguments)]
+pub fn depthwise7x7_layer_norm<O: Element>(
+    pool: &Pool,
+    isa: Isa,
+    x: &[f32],
+    images: usize,
+    h: usize,
+    w: usize,
+    c: usize,
+    weight: &[f32],
+    bias: &[f32],
+    norm_weight: &[f32],
+    norm_bias: &[f32],
+    eps: f32,
+    out: &mut [O],
+) {
+    assert_eq!(x.len(), images * h * w * c);
+    assert_eq!(out.len(), x.len());
+    assert_eq!(weight.len(), TAPS * TAPS * c);
+    assert_eq!((bias.len(), norm_weight.len(), norm_bias.len()), (c, c, c));
+    if out.is_empty() {
+        return;
+    }
+    let output = SharedOutput::new(out);
+    pool.run(images * h, &|task| {
+        let (image, y) = (task / h, task % h);
+        // SAFETY: each task writes the image row of its own number.
+        let out = unsafe { output.part(task * w * c, w * c) };
+        O::run(
+            isa,
+            Work::Depthwise(DepthwiseRow {
+                image: &x[image * h * w * c..(image + 1) * h * w * c],
+                y,
+                height: h,
+                width: w,
+                channels: c,
+                weight,
+                bias,
+                norm_weight,
+                norm_bias,
+                eps,
+                out,
+            }),
+        );
+    });
+}
+
+pub struct DepthwiseRow<'a, O> {
+    image: &'a [f32],
+    y: usize,
+    height: usize,
+    width: usize,
+    channels: usize,
+    weight: &'a [f32],
+    bias: &'a [f32],
+    norm_weight: &'a [f32],
+    norm_bias: &'a [f32],
+    eps: f32,
+    out: &'a mut [O],
+}
+
+impl<O: Element> Kernel for DepthwiseRow<'_, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let channels = self.channels;
+        let mut convolved = vec![0.0; self.width * channels];
+        for first in (0..channels).step_by(LANES) {
+            // Sums of a block of pixels stay in registers: as many as the registers hold.
+            if S::TILE_VECTORS > 1 {
+                self.convolve::<S, 8>(simd, first, &mut convolved);
+            } else {
+                self.convolve::<S, 4>(simd, first, &mut convolved);
+            }
+        }
+        let pixels = convolved.chunks_exact(channels);
+        for (pixel, out) in pixels.zip(self.out.chunks_exact_mut(channels)) {
+            let (weight, bias) = (self.norm_weight, self.norm_bias);
+            normalize_row(simd, pixel, weight, bias, self.eps, out);
+        }
+    }
+}
+
+impl<O: Element> DepthwiseRow<'_, O> {
+    /// The convolution of one row for up to sixteen channels from `first` on, `PIXELS` pixels at a time.
+    #[inline(always)]
+    fn convolve<S: Simd, const PIXELS: usize>(&self, simd: S, first: usize, convolved: &mut [f32]) {
+        let channels = self.channels;
+        let used = (channels - first).min(LANES);
+        let bias = simd.load_part(&self.bias[first..first + used], 0.0);
+        // The rows of the window that lie in the image.
+        let top = PADDING.saturating_sub(self.y);
+        let bottom = TAPS.min(self.height + PADDING - self.y);
+        let mut weights = [[0.0; LANES]; TAPS * TAPS];
+        for (tap, weights) in weights.iter_mut().enumerate() {
+            let start = tap * channels + first;
+            weights[..used].copy_from_slice(&self.weight[start..start + used]);
+        }
+        for x in (0..self.width).step_by(PIXELS) {
+            let inside = x >= PADDING && x + PIXELS + PADDING <= self.width && used == LANES;
+            let mut sums = [bias; PIXELS];
+            for row in top..bottom {
+                let start = (self.y + row - PADDING) * self.width * channels;
+                let line = &self.image[start..start + self.width * channels];
+                let weights = &weights[row * TAPS..(row + 1) * TAPS];
+                if inside {
+                    let start = (x - PADDING) * channels + first;
+                    let end = start + (PIXELS + TAPS - 2) * channels + LANES;
+                    let window = &line[start..end];
+                    // Written out for each column: then the compiler loads a value once for all taps that use it.
+                    macro_rules! columns {
+                        ($($column:literal)+) => {$({
+                            let weight = simd.load(&weights[$column]);
+                            for pixel in 0..PIXELS {
+                                // SAFETY: pixel + column is at most PIXELS + TAPS - 2, and so its sixteen channels end
+                                // with the window. The alignment of f32 is that of an array of it.
+                                let value = unsafe {
+                                    let start = window.as_ptr().add((pixel + $column) * channels);
+                                    simd.load(&*start.cast())
+                                };
+                                sums[pixel] = simd.fused(value, weight, sums[pixel]);
+                            }
+                        })+};
+                    }
+                    columns!(0 1 2 3 4 5 6);
+                } else {
+                    // A strip of the row with its zeros.
+                    let mut strip = [[0.0; LANES]; 8 + TAPS - 1];
+                    for (at, target) in strip[..PIXELS + TAPS - 1].iter_mut().enumerate() {
+                        // Left of the image this wraps to a huge number.
+                        let source_x = (x + at).wrapping_sub(PADDING);
+                        if source_x < self.width {
+                            let start = source_x * channels + first;
+                            if let Some(whole) = line[start..start + used].first_chunk() {
+                                *target = *whole;
+                            } else {
+                                target[..used].copy_from_slice(&line[start..start + used]);
+                            }
+                        }
+                    }
+                    macro_rules! columns {
+                        ($($column:literal)+) => {$({
+                            let weight = simd.load(&weights[$column]);
+                            for pixel in 0..PIXELS {
+                                let value = simd.load(&strip[pixel + $column]);
+                                sums[pixel] = simd.fused(value, weight, sums[pixel]);
+                            }
+                        })+};
+                    }
+                    columns!(0 1 2 3 4 5 6);
+                }
+            }
+            for (pixel, sum) in sums.into_iter().enumerate() {
+                if x + pixel < self.width {
+                    let start = (x + pixel) * channels + first;
+                    store_part(simd, sum, &mut convolved[start..start + used]);
+                }
+            }
+        }
+    }
+}

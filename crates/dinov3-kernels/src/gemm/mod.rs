@@ -1,0 +1,137 @@
+//! Matrix products with packed weights and what is done to their results before they are written.
+#![allow(unsafe_code)]
+
+mod epilogue;
+mod pack;
+pub(crate) mod tile;
+
+use dinov3_system::threads::Pool;
+
+pub use epilogue::Epilogue;
+pub use pack::PackedMatrix;
+pub(crate) use pack::tile_vectors;
+
+use crate::element::Element;
+use crate::memory::SharedOutput;
+use crate::simd::{Kernel, Simd};
+use tile::{PANEL, panel_product};
+
+/// Rows that one task multiplies: with k up to a few thousand they stay in L2 while panels stream past. A multiple of
+/// the tile's rows.
+const ROW_BLOCK: usize = 96;
+/// Panels of one task, at most.
+const MOST_PANELS: usize = 8;
+/// Tasks per thread: a thread that is held up by another process costs only its current task.
+const TASKS_PER_THREAD: usize = 8;
+
+/// Multiplies rows with W: `out = epilogue(a × Wᵀ)`.
+///
+/// `a` holds `m` rows of `w.k()` numbers, `a_stride` apart; `out` holds `m` rows of `w.n()` numbers (half as many for
+/// [`Epilogue::SwiGlu`]), `out_stride` apart. The bits of a row depend on nothing but that row, W and the epilogue.
+///
+/// # Panics
+/// If a slice is too short, a stride shorter than its row, an epilogue's vector not as long as `w.n()`,
+/// [`Epilogue::Residual`] is used with an output other than f32, or SwiGLU with an `n` that is no multiple of 32.
+#[allow(clippy::too_many_arguments)]
+pub fn linear<E: Element, O: Element>(
+    pool: &Pool,
+    a: &[E],
+    m: usize,
+    a_stride: usize,
+    w: &PackedMatrix<E>,
+    epilogue: Epilogue<'_>,
+    out: &mut [O],
+    out_stride: usize,
+) {
+    let (n, k) = (w.n(), w.k());
+    let out_columns = epilogue.check::<O>(n);
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(a_stride >= k && a.len() >= (m - 1) * a_stride + k, "rows of a");
+    assert!(out_stride >= out_columns && out.len() >= (m - 1) * out_stride + out_columns, "rows of out");
+
+    // Equal row blocks: 261 rows are 90 + 90 + 81, not 96 + 96 + 69.
+    let rows_per_task = m.div_ceil(m.div_ceil(ROW_BLOCK)).next_multiple_of(6).min(ROW_BLOCK);
+    let row_blocks = m.div_ceil(rows_per_task);
+    let panels = n.div_ceil(PANEL);
+    let wanted = TASKS_PER_THREAD * pool.threads();
+    let group = (panels * row_blocks / wanted).clamp(1, MOST_PANELS);
+    let output = SharedOutput::new(out);
+    // Row blocks vary fastest: a group of panels comes from memory once and then from L3.
+    pool.run(row_blocks * panels.div_ceil(group), &|task| {
+        let (group_index, block) = (task / row_blocks, task % row_blocks);
+        let first_row = block * rows_per_task;
+        let first_panel = group_index * group;
+        E::run_linear(
+            w.isa(),
+            LinearTask {
+                a: &a[first_row * a_stride..],
+                a_stride,
+                w,
+                epilogue,
+                output: &output,
+                out_stride,
+                first_row,
+                rows: rows_per_task.min(m - first_row),
+                first_panel,
+                panels: group.min(panels - first_panel),
+            },
+        );
+    });
+}
+
+pub struct LinearTask<'a, E, O> {
+    /// From the task's first row on.
+    a: &'a [E],
+    a_stride: usize,
+    w: &'a PackedMatrix<E>,
+    epilogue: Epilogue<'a>,
+    output: &'a SharedOutput<'a, O>,
+    out_stride: usize,
+    first_row: usize,
+    rows: usize,
+    first_panel: usize,
+    panels: usize,
+}
+
+#[repr(align(64))]
+struct Scratch([f32; ROW_BLOCK * PANEL]);
+
+impl<E: Element, O: Element> Kernel for LinearTask<'_, E, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let k = self.w.k();
+        assert!(self.a.len() >= (self.rows - 1) * self.a_stride + k && self.rows <= ROW_BLOCK);
+        let mut scratch = Scratch([0.0; ROW_BLOCK * PANEL]);
+        for index in self.first_panel..self.first_panel + self.panels {
+            let (panel, layout) = self.w.panel(index);
+            // SAFETY: `a` holds the rows (asserted), the panel is as long as its layout says, and the scratch tile has
+            // ROW_BLOCK rows of PANEL floats.
+            unsafe {
+                panel_product::<S, E>(
+                    simd,
+                    self.a.as_ptr(),
+                    self.a_stride,
+                    self.rows,
+                    k,
+                    panel.as_ptr(),
+                    layout,
+                    scratch.0.as_mut_ptr(),
+                    PANEL,
+                );
+            }
+            let first = index * PANEL;
+            let columns = PANEL.min(self.w.n() - first);
+            for (row, sums) in scratch.0.chunks_exact(PANEL).take(self.rows).enumerate() {
+                let start = (self.first_row + row) * self.out_stride;
+                let (start, length) = self.epilogue.span(start, first, columns);
+                // SAFETY: rows and panels of different tasks, and so these parts, do not overlap.
+                let out = unsafe { self.output.part(start, length) };
+                self.epilogue.apply(simd, &sums[..columns], first, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Weights, reordered once into the panels that the register tile streams.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Mutex;
+
+use dinov3_system::threads::Pool;
+
+use super::tile::{PANEL, PanelLayout};
+use crate::element::Element;
+use crate::isa::{Isa, Level};
+use crate::memory::{AlignedWords, SharedOutput};
+
+/// Vectors in a tile of the instruction set; fixes the layout of the panels.
+pub(crate) fn tile_vectors(isa: Isa) -> usize {
+    match isa.level() {
+        Level::Scalar | Level::Avx2 => 1,
+        Level::Avx512 | Level::Avx512Bf16 => 4,
+    }
+}
+
+/// A weight matrix W `[n, k]`, packed for one instruction set.
+pub struct PackedMatrix<E> {
+    isa: Isa,
+    n: usize,
+    k: usize,
+    words: AlignedWords,
+    element: PhantomData<E>,
+}
+
+impl<E: Element> PackedMatrix<E> {
+    /// Packs the matrix whose rows `rows(start_row, out)` delivers.
+    ///
+    /// `rows` fills `out` with whole rows from `start_row` on; `out.len()` is a multiple of `k`, at most 64 rows. It is
+    /// called from several threads. After an error the matrix is given up and one of the errors comes back.
+    #[allow(clippy::type_complexity)]
+    pub fn pack<Err: Send>(
+        isa: Isa,
+        pool: &Pool,
+        n: usize,
+        k: usize,
+        rows: &(dyn Fn(usize, &mut [f32]) -> Result<(), Err> + Sync),
+    ) -> Result<Self, Err> {
+        let vectors = tile_vectors(isa);
+        let stride = PANEL * k.div_ceil(E::GROUP);
+        let last = PanelLayout::new::<E>(vectors, (n + PANEL - 1) % PANEL + 1, k);
+        let panels = n.div_ceil(PANEL);
+        let length = if n == 0 { 0 } else { (panels - 1) * stride + last.len() };
+        let mut words = AlignedWords::zeroed(length);
+        let error = Mutex::new(None);
+        let output = SharedOutput::new(words.as_mut_slice());
+        pool.run(panels, &|panel| {
+            let first = panel * PANEL;
+            let columns = (n - first).min(PANEL);
+            let layout = PanelLayout::new::<E>(vectors, columns, k);
+            let mut source = vec![0.0; columns * k];
+            if let Err(reason) = rows(first, &mut source) {
+                let mut error = error.lock().unwrap_or_else(|lock| lock.into_inner());
+                error.get_or_insert(reason);
+                return;
+            }
+            // SAFETY: each task writes the panel of its own number.
+            let target = unsafe { output.part(panel * stride, layout.len()) };
+            pack_columns::<E>(&source, columns, k, layout, target);
+        });
+        match error.into_inner().unwrap_or_else(|lock| lock.into_inner()) {
+            Some(error) => Err(error),
+            None => Ok(PackedMatrix { isa, n, k, words, element: PhantomData }),
+        }
+    }
+
+    /// Rows of W: columns of the product.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Columns of W: the length of a row that is multiplied with it.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Memory that the panels take.
+    pub fn bytes(&self) -> usize {
+        self.words.as_slice().len() * 4
+    }
+
+    /// The instruction set that the panels are laid out for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Panel number `panel` and its layout.
+    pub(crate) fn panel(&self, panel: usize) -> (&[u32], PanelLayout) {
+        let layout = PanelLayout::new::<E>(tile_vectors(self.isa), self.n - panel * PANEL, self.k);
+        let start = panel * PANEL * layout.words;
+        (&self.words.as_slice()[start..start + layout.len()], layout)
+    }
+}
+
+/// Lays out `columns` columns, each a run of `k` numbers in `source`. Unused columns stay as they are: zero.
+fn pack_columns<E: Element>(source: &[f32], columns: usize, k: usize, layout: PanelLayout, target: &mut [u32]) {
+    if k == 0 {
+        return;
+    }
+    for column in 0..columns {
+        let numbers = &source[column * k..(column + 1) * k];
+        let (sub, lane) = (column / layout.sub_width, column % layout.sub_width);
+        let start = sub * layout.words * layout.sub_width + lane;
+        let words = target[start..].iter_mut().step_by(layout.sub_width);
+        for (numbers, word) in numbers.chunks(E::GROUP).zip(words) {
+            *word = E::word_of(numbers[0], numbers.get(1).copied().unwrap_or(0.0));
+        }
+    }
+}
+
+impl<E: Element> fmt::Debug for PackedMatrix<E> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "PackedMatrix<{}>({} x {}, {})", E::NAME, self.n, self.k, self.isa.name())
+    }
+}

@@ -1,0 +1,205 @@
+//! The register tile and the loop over it that the matrix product and attention share.
+#![allow(unsafe_code)]
+
+use crate::element::Element;
+use crate::simd::{Kernel, LANES, Simd};
+
+/// Columns of a packed panel.
+pub(crate) const PANEL: usize = 64;
+
+/// Words of k that are summed in registers before the sum goes to memory: 128 KiB of a panel, which stays in L2, and in
+/// f32 short enough for the rounding error.
+pub(crate) const BLOCK_WORDS: usize = 512;
+
+/// How a panel of `width` columns over `k` numbers lies in memory: sub-panels of `sub_width` columns, each
+/// `[words][sub_width]`.
+#[derive(Clone, Copy)]
+pub(crate) struct PanelLayout {
+    pub(crate) width: usize,
+    pub(crate) sub_width: usize,
+    /// Words along k, the last one perhaps half used.
+    pub(crate) words: usize,
+}
+
+impl PanelLayout {
+    /// For panels over `k` numbers of type `E` whose first of at most [`PANEL`] columns are used.
+    pub(crate) fn new<E: Element>(tile_vectors: usize, columns: usize, k: usize) -> PanelLayout {
+        let width = columns.min(PANEL).next_multiple_of(LANES);
+        PanelLayout { width, sub_width: width.min(tile_vectors * LANES), words: k.div_ceil(E::GROUP) }
+    }
+
+    /// Where the word `word` of column `column` lies.
+    #[inline(always)]
+    pub(crate) fn offset(self, column: usize, word: usize) -> usize {
+        let (sub, column) = (column / self.sub_width, column % self.sub_width);
+        (sub * self.words + word) * self.sub_width + column
+    }
+
+    /// Words of the whole panel.
+    pub(crate) fn len(self) -> usize {
+        self.width * self.words
+    }
+}
+
+/// What a register tile reads and writes.
+#[derive(Clone, Copy)]
+struct Block<E> {
+    a: *const E,
+    a_stride: usize,
+    b: *const u32,
+    words: usize,
+    /// One more word follows, of which only the first number is used.
+    half: bool,
+    c: *mut f32,
+    c_stride: usize,
+    /// Add to `c` instead of replacing it.
+    add: bool,
+}
+
+/// One register tile: `ROWS` rows times `VECTORS * 16` columns.
+///
+/// # Safety
+/// Row r of `a` is valid for `words` words (and one number if `half`) from `a + r * a_stride`, `b` for
+/// `(words + half) * VECTORS * 16` words, row r of `c` for `VECTORS * 16` floats from `c + r * c_stride`.
+#[inline(always)]
+unsafe fn tile<S: Simd, E: Element, const ROWS: usize, const VECTORS: usize>(simd: S, block: Block<E>) {
+    let Block { a, a_stride, b, words, half, c, c_stride, add } = block;
+    let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
+    let mut columns = [simd.splat(0.0); VECTORS];
+    for word in 0..words {
+        for vector in 0..VECTORS {
+            // SAFETY: inside the panel by this function's contract.
+            columns[vector] = unsafe { simd.load_words(b.add((word * VECTORS + vector) * LANES)) };
+        }
+        for row in 0..ROWS {
+            // SAFETY: inside the row by this function's contract.
+            let broadcast = simd.splat_word(unsafe { E::read_word(a.add(row * a_stride + word * E::GROUP)) });
+            for vector in 0..VECTORS {
+                sums[row][vector] = E::accumulate(simd, sums[row][vector], broadcast, columns[vector]);
+            }
+        }
+    }
+    if half {
+        for vector in 0..VECTORS {
+            // SAFETY: inside the panel by this function's contract.
+            columns[vector] = unsafe { simd.load_words(b.add((words * VECTORS + vector) * LANES)) };
+        }
+        for row in 0..ROWS {
+            // SAFETY: the last number of the row by this function's contract.
+            let last = unsafe { *a.add(row * a_stride + words * E::GROUP) };
+            let broadcast = simd.splat_word(last.half_word());
+            for vector in 0..VECTORS {
+                sums[row][vector] = E::accumulate(simd, sums[row][vector], broadcast, columns[vector]);
+            }
+        }
+    }
+    for row in 0..ROWS {
+        for vector in 0..VECTORS {
+            // SAFETY: inside row `row` of `c` by this function's contract; no one else uses it meanwhile.
+            let target = unsafe { &mut *c.add(row * c_stride + vector * LANES).cast() };
+            let mut value = sums[row][vector];
+            if add {
+                value = simd.add(simd.load(target), value);
+            }
+            simd.store(value, target);
+        }
+    }
+}
+
+/// `c = a × panel` for any number of rows. Each element is summed over k in blocks of [`BLOCK_WORDS`], each block from
+/// zero and in order, whatever the number of rows.
+///
+/// # Safety
+/// Row r of `a` is valid for k numbers from `a + r * a_stride`, `panel` for `layout.len()` words, row r of `c` for
+/// `layout.width` floats from `c + r * c_stride`.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn panel_product<S: Simd, E: Element>(
+    simd: S,
+    a: *const E,
+    a_stride: usize,
+    rows: usize,
+    k: usize,
+    panel: *const u32,
+    layout: PanelLayout,
+    c: *mut f32,
+    c_stride: usize,
+) {
+    simd.call(PanelProduct { a, a_stride, rows, k, panel, layout, c, c_stride });
+}
+
+/// The arguments of [`panel_product`], whose contract they fulfil.
+struct PanelProduct<E> {
+    a: *const E,
+    a_stride: usize,
+    rows: usize,
+    k: usize,
+    panel: *const u32,
+    layout: PanelLayout,
+    c: *mut f32,
+    c_stride: usize,
+}
+
+impl<E: Element> Kernel for PanelProduct<E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let PanelProduct { a_stride, c_stride, .. } = self;
+        // `k` of zero still runs one block of no words, which stores zeros.
+        let mut word = 0;
+        loop {
+            let numbers = (self.k - word * E::GROUP).min(BLOCK_WORDS * E::GROUP);
+            let (words, half) = (numbers / E::GROUP, !numbers.is_multiple_of(E::GROUP));
+            for column in (0..self.layout.width).step_by(self.layout.sub_width) {
+                // SAFETY: all inside what the contract of `panel_product` grants.
+                unsafe {
+                    let b = self.panel.add(self.layout.offset(column, word));
+                    let a = self.a.add(word * E::GROUP);
+                    let c = self.c.add(column);
+                    let block = Block { a, a_stride, b, words, half, c, c_stride, add: word > 0 };
+                    match self.layout.sub_width / LANES {
+                        1 => rows_of_tiles::<S, E, 1>(simd, block, self.rows),
+                        2 => rows_of_tiles::<S, E, 2>(simd, block, self.rows),
+                        3 => rows_of_tiles::<S, E, 3>(simd, block, self.rows),
+                        _ => rows_of_tiles::<S, E, 4>(simd, block, self.rows),
+                    }
+                }
+            }
+            word += BLOCK_WORDS;
+            if word * E::GROUP >= self.k {
+                break;
+            }
+        }
+    }
+}
+
+/// All rows of one sub-panel and one block of k.
+///
+/// # Safety
+/// As for [`tile`], with `rows` rows.
+#[inline(always)]
+unsafe fn rows_of_tiles<S: Simd, E: Element, const VECTORS: usize>(simd: S, block: Block<E>, rows: usize) {
+    // Other instruction sets never have such a panel; without this their code would be compiled all the same.
+    if VECTORS > S::TILE_VECTORS {
+        return;
+    }
+    let mut row = 0;
+    while row < rows {
+        let height = (rows - row).min(S::TILE_ROWS);
+        // SAFETY: rows `row..row + height` of what this function's contract grants.
+        unsafe {
+            let block = Block { a: block.a.add(row * block.a_stride), c: block.c.add(row * block.c_stride), ..block };
+            match height {
+                1 => tile::<S, E, 1, VECTORS>(simd, block),
+                2 => tile::<S, E, 2, VECTORS>(simd, block),
+                3 if S::TILE_ROWS > 2 => tile::<S, E, 3, VECTORS>(simd, block),
+                4 if S::TILE_ROWS > 2 => tile::<S, E, 4, VECTORS>(simd, block),
+                5 if S::TILE_ROWS > 2 => tile::<S, E, 5, VECTORS>(simd, block),
+                6 if S::TILE_ROWS > 2 => tile::<S, E, 6, VECTORS>(simd, block),
+                _ => unreachable!(),
+            }
+        }
+        row += height;
+    }
+}

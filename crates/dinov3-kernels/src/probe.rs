@@ -1,0 +1,48 @@
+//! The rate that the machine can reach at all: multiply-adds on registers only.
+
+use crate::bf16::Bf16;
+use crate::element::{Element, Sealed};
+use crate::isa::Isa;
+use crate::simd::{Kernel, LANES, Simd, dispatch};
+
+/// Independent sums: enough to hide the latency of a multiply-add.
+const SUMS: usize = 12;
+
+struct Probe<E> {
+    rounds: usize,
+    seed: E,
+}
+
+impl<E: Element> Kernel for Probe<E> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let factor = simd.splat_word(E::half_word(std::hint::black_box(self.seed)));
+        let mut sums = [factor; SUMS];
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = E::accumulate(simd, *sum, factor, factor);
+            }
+        }
+        let mut total = simd.splat(0.0);
+        for sum in sums {
+            total = simd.add(total, sum);
+        }
+        simd.sum(total)
+    }
+}
+
+/// Keeps the multiply-add units of this thread busy for `rounds` rounds on operands of type `E`, and gives the number of
+/// floating-point operations of one round. For benchmarks: the share of a peak means little if the peak is from a table.
+pub fn peak_probe<E: Element>(isa: Isa, rounds: usize) -> f64 {
+    // Both types are compiled here and not in the benchmark.
+    let total = if E::NAME == <f32 as Element>::NAME {
+        dispatch(isa, Probe { rounds, seed: 0.5_f32 })
+    } else {
+        let seed = Bf16::from_f32(0.5);
+        dispatch(isa, Probe { rounds, seed })
+    };
+    std::hint::black_box(total);
+    (SUMS * LANES * 2 * <E as Sealed>::GROUP) as f64
+}

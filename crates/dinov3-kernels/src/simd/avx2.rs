@@ -1,0 +1,173 @@
+//! AVX2 with FMA: a vector is two registers of eight lanes.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, LANES, Lanes, Simd};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+/// # Safety
+/// The CPU has avx2 and fma.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx2(()))
+}
+
+/// The same operation on both halves.
+macro_rules! both {
+    ($operation:ident, $($argument:expr),+) => {
+        // SAFETY: an Avx2 value is only made where the CPU has avx2 and fma.
+        unsafe { [$operation($($argument[0]),+), $operation($($argument[1]),+)] }
+    };
+}
+
+impl Simd for Avx2 {
+    type V = [__m256; 2];
+    const TILE_VECTORS: usize = 1;
+    const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: an Avx2 value is only made where the CPU has avx2 and fma.
+        unsafe { run(kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::V {
+        // SAFETY: an Avx2 value is only made where the CPU has avx2.
+        unsafe { [_mm256_set1_ps(value); 2] }
+    }
+
+    #[inline(always)]
+    fn load(self, source: &Lanes) -> Self::V {
+        let source = source.as_ptr();
+        // SAFETY: the array holds sixteen floats; the CPU has avx2, see `splat`.
+        unsafe { [_mm256_loadu_ps(source), _mm256_loadu_ps(source.add(8))] }
+    }
+
+    #[inline(always)]
+    fn store(self, value: Self::V, target: &mut Lanes) {
+        let target = target.as_mut_ptr();
+        // SAFETY: the array holds sixteen floats; the CPU has avx2, see `splat`.
+        unsafe {
+            _mm256_storeu_ps(target, value[0]);
+            _mm256_storeu_ps(target.add(8), value[1]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_words(self, source: *const u32) -> Self::V {
+        let source = source.cast::<f32>();
+        // SAFETY: valid for sixteen words by this function's contract; the CPU has avx2, see `splat`.
+        unsafe { [_mm256_loadu_ps(source), _mm256_loadu_ps(source.add(8))] }
+    }
+
+    #[inline(always)]
+    fn splat_word(self, word: u32) -> Self::V {
+        self.splat(f32::from_bits(word))
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        both!(_mm256_add_ps, a, b)
+    }
+
+    #[inline(always)]
+    fn subtract(self, a: Self::V, b: Self::V) -> Self::V {
+        both!(_mm256_sub_ps, a, b)
+    }
+
+    #[inline(always)]
+    fn multiply(self, a: Self::V, b: Self::V) -> Self::V {
+        both!(_mm256_mul_ps, a, b)
+    }
+
+    #[inline(always)]
+    fn divide(self, a: Self::V, b: Self::V) -> Self::V {
+        both!(_mm256_div_ps, a, b)
+    }
+
+    #[inline(always)]
+    fn fused(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        both!(_mm256_fmadd_ps, a, b, c)
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        both!(_mm256_max_ps, a, b)
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        both!(_mm256_min_ps, a, b)
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::V) -> Self::V {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        // SAFETY: the CPU has avx2, see `splat`.
+        unsafe { [_mm256_round_ps::<NEAREST>(a[0]), _mm256_round_ps::<NEAREST>(a[1])] }
+    }
+
+    #[inline(always)]
+    fn scale(self, a: Self::V, n: Self::V) -> Self::V {
+        let half = |a: __m256, n: __m256| {
+            // SAFETY: the CPU has avx2, see `splat`.
+            unsafe {
+                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+            }
+        };
+        [half(a[0], n[0]), half(a[1], n[1])]
+    }
+
+    #[inline(always)]
+    fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V {
+        // SAFETY: the CPU has avx2, see `splat`.
+        let less = unsafe { [_mm256_cmp_ps::<_CMP_LT_OQ>(a[0], b[0]), _mm256_cmp_ps::<_CMP_LT_OQ>(a[1], b[1])] };
+        both!(_mm256_blendv_ps, otherwise, then, less)
+    }
+
+    #[inline(always)]
+    fn dot_bf16(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let half = |sum: __m256, a: __m256, b: __m256| {
+            // SAFETY: the CPU has avx2 and fma, see `splat`.
+            unsafe {
+                let low = |word: __m256| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(word)));
+                let mask = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32));
+                let high = |word: __m256| _mm256_and_ps(word, mask);
+                let even = _mm256_fmadd_ps(low(a), low(b), sum);
+                _mm256_fmadd_ps(high(a), high(b), even)
+            }
+        };
+        [half(sum[0], a[0], b[0]), half(sum[1], a[1], b[1])]
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const f32) {
+        // SAFETY: a prefetch touches no memory as far as the program can tell; SSE is part of the baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
+    fn store_bf16(self, value: Self::V, target: &mut [u16; LANES]) {
+        // SAFETY: the CPU has avx2, see `splat`; the array holds 32 bytes.
+        unsafe {
+            let half = |value: __m256| {
+                let bits = _mm256_castps_si256(value);
+                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+                let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+                let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+                let not_number = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(value, value));
+                _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, not_number))
+            };
+            let packed = _mm256_packus_epi32(half(value[0]), half(value[1]));
+            // The pack works within 128-bit halves; put the quarters in order.
+            let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+            _mm256_storeu_si256(target.as_mut_ptr().cast(), ordered);
+        }
+    }
+}

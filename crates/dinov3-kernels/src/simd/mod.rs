@@ -1,0 +1,142 @@
+//! Sixteen f32 lanes under one interface, so that each kernel is written once.
+//!
+//! A value of a [`Simd`] type is the proof that the CPU has its instructions: only [`dispatch`] makes one, from an
+//! [`Isa`], inside a function compiled for them. All kernel code is `inline(always)` and ends up in that function.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use crate::isa::{Isa, Level};
+
+/// Lanes of a vector, for every instruction set.
+pub const LANES: usize = 16;
+
+/// Sixteen floats as loaded and stored.
+pub type Lanes = [f32; LANES];
+
+/// Arithmetic on sixteen lanes.
+pub trait Simd: Copy {
+    /// Sixteen f32 values, or the 32-bit words of the same register.
+    type V: Copy;
+    /// Vectors across a register tile of the matrix product.
+    const TILE_VECTORS: usize;
+    /// Rows of a register tile.
+    const TILE_ROWS: usize;
+
+    fn splat(self, value: f32) -> Self::V;
+    fn load(self, source: &Lanes) -> Self::V;
+    fn store(self, value: Self::V, target: &mut Lanes);
+    /// Sixteen words.
+    ///
+    /// # Safety
+    /// `source` is valid for reading 64 bytes; any alignment.
+    unsafe fn load_words(self, source: *const u32) -> Self::V;
+    /// One word in all lanes.
+    fn splat_word(self, word: u32) -> Self::V;
+
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn subtract(self, a: Self::V, b: Self::V) -> Self::V;
+    fn multiply(self, a: Self::V, b: Self::V) -> Self::V;
+    fn divide(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, with one rounding where the instruction exists.
+    fn fused(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger; `b` if either is NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller; `b` if either is NaN.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The nearest integer, for |a| < 2^22.
+    fn round(self, a: Self::V) -> Self::V;
+    /// `a * 2^n` for an integer n from -126 to 127.
+    fn scale(self, a: Self::V, n: Self::V) -> Self::V;
+    /// `then` where a < b, else `otherwise`.
+    fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
+    /// Adds the products of the two bf16 numbers in each word.
+    fn dot_bf16(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// Sixteen bf16 numbers, rounded to nearest even.
+    fn store_bf16(self, value: Self::V, target: &mut [u16; LANES]);
+
+    /// Brings the cache line at `address` closer. Any address is allowed.
+    #[inline(always)]
+    fn prefetch(self, address: *const f32) {
+        let _ = address;
+    }
+
+    /// Like [`Simd::store_bf16`], for values of which none is subnormal: there is an instruction that takes those for zero.
+    #[inline(always)]
+    fn store_normal_bf16(self, value: Self::V, target: &mut [u16; LANES]) {
+        self.store_bf16(value, target);
+    }
+
+    /// Runs a kernel as a function of its own: what several kernels share is compiled once.
+    fn call<K: Kernel>(self, kernel: K) -> K::Output;
+
+    /// The sum of the lanes, always in the same order.
+    #[inline(always)]
+    fn sum(self, value: Self::V) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(value, &mut lanes);
+        let mut width = LANES / 2;
+        while width > 0 {
+            for lane in 0..width {
+                lanes[lane] += lanes[lane + width];
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+
+    /// The largest lane.
+    #[inline(always)]
+    fn largest(self, value: Self::V) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(value, &mut lanes);
+        let mut width = LANES / 2;
+        while width > 0 {
+            for lane in 0..width {
+                lanes[lane] = lanes[lane].max(lanes[lane + width]);
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+
+    /// Up to sixteen values; `fill` in the lanes that the slice does not reach.
+    #[inline(always)]
+    fn load_part(self, source: &[f32], fill: f32) -> Self::V {
+        if let Some(whole) = source.first_chunk::<LANES>() {
+            return self.load(whole);
+        }
+        let mut lanes = [fill; LANES];
+        lanes[..source.len()].copy_from_slice(source);
+        self.load(&lanes)
+    }
+}
+
+/// Work that is generic over the instruction set.
+pub trait Kernel {
+    type Output;
+    /// Must be `inline(always)`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs a kernel with the instructions of `isa`.
+pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa.level() {
+        Level::Scalar => kernel.run(scalar::Scalar),
+        // SAFETY: an Isa of this level is only made after the CPU reported its features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { avx2::run(kernel) },
+        // SAFETY: an Isa of this level is only made after the CPU reported its features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { avx512::run(kernel) },
+        // SAFETY: an Isa of this level is only made after the CPU reported its features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Bf16 => unsafe { avx512::run_bf16(kernel) },
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => kernel.run(scalar::Scalar),
+    }
+}

@@ -1,0 +1,226 @@
+/*
+ * The narrow C side of the JPEG decoder.
+ *
+ * libjpeg reports fatal errors by calling a function that must not return. The only portable way out is
+ * setjmp/longjmp, and a longjmp must not cross Rust frames; so everything that can jump lives in this file and Rust
+ * sees two plain functions. The settings are those of Pillow (libImaging/JpegDecode.c): default DCT, fancy
+ * upsampling, warnings tolerated, and an input that ends early is "truncated", not padded with a made-up end marker.
+ */
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <jpeglib.h>
+#include <jerror.h>
+
+enum {
+    DINOV3_JPEG_OK = 0,
+    DINOV3_JPEG_TRUNCATED = 1,
+    DINOV3_JPEG_BROKEN = 2,
+    DINOV3_JPEG_TOO_MANY_SCANS = 3,
+    DINOV3_JPEG_SIZE_CHANGED = 4
+};
+
+/* A progressive file may hold thousands of scans, each of which costs a full pass over the picture. */
+#define DINOV3_JPEG_MAX_SCANS 500
+
+struct dinov3_jpeg_header {
+    uint32_t width;
+    uint32_t height;
+    uint32_t components;
+    uint32_t bits;
+};
+
+struct error_state {
+    struct jpeg_error_mgr base;
+    jmp_buf escape;
+    int code;
+    char message[JMSG_LENGTH_MAX];
+};
+
+struct progress_state {
+    struct jpeg_progress_mgr base;
+    struct error_state *error;
+};
+
+static void on_fatal_error(j_common_ptr common) {
+    struct error_state *error = (struct error_state *)common->err;
+    error->code = DINOV3_JPEG_BROKEN;
+    error->base.format_message(common, error->message);
+    longjmp(error->escape, 1);
+}
+
+static void on_message(j_common_ptr common) {
+    /* Warnings are tolerated, as Pillow does; nothing is printed from a library. */
+    (void)common;
+}
+
+static void on_progress(j_common_ptr common) {
+    struct progress_state *progress = (struct progress_state *)common->progress;
+    if (common->is_decompressor && ((j_decompress_ptr)common)->input_scan_number > DINOV3_JPEG_MAX_SCANS) {
+        progress->error->code = DINOV3_JPEG_TOO_MANY_SCANS;
+        longjmp(progress->error->escape, 1);
+    }
+}
+
+static void source_nothing(j_decompress_ptr decoder) {
+    (void)decoder;
+}
+
+static boolean source_is_exhausted(j_decompress_ptr decoder) {
+    /* FALSE suspends the decoder: the caller then knows that the bytes ran out. */
+    (void)decoder;
+    return FALSE;
+}
+
+static void source_skip(j_decompress_ptr decoder, long count) {
+    if (count <= 0) {
+        return;
+    }
+    if ((size_t)count > decoder->src->bytes_in_buffer) {
+        decoder->src->next_input_byte += decoder->src->bytes_in_buffer;
+        decoder->src->bytes_in_buffer = 0;
+    } else {
+        decoder->src->next_input_byte += count;
+        decoder->src->bytes_in_buffer -= (size_t)count;
+    }
+}
+
+static void prepare(struct jpeg_decompress_struct *decoder, struct error_state *error,
+                    struct progress_state *progress, struct jpeg_source_mgr *source) {
+    decoder->err = jpeg_std_error(&error->base);
+    error->base.error_exit = on_fatal_error;
+    error->base.output_message = on_message;
+    (void)progress;
+    source->init_source = source_nothing;
+    source->fill_input_buffer = source_is_exhausted;
+    source->skip_input_data = source_skip;
+    source->resync_to_restart = jpeg_resync_to_restart;
+    source->term_source = source_nothing;
+}
+
+static void hand_over_message(const struct error_state *error, char *message, size_t message_size) {
+    if (message_size > 0) {
+        snprintf(message, message_size, "%s", error->message);
+    }
+}
+
+static int read_header(struct jpeg_decompress_struct *decoder) {
+    int state;
+    do {
+        state = jpeg_read_header(decoder, FALSE);
+    } while (state == JPEG_HEADER_TABLES_ONLY);
+    return state == JPEG_HEADER_OK ? DINOV3_JPEG_OK : DINOV3_JPEG_TRUNCATED;
+}
+
+int dinov3_jpeg_read_header(const uint8_t *data, size_t size, struct dinov3_jpeg_header *header, char *message,
+                            size_t message_size) {
+    struct jpeg_decompress_struct decoder;
+    struct error_state error;
+    struct progress_state progress;
+    struct jpeg_source_mgr source;
+    int result;
+
+    memset(&decoder, 0, sizeof(decoder));
+    memset(&error, 0, sizeof(error));
+    memset(&progress, 0, sizeof(progress));
+    memset(&source, 0, sizeof(source));
+    prepare(&decoder, &error, &progress, &source);
+    if (setjmp(error.escape)) {
+        jpeg_destroy_decompress(&decoder);
+        hand_over_message(&error, message, message_size);
+        return error.code;
+    }
+    jpeg_create_decompress(&decoder);
+    source.next_input_byte = data;
+    source.bytes_in_buffer = size;
+    decoder.src = &source;
+    result = read_header(&decoder);
+    if (result == DINOV3_JPEG_OK) {
+        header->width = decoder.image_width;
+        header->height = decoder.image_height;
+        header->components = (uint32_t)decoder.num_components;
+        header->bits = (uint32_t)decoder.data_precision;
+    }
+    jpeg_destroy_decompress(&decoder);
+    return result;
+}
+
+/*
+ * Writes height * width * components bytes to pixels: grey, RGB, or CMYK as stored. The expected header is the one
+ * that dinov3_jpeg_read_header gave and the caller sized its buffer by.
+ *
+ * tables, when not null, is an abbreviated stream that only holds tables (TIFF keeps them apart from the strips).
+ */
+int dinov3_jpeg_decode(const uint8_t *data, size_t size, const struct dinov3_jpeg_header *expected, uint8_t *pixels,
+                       char *message, size_t message_size) {
+    struct jpeg_decompress_struct decoder;
+    struct error_state error;
+    struct progress_state progress;
+    struct jpeg_source_mgr source;
+    size_t stride = (size_t)expected->width * expected->components;
+    int result;
+
+    memset(&decoder, 0, sizeof(decoder));
+    memset(&error, 0, sizeof(error));
+    memset(&progress, 0, sizeof(progress));
+    memset(&source, 0, sizeof(source));
+    prepare(&decoder, &error, &progress, &source);
+    if (setjmp(error.escape)) {
+        jpeg_destroy_decompress(&decoder);
+        hand_over_message(&error, message, message_size);
+        return error.code;
+    }
+    jpeg_create_decompress(&decoder);
+    source.next_input_byte = data;
+    source.bytes_in_buffer = size;
+    decoder.src = &source;
+    progress.base.progress_monitor = on_progress;
+    progress.error = &error;
+    decoder.progress = &progress.base;
+
+    result = read_header(&decoder);
+    if (result != DINOV3_JPEG_OK) {
+        jpeg_destroy_decompress(&decoder);
+        return result;
+    }
+    if (decoder.image_width != expected->width || decoder.image_height != expected->height ||
+        (uint32_t)decoder.num_components != expected->components || decoder.data_precision != 8) {
+        jpeg_destroy_decompress(&decoder);
+        return DINOV3_JPEG_SIZE_CHANGED;
+    }
+    switch (decoder.num_components) {
+    case 1:
+        decoder.out_color_space = JCS_GRAYSCALE;
+        break;
+    case 3:
+        decoder.out_color_space = JCS_RGB;
+        break;
+    default:
+        decoder.out_color_space = JCS_CMYK;
+        break;
+    }
+    if (!jpeg_start_decompress(&decoder)) {
+        jpeg_destroy_decompress(&decoder);
+        return DINOV3_JPEG_TRUNCATED;
+    }
+    /* The caller's buffer was sized by these; nothing may be written if they are other than expected. */
+    if (decoder.output_width != expected->width || decoder.output_height != expected->height ||
+        (uint32_t)decoder.output_components != expected->components) {
+        jpeg_destroy_decompress(&decoder);
+        return DINOV3_JPEG_SIZE_CHANGED;
+    }
+    while (decoder.output_scanline < decoder.output_height) {
+        JSAMPROW row = pixels + stride * decoder.output_scanline;
+        if (jpeg_read_scanlines(&decoder, &row, 1) != 1) {
+            jpeg_destroy_decompress(&decoder);
+            return DINOV3_JPEG_TRUNCATED;
+        }
+    }
+    /* What follows the last row (a missing end marker, trailing bytes) cannot change the picture. */
+    (void)jpeg_finish_decompress(&decoder);
+    jpeg_destroy_decompress(&decoder);
+    return DINOV3_JPEG_OK;
+}
