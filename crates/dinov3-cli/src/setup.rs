@@ -100,7 +100,7 @@ fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool) -> Res
         && !pad
     {
         let patch_px = vit.patch_px as u32;
-        if height_px % patch_px != 0 || width_px % patch_px != 0 {
+        if !height_px.is_multiple_of(patch_px) || !width_px.is_multiple_of(patch_px) {
             let up = |side: u32| side.div_ceil(patch_px) * patch_px;
             let down = |side: u32| (side / patch_px).max(1) * patch_px;
             return Err(usage(format!(
@@ -113,7 +113,7 @@ fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool) -> Res
             )));
         }
     }
-    if spec.vit().is_none() && (height_px as usize) < minimum_px || spec.vit().is_none() && (width_px as usize) < minimum_px {
+    if spec.vit().is_none() && (height_px.min(width_px) as usize) < minimum_px {
         return Err(usage(format!("--size {height_px}x{width_px}: {} needs at least {minimum_px} pixels", spec.name)));
     }
     Ok(())

@@ -129,7 +129,7 @@ impl<'a> Loader<'a> {
     pub fn gated<E: Element>(&self, gate: &str, value: &str, m: usize, k: usize) -> Result<Linear<E>, WeightsError> {
         let padded = m.next_multiple_of(GROUP);
         let stored_row = |row: usize| {
-            let branch = if row / GROUP % 2 == 0 { gate } else { value };
+            let branch = if (row / GROUP).is_multiple_of(2) { gate } else { value };
             (branch, row / (2 * GROUP) * GROUP + row % GROUP)
         };
         let matrix = self.pack(2 * padded, k, &|start, out| {
@@ -156,7 +156,7 @@ impl<'a> Loader<'a> {
         &self,
         n: usize,
         k: usize,
-        rows: &(dyn Fn(usize, &mut [f32]) -> Result<(), WeightsError> + Sync),
+        rows: &ReadRows<'_>,
     ) -> Result<PackedMatrix<E>, WeightsError> {
         PackedMatrix::pack(self.isa, self.pool, n, k, &|start, out: &mut [f32]| {
             rows(start, out)?;
@@ -165,6 +165,9 @@ impl<'a> Loader<'a> {
         })
     }
 }
+
+/// Fills its second argument with whole rows from the first one on.
+type ReadRows<'a> = dyn Fn(usize, &mut [f32]) -> Result<(), WeightsError> + Sync + 'a;
 
 /// Rows of one branch before the other's in a gated matrix.
 const GROUP: usize = 16;

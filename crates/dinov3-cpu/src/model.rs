@@ -245,7 +245,7 @@ impl Encoder for Session {
             let (height_px, width_px) = (batch.height_px, batch.width_px);
             return Err(EncodeError::TooLarge { height_px, width_px, tokens, limit });
         }
-        let run = Run { spec: &inner.spec, isa: inner.isa, pool: &self.pool, batch, request, geometry };
+        let run = Run { isa: inner.isa, pool: &self.pool, batch, request, geometry };
         match &inner.net {
             AnyNet::F32(net) => encode(net, &run, &mut self.scratch_f32, features),
             AnyNet::Bf16(net) => encode(net, &run, &mut self.scratch_bf16, features),
@@ -256,7 +256,6 @@ impl Encoder for Session {
 
 /// What every step of one batch needs to know.
 pub(crate) struct Run<'a> {
-    pub spec: &'a ModelSpec,
     pub isa: Isa,
     pub pool: &'a Pool,
     pub batch: &'a ImageBatch<'a>,

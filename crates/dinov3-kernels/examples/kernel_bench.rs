@@ -128,22 +128,63 @@ fn products<E: Element>(pool: &Pool, isa: Isa) {
     }
 }
 
-/// With the argument `attention`, only that, for a profiler.
-fn profile_attention<E: Element>(isa: Isa) {
-    let pool = Pool::new(1);
-    let shape = AttentionShape { images: 8, tokens: 261, prefix_tokens: 5, heads: 16, head_dim: 64 };
-    let qkv = numbers(8 * 261 * 3 * 1024);
-    let tables = numbers(256 * 64);
+/// Rounds under a profiler: enough to make the preparation small.
+const ROUNDS: usize = 60;
+
+/// With an argument that names a case, some rounds of it on one thread: for `perf stat -e task-clock`, which does not count
+/// what other processes take.
+fn profile(case: &str) {
+    let (pool, isa) = (Pool::new(1), Isa::detect());
+    match case {
+        "attention-f32" => profile_attention::<f32>(&pool, isa),
+        "attention-bf16" => profile_attention::<Bf16>(&pool, isa),
+        "thin-f32" => profile_linear::<f32>(&pool, isa, 8192, 384, 96),
+        "thin-bf16" => profile_linear::<Bf16>(&pool, isa, 8192, 384, 96),
+        "wide-f32" => profile_linear::<f32>(&pool, isa, 261, 1024, 4096),
+        "wide-bf16" => profile_linear::<Bf16>(&pool, isa, 261, 1024, 4096),
+        "depthwise" => {
+            let (x, weight, ones) = (numbers(64 * 64 * 96), numbers(49 * 96), vec![1.0; 96]);
+            let mut out = vec![0.0_f32; x.len()];
+            for _ in 0..ROUNDS {
+                depthwise7x7_layer_norm(&pool, isa, &x, 1, 64, 64, 96, &weight, &ones, &ones, &ones, 1e-6, &mut out);
+            }
+            println!("{} multiply-adds", ROUNDS * 49 * x.len());
+        }
+        _ => println!("no such case"),
+    }
+}
+
+fn profile_attention<E: Element>(pool: &Pool, isa: Isa) {
+    let shape = AttentionShape { images: 2, tokens: 261, prefix_tokens: 5, heads: 16, head_dim: 64 };
+    let (qkv, tables) = (numbers(2 * 261 * 3 * 1024), numbers(256 * 64));
     let mut scratch = AttentionScratch::default();
-    let mut out = vec![E::default(); 8 * 261 * 1024];
-    let seconds = best(|| attention(&pool, isa, &shape, &qkv, &tables, &tables, &mut scratch, &mut out));
-    println!("{:.3} ms", seconds * 1e3);
+    let mut out = vec![E::default(); 2 * 261 * 1024];
+    for _ in 0..ROUNDS {
+        let scratch = &mut scratch;
+        attention(pool, isa, &shape, &qkv, &tables, &tables, scratch, &mut out);
+    }
+    println!("{} multiply-adds", ROUNDS * 2 * 16 * 2 * 261 * 261 * 64);
+}
+
+fn profile_linear<E: Element>(pool: &Pool, isa: Isa, m: usize, n: usize, k: usize) {
+    let a: Vec<E> = numbers(m * k).into_iter().map(E::from_f32).collect();
+    let w = numbers(n * k);
+    let packed = PackedMatrix::<E>::pack(isa, pool, n, k, &|start, rows: &mut [f32]| {
+        rows.copy_from_slice(&w[start * k..start * k + rows.len()]);
+        Ok::<(), ()>(())
+    });
+    let packed = packed.expect("the source never fails");
+    let mut out = vec![E::default(); m * n];
+    for _ in 0..ROUNDS {
+        let epilogue = Epilogue::Store { bias: Some(&w[..n]) };
+        linear(pool, &a, m, k, &packed, epilogue, &mut out, n);
+    }
+    println!("{} multiply-adds", ROUNDS * m * n * k);
 }
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some("attention") {
-        profile_attention::<Bf16>(Isa::detect());
-        profile_attention::<f32>(Isa::detect());
+    if let Some(case) = std::env::args().nth(1).filter(|case| case.parse::<usize>().is_err()) {
+        profile(&case);
         return;
     }
     let threads = std::env::args().nth(1).and_then(|threads| threads.parse().ok());

@@ -196,10 +196,10 @@ fn meta(key: &str) -> Meaning {
             _ => format!("stages.{stage}.downsample.{rest}"),
         });
     }
-    if let Some((stage, rest)) = indexed(key, "stages.") {
-        if let Some((block, rest)) = rest.split_once('.').and_then(|(n, rest)| Some((n.parse().ok()?, rest))) {
-            return convnext_block(stage, block, rest, ["dwconv", "norm", "pwconv1", "pwconv2"]);
-        }
+    if let Some((stage, rest)) = indexed(key, "stages.")
+        && let Some((block, rest)) = indexed(rest, "")
+    {
+        return convnext_block(stage, block, rest, ["dwconv", "norm", "pwconv1", "pwconv2"]);
     }
     if key.starts_with("head.") {
         return whole(key.to_string());

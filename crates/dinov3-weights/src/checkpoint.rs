@@ -227,6 +227,7 @@ impl<'a> Plan<'a> {
         if !vit.qv_bias {
             return self.drop_zero_bias(key, stored);
         }
+        self.ignored.push((format!("{key}[{d}..{}]", 2 * d), "the k third of a fused bias is always zero"));
         self.add(key, stored, format!("{attention}.q_bias"), 0, 0, d)?;
         self.add(key, stored, format!("{attention}.v_bias"), 0, 2 * d, d)
     }

@@ -151,8 +151,6 @@ int dinov3_jpeg_read_header(const uint8_t *data, size_t size, struct dinov3_jpeg
 /*
  * Writes height * width * components bytes to pixels: grey, RGB, or CMYK as stored. The expected header is the one
  * that dinov3_jpeg_read_header gave and the caller sized its buffer by.
- *
- * tables, when not null, is an abbreviated stream that only holds tables (TIFF keeps them apart from the strips).
  */
 int dinov3_jpeg_decode(const uint8_t *data, size_t size, const struct dinov3_jpeg_header *expected, uint8_t *pixels,
                        char *message, size_t message_size) {
