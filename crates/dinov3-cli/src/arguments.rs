@@ -48,6 +48,8 @@ const FEATURES_EXAMPLES: &str = "Examples:
   dinov3 features scene.png -m vit_small_patch16_dinov3 --weights synthetic:7 -o maps.safetensors
   dinov3 features scene.png -m vit_7b_patch16_dinov3 --weights 7b/ --precision bf16 --blocks 9,19,29,39 --norm -o maps.safetensors
   dinov3 features scene.png -m vit_small_patch16_dinov3 --weights synthetic:7 --all-tokens -o tokens.npy
+  dinov3 features scene.png -m vit_small_patch16_dinov3 --weights synthetic:7 --preprocess native --pca scene-pca.png
+  dinov3 features scene.png -m vit_small_patch16_dinov3 --weights synthetic:7 --similarity 120,80 -o alike.png
 
 Exit codes: 0 done, 1 failed, 2 wrong usage";
 
@@ -166,11 +168,20 @@ pub struct FeaturesArguments {
     /// Write all normed tokens, as `tokens`: timm's forward_features
     #[arg(long)]
     pub all_tokens: bool,
+    /// Also paint the last map's three principal components, at the size of the prepared picture
+    #[arg(long, value_name = "OUT.png")]
+    pub pca: Option<PathBuf>,
+    /// Basis of --pca: used if the file exists, else fitted and saved there, so that a series has the same colours
+    #[arg(long, value_name = "FILE", requires = "pca")]
+    pub pca_basis: Option<PathBuf>,
+    /// Paint the cosine similarity of all patches to the one at this pixel of the prepared picture; OUT is a .png
+    #[arg(long, value_name = "X,Y", value_parser = parse_pixel, conflicts_with_all = ["all_tokens", "prefix_tokens"])]
+    pub similarity: Option<(usize, usize)>,
     #[command(flatten)]
     pub pixels: PixelArguments,
-    /// Output: .safetensors, or .npy for a single array
-    #[arg(short, long, value_name = "OUT")]
-    pub output: PathBuf,
+    /// Output: .safetensors, or .npy for a single array, or .png with --similarity
+    #[arg(short, long, value_name = "OUT", required_unless_present = "pca")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -262,6 +273,12 @@ fn parse_size(text: &str) -> Result<(u32, u32), String> {
         None => side(text).map(|side| (side, side)),
     };
     size.ok_or_else(|| "expected N or HxW in pixels, 1 to 65535".to_string())
+}
+
+/// `120,80`, from the top left.
+fn parse_pixel(text: &str) -> Result<(usize, usize), String> {
+    let pixel = text.split_once(',').and_then(|(x, y)| Some((x.trim().parse().ok()?, y.trim().parse().ok()?)));
+    pixel.ok_or_else(|| "expected X,Y in pixels".to_string())
 }
 
 fn parse_channels(text: &str) -> Result<[f32; 3], String> {

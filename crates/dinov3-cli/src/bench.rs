@@ -73,8 +73,8 @@ fn flops(spec: &ModelSpec, height_px: usize, width_px: usize) -> f64 {
         let patches = height_px.div_ceil(vit.patch_px) * width_px.div_ceil(vit.patch_px);
         let (tokens, d) = (patches + vit.prefix_tokens(), vit.embed_dim);
         let branches = if vit.mlp == dinov3::spec::Mlp::SwiGlu { 3 } else { 2 };
-        let block = product(tokens, 4 * d, d) + product(tokens, 2 * tokens, d)
-            + product(tokens, branches * vit.mlp_hidden, d);
+        let block =
+            product(tokens, 4 * d, d) + product(tokens, 2 * tokens, d) + product(tokens, branches * vit.mlp_hidden, d);
         return product(patches, d, 3 * vit.patch_px * vit.patch_px) + vit.depth as f64 * block;
     }
     let Some(convnext) = spec.convnext() else { return 0.0 };

@@ -1,11 +1,15 @@
-//! `dinov3 features`: feature maps and tokens of one picture.
+//! `dinov3 features`: feature maps and tokens of one picture, and pictures of them.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use dinov3::engine::ItemError;
 use dinov3::npy::NpySource;
-use dinov3::sink::{RowName, write_features_safetensors, write_npy};
+use dinov3::picture::{PcaBasis, RgbPicture, pca_picture, similarity_picture};
+use dinov3::pixels::Recipe;
+use dinov3::sink::{AtomicFile, RowName, write_features_safetensors, write_npy};
 use dinov3::{Array, Encoder, Features, ImageBatch, ModelSpec, Request};
 use serde_json::json;
 
@@ -13,33 +17,32 @@ use crate::arguments::FeaturesArguments;
 use crate::failure::{Outcome, usage};
 use crate::setup::{Provenance, chosen_recipe, decode_options, extension, model_spec, open_model, report_weights};
 
+/// What is written to `--output`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Safetensors,
+    Npy,
+    SimilarityPicture,
+    Nothing,
+}
+
 /// Runs the command.
 pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
     let spec = model_spec(&arguments.model)?;
-    let request = request(arguments, &spec)?;
+    let output = output_kind(arguments)?;
+    let request = request(arguments, &spec, output)?;
     let arrays = request.taps.len() * (1 + usize::from(request.tap_prefix_tokens)) + usize::from(request.tokens);
-    match extension(&arguments.output).as_str() {
-        "safetensors" => {}
-        "npy" if arrays == 1 => {}
-        "npy" => return Err(usage(format!("{arrays} arrays do not fit into one .npy; write .safetensors"))),
-        other => return Err(usage(format!("'.{other}' is unknown: write .safetensors, or .npy for a single array"))),
+    if output == Output::Npy && arrays != 1 {
+        return Err(usage(format!("{arrays} arrays do not fit into one .npy; write .safetensors")));
+    }
+    if request.taps.is_empty() && arguments.pca.is_some() {
+        return Err(usage("--pca needs a feature map: add --blocks or --last to --all-tokens"));
     }
     let recipe = chosen_recipe(&spec, &arguments.pixels)?;
-    if arguments.input.is_dir() {
-        return Err(usage(format!("{} is a folder; features takes one picture", arguments.input.display())));
+    let (pixels, (count, height_px, width_px)) = prepared_pixels(arguments, recipe.as_ref())?;
+    if count != 1 && (arguments.pca.is_some() || output == Output::SimilarityPicture) {
+        return Err(usage(format!("pictures are made of one image; this array has {count}")));
     }
-    let named = |error: ItemError| anyhow::anyhow!("{}: {error}", arguments.input.display());
-    let (pixels, (count, height_px, width_px)) = match &recipe {
-        None => NpySource::open(&arguments.input)?.pixels(),
-        Some(_) if extension(&arguments.input) == "npy" => {
-            return Err(usage(format!("{}: arrays need --preprocess none", arguments.input.display())));
-        }
-        Some(recipe) => {
-            let picture = dinov3::image::read_rgb(&arguments.input, &decode_options(&arguments.pixels)).map_err(named)?;
-            let prepared = recipe.apply(&picture).with_context(|| arguments.input.display().to_string())?;
-            (prepared.data, (1, prepared.height_px, prepared.width_px))
-        }
-    };
 
     let opened = open_model(&spec, &arguments.model)?;
     report_weights(&opened);
@@ -48,34 +51,132 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
         .with("norm", json!(request.tap_norm));
     let mut features = Features::default();
     let batch = ImageBatch { pixels: &pixels, count, height_px, width_px };
-    opened
-        .model
-        .session()
-        .encode(&batch, &request, &mut features)
-        .with_context(|| arguments.input.display().to_string())?;
+    let result = opened.model.session().encode(&batch, &request, &mut features);
+    result.with_context(|| arguments.input.display().to_string())?;
 
+    if let Some(last) = features.maps.last() {
+        // What the encoder saw: the picture with its padding.
+        let patch_px = spec.vit().map_or(1, |vit| vit.patch_px);
+        let seen_px = (width_px.next_multiple_of(patch_px), height_px.next_multiple_of(patch_px));
+        let tap = format!("{}.{}", unit(&spec), last.index);
+        if let Some(path) = &arguments.pca {
+            paint_pca(path, arguments.pca_basis.as_deref(), &last.map, seen_px, (&spec.name, &tap))?;
+        }
+        if let (Some((x, y)), Some(path)) = (arguments.similarity, &arguments.output) {
+            let picture = similarity_picture(&last.map, x, y, seen_px.0, seen_px.1)?;
+            write_picture(path, &picture)?;
+        }
+    }
+    let Some(path) = &arguments.output else { return Ok(Outcome::Done) };
     let mut arrays = named_arrays(&spec, features);
     let provenance = provenance.finish();
-    if extension(&arguments.output) == "npy" {
-        let (name, array) = arrays.swap_remove(0);
-        let mut about = provenance;
-        about["array"] = json!(name);
-        write_npy(&arguments.output, &array, Some(&about))?;
-    } else {
-        let metadata = BTreeMap::from([("dinov3".to_string(), provenance.to_string())]);
-        write_features_safetensors(&arguments.output, &arrays, &metadata)?;
+    match output {
+        Output::Npy => {
+            let (name, array) = arrays.swap_remove(0);
+            let mut about = provenance;
+            about["array"] = json!(name);
+            write_npy(path, &array, Some(&about))?;
+        }
+        Output::Safetensors => {
+            let metadata = BTreeMap::from([("dinov3".to_string(), provenance.to_string())]);
+            write_features_safetensors(path, &arrays, &metadata)?;
+        }
+        Output::SimilarityPicture | Output::Nothing => {}
     }
     Ok(Outcome::Done)
 }
 
-fn request(arguments: &FeaturesArguments, spec: &ModelSpec) -> Result<Request> {
+fn output_kind(arguments: &FeaturesArguments) -> Result<Output> {
+    let Some(path) = &arguments.output else {
+        return match arguments.similarity {
+            Some(_) => Err(usage("--similarity needs an output, -o OUT.png")),
+            None => Ok(Output::Nothing),
+        };
+    };
+    match (extension(path).as_str(), arguments.similarity.is_some()) {
+        ("png", true) => Ok(Output::SimilarityPicture),
+        (_, true) => Err(usage("--similarity paints a picture: the output must be a .png")),
+        ("png", false) => Err(usage("a .png output needs --similarity X,Y; --pca OUT.png paints components")),
+        ("safetensors", _) => Ok(Output::Safetensors),
+        ("npy", _) => Ok(Output::Npy),
+        (other, _) => Err(usage(format!("'.{other}' is unknown: write .safetensors, or .npy for a single array"))),
+    }
+}
+
+/// Normalised pixels [count, 3, height, width] with their extents.
+fn prepared_pixels(
+    arguments: &FeaturesArguments,
+    recipe: Option<&Recipe>,
+) -> Result<(Vec<f32>, (usize, usize, usize))> {
+    let input = &arguments.input;
+    if input.is_dir() {
+        return Err(usage(format!("{} is a folder; features takes one picture", input.display())));
+    }
+    let Some(recipe) = recipe else { return Ok(NpySource::open(input)?.pixels()) };
+    if extension(input) == "npy" {
+        return Err(usage(format!("{}: arrays need --preprocess none", input.display())));
+    }
+    let named = |error: ItemError| anyhow::anyhow!("{}: {error}", input.display());
+    let picture = dinov3::image::read_rgb(input, &decode_options(&arguments.pixels)).map_err(named)?;
+    let prepared = recipe.apply(&picture).with_context(|| input.display().to_string())?;
+    Ok((prepared.data, (1, prepared.height_px, prepared.width_px)))
+}
+
+/// Paints the principal components; a basis file is used if it is there, and made if not.
+fn paint_pca(
+    path: &Path,
+    basis_path: Option<&Path>,
+    map: &Array,
+    (width_px, height_px): (usize, usize),
+    (model, tap): (&str, &str),
+) -> Result<()> {
+    let known = match basis_path {
+        Some(basis_path) if basis_path.exists() => {
+            let bytes = std::fs::read(basis_path).with_context(|| basis_path.display().to_string())?;
+            let basis = PcaBasis::from_safetensors(&bytes, model, tap);
+            Some(basis.with_context(|| basis_path.display().to_string())?)
+        }
+        _ => None,
+    };
+    let (picture, basis) = pca_picture(map, width_px, height_px, known.as_ref())?;
+    write_picture(path, &picture)?;
+    if let Some(basis_path) = basis_path.filter(|_| known.is_none()) {
+        write_whole(basis_path, &basis.to_safetensors(model, tap))?;
+    }
+    Ok(())
+}
+
+fn write_picture(path: &Path, picture: &RgbPicture) -> Result<()> {
+    let mut png = Vec::new();
+    picture.write_png(&mut png)?;
+    write_whole(path, &png)
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).with_context(|| path.display().to_string())?;
+    Ok(file.commit()?)
+}
+
+/// What the model calls its taps.
+fn unit(spec: &ModelSpec) -> &'static str {
+    if spec.vit().is_some() { "blocks" } else { "stages" }
+}
+
+fn request(arguments: &FeaturesArguments, spec: &ModelSpec, output: Output) -> Result<Request> {
     let depth = spec.depth() as isize;
-    let unit = if spec.vit().is_some() { "blocks" } else { "stages" };
+    let unit = unit(spec);
+    // Pictures show the last map with the final norm, unless maps are written too and say otherwise.
+    let pictures_only = matches!(output, Output::SimilarityPicture | Output::Nothing);
     let mut taps = Vec::new();
     for &index in &arguments.blocks {
         let from_start = if index < 0 { index + depth } else { index };
         if !(0..depth).contains(&from_start) {
-            return Err(usage(format!("--blocks {index}: {} has {unit} 0 to {} (-{depth} to -1)", spec.name, depth - 1)));
+            return Err(usage(format!(
+                "--blocks {index}: {} has {unit} 0 to {} (-{depth} to -1)",
+                spec.name,
+                depth - 1
+            )));
         }
         taps.push(from_start as usize);
     }
@@ -84,6 +185,7 @@ fn request(arguments: &FeaturesArguments, spec: &ModelSpec) -> Result<Request> {
             return Err(usage(format!("--last {last}: {} has {depth} {unit}", spec.name)));
         }
         Some(last) => taps.extend(depth as usize - last..depth as usize),
+        None if arguments.blocks.is_empty() && pictures_only => taps.push(depth as usize - 1),
         None if arguments.blocks.is_empty() && !arguments.all_tokens => taps = spec.default_taps(),
         None => {}
     }
@@ -92,7 +194,7 @@ fn request(arguments: &FeaturesArguments, spec: &ModelSpec) -> Result<Request> {
     }
     let mut request = Request::new()
         .taps(taps)
-        .tap_norm(arguments.norm)
+        .tap_norm(arguments.norm || pictures_only)
         .tap_prefix_tokens(arguments.prefix_tokens)
         .pad(arguments.pixels.pad);
     if arguments.all_tokens {
@@ -103,7 +205,7 @@ fn request(arguments: &FeaturesArguments, spec: &ModelSpec) -> Result<Request> {
 
 /// `blocks.N`, `blocks.N.prefix_tokens` or `stages.N`, and `tokens`.
 fn named_arrays(spec: &ModelSpec, features: Features) -> Vec<(String, Array)> {
-    let unit = if spec.vit().is_some() { "blocks" } else { "stages" };
+    let unit = unit(spec);
     let mut arrays = Vec::new();
     for map in features.maps {
         let name = format!("{unit}.{}", map.index);

@@ -194,7 +194,13 @@ impl<E: Element> ConvNextNet<E> {
     }
 
     /// Un-normed map, poolings (pooled first, normed then), class scores.
-    fn outputs(&self, run: &Run<'_>, scratch: &mut ConvNextScratch<E>, features: &mut Features, (h, w): (usize, usize)) {
+    fn outputs(
+        &self,
+        run: &Run<'_>,
+        scratch: &mut ConvNextScratch<E>,
+        features: &mut Features,
+        (h, w): (usize, usize),
+    ) {
         let (count, c, request) = (run.batch.count, self.convnext.dims[3], run.request);
         features.pooled.resize_with(request.poolings.len(), || (Pooling::Average, Default::default()));
         features.tokens = features.tokens.take().filter(|_| request.tokens);

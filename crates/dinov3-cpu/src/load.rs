@@ -33,13 +33,7 @@ pub(crate) struct Linear<E> {
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(
-        spec: &ModelSpec,
-        source: &'a dyn WeightSource,
-        options: &'a Options,
-        isa: Isa,
-        pool: &'a Pool,
-    ) -> Self {
+    pub fn new(spec: &ModelSpec, source: &'a dyn WeightSource, options: &'a Options, isa: Isa, pool: &'a Pool) -> Self {
         Self { source, options, isa, pool, done: AtomicUsize::new(0), total: spec.parameter_count() }
     }
 
@@ -74,7 +68,10 @@ impl<'a> Loader<'a> {
 
     /// `{name}.weight` [n, k] and `{name}.bias` [n].
     pub fn linear<E: Element>(&self, name: &str, n: usize, k: usize) -> Result<Linear<E>, WeightsError> {
-        Ok(Linear { matrix: self.matrix(&format!("{name}.weight"), n, k)?, bias: self.vector(&format!("{name}.bias"), n)? })
+        Ok(Linear {
+            matrix: self.matrix(&format!("{name}.weight"), n, k)?,
+            bias: self.vector(&format!("{name}.bias"), n)?,
+        })
     }
 
     /// [n, stored_k] rows whose last columns up to `k` are zero.
@@ -152,12 +149,7 @@ impl<'a> Loader<'a> {
         Ok(Linear { matrix, bias: bias.collect() })
     }
 
-    fn pack<E: Element>(
-        &self,
-        n: usize,
-        k: usize,
-        rows: &ReadRows<'_>,
-    ) -> Result<PackedMatrix<E>, WeightsError> {
+    fn pack<E: Element>(&self, n: usize, k: usize, rows: &ReadRows<'_>) -> Result<PackedMatrix<E>, WeightsError> {
         PackedMatrix::pack(self.isa, self.pool, n, k, &|start, out: &mut [f32]| {
             rows(start, out)?;
             self.advance(out.len());

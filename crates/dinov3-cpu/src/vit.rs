@@ -212,7 +212,14 @@ impl<E: Element> VitNet<E> {
     }
 
     /// The residual stream after block `index` as a feature map [B, D, h, w].
-    fn tap(&self, run: &Run<'_>, scratch: &mut VitScratch<E>, index: usize, map: &mut FeatureMap, tokens_per_image: usize) {
+    fn tap(
+        &self,
+        run: &Run<'_>,
+        scratch: &mut VitScratch<E>,
+        index: usize,
+        map: &mut FeatureMap,
+        tokens_per_image: usize,
+    ) {
         let (count, d, prefix) = (run.batch.count, self.vit.embed_dim, self.vit.prefix_tokens());
         let rows = match run.request.tap_norm {
             true => self.final_norm(run, &scratch.tokens, &mut scratch.output),

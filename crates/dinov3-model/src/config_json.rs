@@ -3,9 +3,7 @@
 use serde_json::Value;
 
 use crate::encoder::Pooling;
-use crate::spec::{
-    self, Architecture, ConvNext, CropMode, DataConfig, Interpolation, Mlp, ModelSpec, Vit,
-};
+use crate::spec::{self, Architecture, ConvNext, CropMode, DataConfig, Interpolation, Mlp, ModelSpec, Vit};
 
 /// Why a `config.json` is not a model.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -18,7 +16,9 @@ pub enum ConfigError {
         reason: String,
     },
     /// Neither style.
-    #[error("neither a timm config (\"architecture\") nor a Transformers one (\"model_type\": dinov3_vit or dinov3_convnext)")]
+    #[error(
+        "neither a timm config (\"architecture\") nor a Transformers one (\"model_type\": dinov3_vit or dinov3_convnext)"
+    )]
     UnknownStyle,
     /// A model of another family.
     #[error("\"{field}\" is \"{found}\", which is not a DINOv3 encoder")]
@@ -166,8 +166,8 @@ fn timm(fields: &Fields<'_>, architecture: &str, name: &str) -> Result<ModelSpec
     let classes = args.size("num_classes")?.or(fields.size("num_classes")?).unwrap_or(0);
     model = model.with_num_classes(classes);
     if let Some(pooling) = args.text("global_pool").or(fields.text("global_pool")) {
-        model.pooling =
-            Pooling::from_name(pooling).ok_or_else(|| bad("global_pool", format!("is '{pooling}', which is unknown")))?;
+        model.pooling = Pooling::from_name(pooling)
+            .ok_or_else(|| bad("global_pool", format!("is '{pooling}', which is unknown")))?;
     }
     timm_data(&mut model.data, &data)?;
     if let Some(license) = data.text("license") {
@@ -225,7 +225,12 @@ fn timm_data(data: &mut DataConfig, fields: &Fields<'_>) -> Result<(), ConfigErr
         data.interpolation = match interpolation {
             "bicubic" => Interpolation::Bicubic,
             "bilinear" => Interpolation::Bilinear,
-            other => return Err(bad("pretrained_cfg.interpolation", format!("is '{other}'; bicubic and bilinear are known"))),
+            other => {
+                return Err(bad(
+                    "pretrained_cfg.interpolation",
+                    format!("is '{other}'; bicubic and bilinear are known"),
+                ));
+            }
         };
     }
     Ok(())
@@ -259,7 +264,9 @@ fn transformers_vit(fields: &Fields<'_>, name: &str) -> Result<ModelSpec, Config
     let gated = fields.flag("use_gated_mlp")?.unwrap_or(false);
     match (fields.text("hidden_act").unwrap_or("gelu"), gated) {
         ("gelu", false) | ("silu", true) => {}
-        (other, _) => return Err(bad("hidden_act", format!("is '{other}'; gelu, or silu with use_gated_mlp, is known"))),
+        (other, _) => {
+            return Err(bad("hidden_act", format!("is '{other}'; gelu, or silu with use_gated_mlp, is known")));
+        }
     }
     for field in ["proj_bias", "mlp_bias"] {
         if fields.flag(field)? == Some(false) {
@@ -313,7 +320,13 @@ fn validate(spec: &ModelSpec) -> Result<(), ConfigError> {
                 }
             }
             if vit.embed_dim % vit.heads != 0 || vit.head_dim() % 4 != 0 {
-                return Err(bad("num_heads", format!("{} must divide the width {} into heads whose size is a multiple of 4", vit.heads, vit.embed_dim)));
+                return Err(bad(
+                    "num_heads",
+                    format!(
+                        "{} must divide the width {} into heads whose size is a multiple of 4",
+                        vit.heads, vit.embed_dim
+                    ),
+                ));
             }
             for (field, value, largest) in [
                 ("depth", vit.depth, 1024),

@@ -156,7 +156,12 @@ fn transformers(key: &str) -> Meaning {
             });
         }
         if let Some((block, rest)) = indexed(rest, "layers.") {
-            return convnext_block(stage, block, rest, ["depthwise_conv", "layer_norm", "pointwise_conv1", "pointwise_conv2"]);
+            return convnext_block(
+                stage,
+                block,
+                rest,
+                ["depthwise_conv", "layer_norm", "pointwise_conv1", "pointwise_conv2"],
+            );
         }
     }
     Meaning::Unexpected
@@ -265,11 +270,19 @@ mod tests {
     fn names_are_translated() {
         let whole = |name: &str| Meaning::Whole(name.into());
         for (dialect, key, expected) in [
-            (Dialect::Transformers, "layer.3.attention.k_proj.weight", Meaning::Third { tensor: "blocks.3.attn.qkv.weight".into(), third: 1 }),
+            (
+                Dialect::Transformers,
+                "layer.3.attention.k_proj.weight",
+                Meaning::Third { tensor: "blocks.3.attn.qkv.weight".into(), third: 1 },
+            ),
             (Dialect::Transformers, "model.layer.3.attention.q_proj.bias", whole("blocks.3.attn.q_bias")),
             (Dialect::Transformers, "layer.0.layer_scale2.lambda1", whole("blocks.0.gamma_2")),
             (Dialect::Transformers, "stages.0.downsample_layers.1.bias", whole("stem.1.bias")),
-            (Dialect::Transformers, "stages.2.layers.8.pointwise_conv1.weight", whole("stages.2.blocks.8.mlp.fc1.weight")),
+            (
+                Dialect::Transformers,
+                "stages.2.layers.8.pointwise_conv1.weight",
+                whole("stages.2.blocks.8.mlp.fc1.weight"),
+            ),
             (Dialect::Meta, "blocks.1.attn.qkv.bias", Meaning::FusedBias { attention: "blocks.1.attn".into() }),
             (Dialect::Meta, "blocks.1.mlp.w2.bias", whole("blocks.1.mlp.fc1_x.bias")),
             (Dialect::Meta, "stages.1.2.dwconv.weight", whole("stages.1.blocks.2.conv_dw.weight")),
@@ -280,7 +293,14 @@ mod tests {
         ] {
             assert_eq!(meaning(dialect, key), expected, "{key}");
         }
-        for key in ["mask_token", "embeddings.mask_token", "rope_embed.periods", "blocks.0.attn.qkv.bias_mask", "local_cls_norm.bias", "norms.3.weight"] {
+        for key in [
+            "mask_token",
+            "embeddings.mask_token",
+            "rope_embed.periods",
+            "blocks.0.attn.qkv.bias_mask",
+            "local_cls_norm.bias",
+            "norms.3.weight",
+        ] {
             assert!(matches!(meaning(Dialect::Meta, key), Meaning::Ignored(_)), "{key}");
         }
         assert_eq!(resolve("blocks.0.mlp.up_proj.bias".into(), true, false), "blocks.0.mlp.fc1_x.bias");

@@ -21,8 +21,7 @@ pub enum Pooling {
 
 impl Pooling {
     /// All poolings, in the order in which they are documented.
-    pub const ALL: [Pooling; 5] =
-        [Pooling::Average, Pooling::Token, Pooling::Max, Pooling::AverageMax, Pooling::None];
+    pub const ALL: [Pooling; 5] = [Pooling::Average, Pooling::Token, Pooling::Max, Pooling::AverageMax, Pooling::None];
 
     /// timm's name of the pooling (`none` stands for timm's empty string).
     pub fn name(self) -> &'static str {
@@ -268,12 +267,8 @@ pub trait Encoder: Send {
     ///
     /// # Errors
     /// If the batch or the request does not fit the model; `features` is unspecified then.
-    fn encode(
-        &mut self,
-        batch: &ImageBatch<'_>,
-        request: &Request,
-        features: &mut Features,
-    ) -> Result<(), EncodeError>;
+    fn encode(&mut self, batch: &ImageBatch<'_>, request: &Request, features: &mut Features)
+    -> Result<(), EncodeError>;
 }
 
 /// Image geometry after the checks that all encoders share.

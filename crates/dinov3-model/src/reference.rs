@@ -211,7 +211,16 @@ impl Reference {
     /// Convolution whose stride is its kernel size; what is left over at the right and bottom is dropped.
     /// [h·w, before] -> [(h/size)·(w/size), c].
     #[allow(clippy::too_many_arguments)]
-    fn patch_conv(&self, map: &[f64], h: usize, w: usize, before: usize, c: usize, size: usize, name: &str) -> Vec<f64> {
+    fn patch_conv(
+        &self,
+        map: &[f64],
+        h: usize,
+        w: usize,
+        before: usize,
+        c: usize,
+        size: usize,
+        name: &str,
+    ) -> Vec<f64> {
         let mut output = Vec::new();
         let mut flat = vec![0.0; before * size * size];
         for row in 0..h / size {
@@ -297,7 +306,12 @@ impl Encoder for Reference {
         &self.spec
     }
 
-    fn encode(&mut self, batch: &ImageBatch<'_>, request: &Request, features: &mut Features) -> Result<(), EncodeError> {
+    fn encode(
+        &mut self,
+        batch: &ImageBatch<'_>,
+        request: &Request,
+        features: &mut Features,
+    ) -> Result<(), EncodeError> {
         let geometry = check(&self.spec, batch, request)?;
         *features = Features { count: batch.count, ..Features::default() };
         let convnext = self.spec.vit().is_none();
@@ -332,7 +346,8 @@ impl Encoder for Reference {
                 append(&mut features.pooled[slot].1, &shape, &values);
             }
             if let Some(pooling) = request.logits {
-                let (weight, bias) = if convnext { ("head.fc.weight", "head.fc.bias") } else { ("head.weight", "head.bias") };
+                let (weight, bias) =
+                    if convnext { ("head.fc.weight", "head.fc.bias") } else { ("head.weight", "head.bias") };
                 let classes = self.spec.num_classes();
                 let pooled = self.pool(pooling, &last);
                 let scores: Vec<f64> =

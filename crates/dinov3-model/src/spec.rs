@@ -407,9 +407,8 @@ pub fn find(name: &str) -> Result<ModelSpec, UnknownModel> {
     let specs = all();
     let exact = specs.iter().find(|spec| spec.name == wanted);
     // Without a tag, timm takes the first: lvd1689m. `convnext_tiny` alone is another model of timm's.
-    let untagged = || {
-        specs.iter().find(|spec| spec.name.contains("_dinov3") && spec.name.split('.').next() == Some(wanted))
-    };
+    let untagged =
+        || specs.iter().find(|spec| spec.name.contains("_dinov3") && spec.name.split('.').next() == Some(wanted));
     let alias = || specs.iter().find(|spec| aliases(&spec.name).iter().any(|alias| alias == wanted));
     if let Some(spec) = exact.or_else(untagged).or_else(alias) {
         return Ok(spec.clone());

@@ -96,11 +96,9 @@ impl PcaBasis {
         }
         let mut data = vec![0; 3 * pixels];
         for (index, mut plane) in self.projections(&map).into_iter().enumerate() {
-            let (low, high) = (self.low[index], self.high[index]);
-            for value in &mut plane {
-                // A direction without extent is shown as middle grey.
-                *value = if high > low { ((*value - low) / (high - low)).clamp(0.0, 1.0) } else { 0.5 };
-            }
+            let range = (self.low[index], self.high[index]);
+            // A direction without extent is shown as middle grey.
+            plane.iter_mut().for_each(|value| *value = place_in(range, *value).unwrap_or(0.5));
             let enlarged = enlarge(&plane, map.rows, map.columns, height_px, width_px);
             for (pixel, value) in data.chunks_exact_mut(3).zip(enlarged) {
                 pixel[index] = (value.clamp(0.0, 1.0) * 255.0).round() as u8;
@@ -114,7 +112,9 @@ impl PcaBasis {
         let wide = |values: &Vec<f32>| values.iter().map(|&value| f64::from(value)).collect::<Vec<f64>>();
         let vectors: Vec<Vec<f64>> = self.components.iter().map(wide).collect();
         let planes = project(map, &wide(&self.mean), &vectors);
-        planes.into_iter().map(|plane| plane.into_iter().map(|value| value as f32).collect()).collect()
+        // Sums of values near the end of f32 may lie beyond it.
+        let narrow = |value: f64| value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
+        planes.into_iter().map(|plane| plane.into_iter().map(narrow).collect()).collect()
     }
 
     /// The basis as a safetensors file: `mean` `[D]`, `components` `[3, D]`, `range` `[2, 3]` (low, high), and in the
@@ -131,7 +131,7 @@ impl PcaBasis {
         })
         .to_string();
         // So that the values are aligned where the file is mapped.
-        while header.len() % 8 != 0 {
+        while !header.len().is_multiple_of(8) {
             header.push(' ');
         }
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
@@ -213,6 +213,12 @@ pub(crate) fn percentile_range(values: &[f32]) -> (f32, f32) {
         (f64::from(below) + (f64::from(above) - f64::from(below)) * place.fract()) as f32
     };
     (at(BEYOND), at(1.0 - BEYOND))
+}
+
+/// Where a value lies in a range, from 0 to 1; nowhere if the range is empty.
+pub(crate) fn place_in((low, high): (f32, f32), value: f32) -> Option<f32> {
+    let (low, high) = (f64::from(low), f64::from(high));
+    (high > low).then(|| ((f64::from(value) - low) / (high - low)).clamp(0.0, 1.0) as f32)
 }
 
 #[cfg(test)]
@@ -348,6 +354,8 @@ mod tests {
             let basis = PcaBasis::fit(&map).unwrap();
             assert!(basis.components.iter().flatten().all(|value| value.is_finite()));
             basis.apply_enlarged(&map, 9, 5).unwrap();
+            let bytes = basis.to_safetensors("model", "stages.0");
+            assert_eq!(PcaBasis::from_safetensors(&bytes, "model", "stages.0").unwrap(), basis);
         }
         let empty = Array { shape: vec![1, 0, 2, 2], data: vec![] };
         assert!(matches!(PcaBasis::fit(&empty), Err(PictureError::MapShape { .. })));

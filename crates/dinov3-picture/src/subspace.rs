@@ -174,10 +174,9 @@ fn symmetric_eigen(mut matrix: Vec<Vec<f64>>) -> (Vec<Vec<f64>>, Vec<f64>) {
                 for row in matrix.iter_mut() {
                     (row[p], row[q]) = (cosine * row[p] - sine * row[q], sine * row[p] + cosine * row[q]);
                 }
-                for column in 0..size {
-                    let (upper, lower) = (matrix[p][column], matrix[q][column]);
-                    matrix[p][column] = cosine * upper - sine * lower;
-                    matrix[q][column] = sine * upper + cosine * lower;
+                let (above, below) = matrix.split_at_mut(q);
+                for (upper, lower) in above[p].iter_mut().zip(&mut below[0]) {
+                    (*upper, *lower) = (cosine * *upper - sine * *lower, sine * *upper + cosine * *lower);
                 }
                 for row in vectors.iter_mut() {
                     (row[p], row[q]) = (cosine * row[p] - sine * row[q], sine * row[p] + cosine * row[q]);

@@ -172,7 +172,15 @@ impl<'a> Plan<'a> {
     }
 
     /// Adds `length` stored elements from `skip` on as elements `start ..` of timm tensor `name`.
-    fn add(&mut self, key: &str, stored: &StoredTensor, name: String, start: usize, skip: usize, length: usize) -> Result<(), WeightsError> {
+    fn add(
+        &mut self,
+        key: &str,
+        stored: &StoredTensor,
+        name: String,
+        start: usize,
+        skip: usize,
+        length: usize,
+    ) -> Result<(), WeightsError> {
         let element_bytes = element_bytes(self.files, key, stored)?;
         let offset_bytes = stored.offset_bytes + skip * element_bytes;
         let list = self.segments.entry(name).or_default();
@@ -319,7 +327,8 @@ mod tests {
     use dinov3_model::synthetic::fill;
     use safetensors::tensor::{TensorView, serialize_to_file};
 
-    const TINY: &str = r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"embed_dim": 16, "depth": 2, "num_heads": 2}}"#;
+    const TINY: &str =
+        r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"embed_dim": 16, "depth": 2, "num_heads": 2}}"#;
     const TINY_QKVB: &str = r#"{"architecture": "vit_small_patch16_dinov3_qkvb", "model_args": {"embed_dim": 16, "depth": 2, "num_heads": 2}}"#;
 
     type Stored = Vec<(String, Vec<usize>, Vec<f32>)>;
@@ -344,9 +353,7 @@ mod tests {
         let views: Vec<(String, TensorView<'_>)> = stored
             .iter()
             .zip(&bytes)
-            .map(|((name, shape, _), bytes)| {
-                (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
-            })
+            .map(|((name, shape, _), bytes)| (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()))
             .collect();
         serialize_to_file(views, None, path).unwrap();
     }
@@ -355,7 +362,10 @@ mod tests {
         let mut renamed: Stored = stored
             .iter()
             .map(|(name, shape, values)| {
-                let name = name.replace("reg_token", "storage_tokens").replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma");
+                let name = name
+                    .replace("reg_token", "storage_tokens")
+                    .replace("gamma_1", "ls1.gamma")
+                    .replace("gamma_2", "ls2.gamma");
                 (name, shape.clone(), values.clone())
             })
             .collect();
@@ -408,7 +418,9 @@ mod tests {
             }
         }
         save(&hf, &folder.path().join("hf.safetensors"));
-        for (file, dialect, dropped) in [("timm", Dialect::Timm, 0), ("meta", Dialect::Meta, 2), ("hf", Dialect::Transformers, 2)] {
+        for (file, dialect, dropped) in
+            [("timm", Dialect::Timm, 0), ("meta", Dialect::Meta, 2), ("hf", Dialect::Transformers, 2)]
+        {
             let checkpoint = Checkpoint::open(&folder.path().join(format!("{file}.safetensors")), &model).unwrap();
             assert_eq!(checkpoint.report.dialect, dialect);
             assert_eq!(checkpoint.report.dropped_zero_biases.len(), dropped, "{file}");
@@ -429,7 +441,10 @@ mod tests {
         let plain = model(TINY);
         save(&meta_names(&synthetic(&plain), 16, Some(0.25)), &path);
         let error = Checkpoint::open(&path, &plain).err().unwrap();
-        assert!(matches!(&error, WeightsError::BiasNotZero { qkvb_model, .. } if qkvb_model.contains("_dinov3_qkvb")), "{error}");
+        assert!(
+            matches!(&error, WeightsError::BiasNotZero { qkvb_model, .. } if qkvb_model.contains("_dinov3_qkvb")),
+            "{error}"
+        );
         let checkpoint = Checkpoint::open(&path, &model(TINY_QKVB)).unwrap();
         assert_eq!(read(&checkpoint, "blocks.0.attn.v_bias", 16), [0.25; 16]);
     }
@@ -452,7 +467,14 @@ mod tests {
         let Err(WeightsError::Mismatch { problems, .. }) = Checkpoint::open(&path, &model) else { panic!("accepted") };
         assert_eq!(problems.len(), 3, "{problems:?}");
         let text = format!("{:?}", problems);
-        for part in ["Missing { tensor: \"blocks.1.norm2.bias\"", "Unexpected", "blocks.7.norm2.bias", "Misshaped", "expected: [16], found: [8]", "bad.safetensors"] {
+        for part in [
+            "Missing { tensor: \"blocks.1.norm2.bias\"",
+            "Unexpected",
+            "blocks.7.norm2.bias",
+            "Misshaped",
+            "expected: [16], found: [8]",
+            "bad.safetensors",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }
@@ -468,7 +490,10 @@ mod tests {
         save(&stored, &path);
         let checkpoint = Checkpoint::open(&path, &model).unwrap();
         let error = checkpoint.read("norm.bias", 4, &mut [0.0; 4]).unwrap_err().to_string();
-        assert!(error.contains("norm.bias") && error.contains("element 5") && error.contains("nan.safetensors"), "{error}");
+        assert!(
+            error.contains("norm.bias") && error.contains("element 5") && error.contains("nan.safetensors"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -67,7 +67,8 @@ pub fn open_files(path: &Path) -> Result<FileSet, WeightsError> {
     let mut set = FileSet { name: path.to_path_buf(), paths: Vec::new(), tensors: BTreeMap::new(), maps: Vec::new() };
     if target.extension().is_some_and(|extension| extension == "json") {
         open_shards(&target, &mut set)?;
-    } else if target.extension().is_some_and(|extension| extension == "pth" || extension == "pt" || extension == "bin") {
+    } else if target.extension().is_some_and(|extension| extension == "pth" || extension == "pt" || extension == "bin")
+    {
         return Err(malformed(
             &target,
             "PyTorch pickles are not read yet; convert with safetensors.torch.save_file, or use the safetensors \

@@ -93,9 +93,11 @@ fn search(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), InputError> {
             path: error.path().unwrap_or(folder).to_path_buf(),
             reason: error.to_string(),
         })?;
-        let picture = entry.path().extension().and_then(|extension| extension.to_str()).is_some_and(|extension| {
-            PICTURE_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
-        });
+        let picture = entry
+            .path()
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .is_some_and(|extension| PICTURE_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)));
         // A link to a file counts as the file.
         if picture && entry.path().is_file() {
             files.push(entry.into_path());

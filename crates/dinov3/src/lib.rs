@@ -23,8 +23,8 @@
 
 pub mod image;
 pub mod inputs;
-pub mod npy;
 mod normalize;
+pub mod npy;
 mod open;
 
 pub use dinov3_cpu::{Model, Options, Precision, Session};
@@ -35,6 +35,7 @@ pub use dinov3_model::encoder::{EncodeError, Encoder, FeatureMap, Features, Imag
 pub use dinov3_model::rope::RopePeriods;
 pub use dinov3_model::spec::{self, ModelSpec};
 pub use dinov3_model::{config_json, synthetic, tensors, weights};
+pub use dinov3_picture as picture;
 pub use dinov3_pixels as pixels;
 pub use dinov3_sink as sink;
 pub use dinov3_system as system;
