@@ -13,10 +13,10 @@ mkdir -p out
 
 "$dinov3" embed samples -m "$model" --weights "$weights" --pool avg,token -o out/embeddings.parquet
 "$dinov3" embed samples -m "$model" --weights "$weights" -o out/embeddings.npy
-"$dinov3" features samples/fields.png -m "$model" --weights "$weights" --preprocess native \
-    --pca out/fields-pca.png -o out/fields.safetensors
-echo "Embeddings are in out/embeddings.parquet and out/embeddings.npy, feature maps in out/fields.safetensors,"
-echo "a picture of them in out/fields-pca.png."
+"$dinov3" features samples/aerial-fields.png -m "$model" --weights "$weights" --preprocess native \
+    --pca out/aerial-fields-pca.png -o out/aerial-fields.safetensors
+echo "Embeddings are in out/embeddings.parquet and out/embeddings.npy, feature maps in out/aerial-fields.safetensors,"
+echo "a picture of them in out/aerial-fields-pca.png."
 if [ "$weights" = synthetic:7 ]; then
     echo "These used synthetic weights: exact arithmetic, no knowledge. For real ones, download model.safetensors from"
     echo "huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m and run: WEIGHTS=model.safetensors scripts/demo.sh"

@@ -121,6 +121,14 @@ def outputs(model: nn.Module, images: np.ndarray, maps: bool = True) -> dict[str
     return {name: value.float().numpy() for name, value in result.items()}
 
 
+def double_outputs(model: nn.Module, images: np.ndarray) -> dict[str, np.ndarray]:
+    """`outputs` in f64, but for the RoPE table and the last rounding: how far off either side's f32 is."""
+    model = copy.deepcopy(model).double()
+    if hasattr(model, "rope"):
+        model.rope.float()
+    return outputs(model, images, maps=False)
+
+
 @torch.inference_mode()
 def tokens_block_by_block(name: str, weights: Synthetic, stacks: list[np.ndarray]) -> list[np.ndarray]:
     """`forward_features` of a ViT that does not fit into memory: one block exists at a time."""

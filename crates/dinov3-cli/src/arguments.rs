@@ -125,7 +125,7 @@ pub struct EmbedArguments {
     pub inputs: Vec<PathBuf>,
     #[command(flatten)]
     pub model: ModelArguments,
-    /// Poolings, several from one pass: avg, token, max, avgmax, none. By default the model's own, avg
+    /// Poolings, several from one pass: avg, token, max, avgmax. By default the model's own, avg
     #[arg(long, value_name = "POOL", value_delimiter = ',', value_parser = parse_pooling)]
     pub pool: Vec<dinov3::Pooling>,
     /// Scale embeddings to length one
@@ -134,8 +134,6 @@ pub struct EmbedArguments {
     /// Also write the class scores of the head, as `logits`
     #[arg(long)]
     pub logits: bool,
-    #[command(flatten)]
-    pub pixels: PixelArguments,
     /// Pictures per forward pass; results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub batch_size: u16,
@@ -145,6 +143,9 @@ pub struct EmbedArguments {
     /// Output: .parquet, .npy, .safetensors, .jsonl, or - for JSON lines on standard output
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
+    // Last: its heading holds for everything after it.
+    #[command(flatten)]
+    pub pixels: PixelArguments,
 }
 
 #[derive(Args)]
@@ -157,7 +158,7 @@ pub struct FeaturesArguments {
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "N,...", conflicts_with = "last")]
     pub blocks: Vec<isize>,
     /// The last N blocks or stages
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub last: Option<usize>,
     /// Apply the final norm to each map (ViT)
     #[arg(long)]
@@ -177,11 +178,12 @@ pub struct FeaturesArguments {
     /// Paint the cosine similarity of all patches to the one at this pixel of the prepared picture; OUT is a .png
     #[arg(long, value_name = "X,Y", value_parser = parse_pixel, conflicts_with_all = ["all_tokens", "prefix_tokens"])]
     pub similarity: Option<(usize, usize)>,
-    #[command(flatten)]
-    pub pixels: PixelArguments,
     /// Output: .safetensors, or .npy for a single array, or .png with --similarity
     #[arg(short, long, value_name = "OUT", required_unless_present = "pca")]
     pub output: Option<PathBuf>,
+    // Last: its heading holds for everything after it.
+    #[command(flatten)]
+    pub pixels: PixelArguments,
 }
 
 #[derive(Args)]
@@ -262,7 +264,7 @@ pub enum DeepGrey {
 }
 
 fn parse_pooling(text: &str) -> Result<dinov3::Pooling, String> {
-    dinov3::Pooling::from_name(text).ok_or_else(|| "expected avg, token, max, avgmax or none".to_string())
+    dinov3::Pooling::from_name(text).ok_or_else(|| "expected avg, token, max or avgmax".to_string())
 }
 
 /// `256` or `256x384`, height first.

@@ -9,12 +9,20 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::arguments::BenchArguments;
-use crate::failure::Outcome;
-use crate::setup::{model_spec, open_model};
+use crate::failure::{Outcome, usage};
+use crate::setup::{check_size, model_spec, open_model};
+
+/// 4 GB of pixels.
+const LARGEST_BATCH_VALUES: u64 = 1_000_000_000;
 
 /// Runs the command.
 pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
     let spec = model_spec(&arguments.model)?;
+    check_size(&spec, arguments.size.0, arguments.size.1, false)?;
+    let values = u64::from(arguments.batch_size) * 3 * u64::from(arguments.size.0) * u64::from(arguments.size.1);
+    if values > LARGEST_BATCH_VALUES {
+        return Err(usage(format!("a batch of {values} values is above the limit of {LARGEST_BATCH_VALUES}")));
+    }
     let opened = open_model(&spec, &arguments.model)?;
     let (height_px, width_px) = (arguments.size.0 as usize, arguments.size.1 as usize);
     let count = usize::from(arguments.batch_size);

@@ -1,19 +1,22 @@
 //! `dinov3 embed`: one vector per picture.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
 use dinov3::engine::{
-    CancelToken, ImageFeatures, ItemError, RunError, RunOptions, Sink, SinkError, Summary, run as run_engine,
+    CancelToken, ImageFeatures, ItemError, RunError, RunOptions, Sink, SinkError, Source, Summary, run as run_engine,
 };
 use dinov3::sink::{EmbeddingLayout, EmbeddingSink, RowName};
 use dinov3::{Encoder, Normalized, Pooling, Request};
 use serde_json::json;
 
 use crate::arguments::EmbedArguments;
-use crate::failure::{Outcome, usage};
+use crate::failure::{Outcome, in_words_of_the_command, usage};
 use crate::progress::Reporter;
-use crate::setup::{Inputs, Provenance, chosen_recipe, model_spec, open_model, report_weights};
+use crate::setup::{
+    Inputs, Provenance, chosen_recipe, model_spec, open_model, refuse_overwriting, report_weights, weight_files,
+};
 
 /// Runs the command.
 pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
@@ -23,22 +26,25 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     let layout = EmbeddingLayout::for_request(&spec, &request)?;
     let recipe = chosen_recipe(&spec, &arguments.pixels)?;
     let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
-    let source = Inputs::new(files, recipe, &arguments.pixels)?;
     check_output(arguments, &layout)?;
+    refuse_overwriting(&arguments.output, &files)?;
+    let source = Inputs::new(files, recipe, &arguments.pixels)?;
 
     let opened = open_model(&spec, &arguments.model)?;
+    refuse_overwriting(&arguments.output, weight_files(&opened))?;
     report_weights(&opened);
     let provenance = Provenance::start(&opened, recipe.as_ref(), &arguments.pixels)
         .with("pooling", json!(request.poolings.iter().map(|pooling| pooling.name()).collect::<Vec<_>>()))
         .with("normalized", json!(arguments.normalize));
-    let output = EmbeddingSink::open(&arguments.output, layout, Box::new(move |_: &Summary| provenance.finish()))?;
-
-    let reporter = Arc::new(Reporter::new());
-    let mut sink = NamedSink { output, reporter: Arc::clone(&reporter) };
+    // Before the output exists, so that an interruption always removes it.
     let cancel = CancelToken::new();
     let token = cancel.clone();
     // A second handler cannot be set, and none is needed in a process that has one command.
     let _ = ctrlc::set_handler(move || token.cancel());
+    let output = EmbeddingSink::open(&arguments.output, layout, Box::new(move |_: &Summary| provenance.finish()))?;
+
+    let reporter = Arc::new(Reporter::new());
+    let mut sink = NamedSink { output, reporter: Arc::clone(&reporter) };
     let told = Arc::clone(&reporter);
     let options = RunOptions::new()
         .batch_size(usize::from(arguments.batch_size))
@@ -51,9 +57,14 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     };
     let result = run_engine(&source, encoder.as_mut(), &mut sink, &request, &options);
     reporter.finish();
+    let stream = arguments.output == Path::new("-");
+    let written = if stream { "" } else { "; nothing was written" };
     let summary = match result {
-        Err(RunError::Cancelled) => anyhow::bail!("interrupted; nothing was written"),
-        Err(RunError::Item { .. }) => anyhow::bail!("stopped at the first failure (--strict); nothing was written"),
+        Err(RunError::Cancelled) => anyhow::bail!("interrupted{written}"),
+        Err(RunError::Item { position, error }) => {
+            let name = source.keys().nth(position).map_or_else(String::new, |key| key.1.row_name().into_owned());
+            anyhow::bail!("{name}: {error}\nstopped at the first failure (--strict){written}");
+        }
         other => other?,
     };
     let failed = summary.failed.len();
@@ -62,7 +73,7 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
         "{} images in {seconds:.1} s, {:.1} images/s, {failed} failed -> {}",
         summary.done,
         summary.done as f64 / seconds.max(1e-9),
-        arguments.output.display()
+        if stream { "standard output".into() } else { arguments.output.display().to_string() }
     );
     Ok(if failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
 }
@@ -109,8 +120,9 @@ impl Sink<(usize, std::path::PathBuf)> for NamedSink {
     }
 
     fn failed(&mut self, key: &(usize, std::path::PathBuf), error: &ItemError) -> Result<(), SinkError> {
+        let error = ItemError::new(error.kind, in_words_of_the_command(&error.message));
         self.reporter.line(&format!("failed: {}: {error}", key.1.row_name()));
-        self.output.failed(&key.1, error)
+        self.output.failed(&key.1, &error)
     }
 
     fn finish(&mut self, summary: &Summary) -> Result<(), SinkError> {

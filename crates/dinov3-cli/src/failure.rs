@@ -39,11 +39,61 @@ pub fn exit_code(result: anyhow::Result<Outcome>) -> ExitCode {
     if error.chain().any(is_broken_pipe) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
-    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+    eprintln!("error: {}", in_words_of_the_command(&told(&error)));
+    ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+}
+
+/// The error and its causes. A cause that the text before it quotes already is not said twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// The library's errors name its options as Rust does; here they have other names.
+pub fn in_words_of_the_command(text: &str) -> String {
+    text.replace("DeepGrey::HighByte", "--deep-grey high-byte")
+        .replace("DeepGrey::Clip", "--deep-grey clip")
+        .replace("or pad on request", "or --pad")
+}
+
+/// Whether another command line would do, whatever the files.
+fn is_usage(error: &anyhow::Error) -> bool {
+    use dinov3::sink::OutputError;
+    error.chain().any(|cause| {
+        cause.is::<Usage>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(
+                    OutputError::UnknownFormat { .. }
+                        | OutputError::NotAVector { .. }
+                        | OutputError::OneColumnOnly { .. }
+                )
+            )
+            || matches!(cause.downcast_ref(), Some(dinov3::weights::WeightsError::BadSyntheticSpec { .. }))
+    })
 }
 
 fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
         || error.downcast_ref::<dinov3::sink::OutputError>().is_some_and(dinov3::sink::OutputError::is_broken_pipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_is_quoted_already_is_not_said_twice() {
+        let error = anyhow::Error::new(std::io::Error::other("disk full")).context("out.npy: disk full");
+        assert_eq!(told(&error), "out.npy: disk full");
+        let error = anyhow::Error::new(std::io::Error::other("disk full")).context("out.npy");
+        assert_eq!(told(&error), "out.npy: disk full");
+    }
 }

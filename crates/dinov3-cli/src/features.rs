@@ -15,7 +15,10 @@ use serde_json::json;
 
 use crate::arguments::FeaturesArguments;
 use crate::failure::{Outcome, usage};
-use crate::setup::{Provenance, chosen_recipe, decode_options, extension, model_spec, open_model, report_weights};
+use crate::setup::{
+    Provenance, chosen_recipe, decode_options, extension, model_spec, open_model, refuse_overwriting, report_weights,
+    weight_files,
+};
 
 /// What is written to `--output`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,12 +42,19 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
         return Err(usage("--pca needs a feature map: add --blocks or --last to --all-tokens"));
     }
     let recipe = chosen_recipe(&spec, &arguments.pixels)?;
+    let outputs = || arguments.output.iter().chain(&arguments.pca);
+    for path in outputs() {
+        refuse_overwriting(path, std::slice::from_ref(&arguments.input))?;
+        // Finds out whether it can be written, before the long part.
+        drop(AtomicFile::create(path)?);
+    }
     let (pixels, (count, height_px, width_px)) = prepared_pixels(arguments, recipe.as_ref())?;
     if count != 1 && (arguments.pca.is_some() || output == Output::SimilarityPicture) {
         return Err(usage(format!("pictures are made of one image; this array has {count}")));
     }
 
     let opened = open_model(&spec, &arguments.model)?;
+    outputs().try_for_each(|path| refuse_overwriting(path, weight_files(&opened)))?;
     report_weights(&opened);
     let provenance = Provenance::start(&opened, recipe.as_ref(), &arguments.pixels)
         .with("input", json!(arguments.input.row_name()))
@@ -99,7 +109,7 @@ fn output_kind(arguments: &FeaturesArguments) -> Result<Output> {
         ("png", false) => Err(usage("a .png output needs --similarity X,Y; --pca OUT.png paints components")),
         ("safetensors", _) => Ok(Output::Safetensors),
         ("npy", _) => Ok(Output::Npy),
-        (other, _) => Err(usage(format!("'.{other}' is unknown: write .safetensors, or .npy for a single array"))),
+        _ => Err(usage(format!("{}: write .safetensors, or .npy for a single array", path.display()))),
     }
 }
 

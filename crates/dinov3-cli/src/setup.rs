@@ -90,31 +90,46 @@ pub fn chosen_recipe(spec: &ModelSpec, arguments: &PixelArguments) -> Result<Opt
     if statistics.std.iter().any(|&std| std <= 0.0) {
         return Err(usage("--std must be above 0"));
     }
+    // Pixels are 0 to 1 before. Far below f32's range and far above any use: norms square values.
+    let normalised =
+        statistics.mean.iter().zip(statistics.std).flat_map(|(mean, std)| [-mean / std, (1.0 - mean) / std]);
+    if normalised.into_iter().any(|value| !(value.abs() <= 1e6)) {
+        return Err(usage("--mean and --std give pixels beyond 1e6"));
+    }
     Ok(Some(chosen))
 }
 
 /// A size that no picture could be encoded at is wrong usage, not a failure per picture.
-fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool) -> Result<()> {
-    let minimum_px = spec.minimum_side_px();
-    if let Some(vit) = spec.vit()
-        && !pad
-    {
-        let patch_px = vit.patch_px as u32;
-        if !height_px.is_multiple_of(patch_px) || !width_px.is_multiple_of(patch_px) {
-            let up = |side: u32| side.div_ceil(patch_px) * patch_px;
-            let down = |side: u32| (side / patch_px).max(1) * patch_px;
-            return Err(usage(format!(
-                "--size {height_px}x{width_px} is not divisible by {patch_px}; sizes that work: {}x{} or {}x{}, or \
-                 --pad",
-                down(height_px),
-                down(width_px),
-                up(height_px),
-                up(width_px)
-            )));
+pub fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool) -> Result<()> {
+    let size = format!("--size {height_px}x{width_px}");
+    let (height, width) = (height_px as usize, width_px as usize);
+    // The encoder's own limit; pictures of such a size would be made only to be refused by it.
+    let most = Options::new().most_tokens;
+    let Some(vit) = spec.vit() else {
+        let minimum_px = spec.minimum_side_px();
+        if height.min(width) < minimum_px {
+            return Err(usage(format!("{size}: {} needs at least {minimum_px} pixels", spec.name)));
         }
+        if (height / 4) * (width / 4) > 16 * most {
+            return Err(usage(format!("{size}: at most {} pixels are encoded at once", 256 * most)));
+        }
+        return Ok(());
+    };
+    let patch_px = vit.patch_px as u32;
+    if !pad && (height_px % patch_px != 0 || width_px % patch_px != 0) {
+        let up = |side: u32| side.div_ceil(patch_px) * patch_px;
+        let down = |side: u32| (side / patch_px).max(1) * patch_px;
+        return Err(usage(format!(
+            "{size} is not divisible by {patch_px}; sizes that work: {}x{} or {}x{}, or --pad",
+            down(height_px),
+            down(width_px),
+            up(height_px),
+            up(width_px)
+        )));
     }
-    if spec.vit().is_none() && (height_px.min(width_px) as usize) < minimum_px {
-        return Err(usage(format!("--size {height_px}x{width_px}: {} needs at least {minimum_px} pixels", spec.name)));
+    let tokens = vit.prefix_tokens() + height.div_ceil(vit.patch_px) * width.div_ceil(vit.patch_px);
+    if tokens > most {
+        return Err(usage(format!("{size} gives {tokens} tokens, more than the limit of {most}")));
     }
     Ok(())
 }
@@ -246,6 +261,27 @@ pub fn report_weights(opened: &Opened) {
             report.dropped_zero_biases.len(),
             opened.model.spec().name
         );
+    }
+}
+
+/// Refuses an output that is one of the files that are read.
+pub fn refuse_overwriting(output: &Path, files: &[PathBuf]) -> Result<()> {
+    let Ok(target) = output.canonicalize() else { return Ok(()) };
+    // The extensions first: a folder of a million pictures needs no million questions to the disk.
+    match files
+        .iter()
+        .find(|file| file.extension() == output.extension() && file.canonicalize().is_ok_and(|file| file == target))
+    {
+        Some(file) => Err(usage(format!("{} is read by this command; give another output", file.display()))),
+        None => Ok(()),
+    }
+}
+
+/// The files that the weights came from.
+pub fn weight_files(opened: &Opened) -> &[PathBuf] {
+    match &opened.weights {
+        dinov3::WeightsIdentity::Files { paths, .. } => paths,
+        _ => &[],
     }
 }
 

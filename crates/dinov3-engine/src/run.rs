@@ -78,6 +78,10 @@ pub enum RunError {
     Sink(SinkError),
 }
 
+/// A batch is closed early at this many pixels: the activations of large images are what fills memory, and a batch
+/// of one of them keeps a machine busy.
+const MOST_BATCH_PIXELS: usize = 1 << 22;
+
 /// Encodes every image of `source` and writes one row per image to `sink`, in the source's order.
 ///
 /// Failed images are reported to the sink and in the [`Summary`]; the run goes on.
@@ -222,7 +226,8 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
                 self.pending_bytes += pixel_bytes(&item);
                 let bucket = self.buckets.entry(size).or_default();
                 bucket.push((position, item));
-                if bucket.len() >= self.options.batch_size {
+                let pixels = bucket.len() * size.0 * size.1;
+                if bucket.len() >= self.options.batch_size || pixels >= MOST_BATCH_PIXELS {
                     self.encode(size)?;
                 }
             }
@@ -289,6 +294,7 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
             Err(
                 error @ (EncodeError::UnsupportedPooling { .. }
                 | EncodeError::TapOutOfRange { .. }
+                | EncodeError::UnsortedTaps { .. }
                 | EncodeError::NoHead { .. }),
             ) => return Err(RunError::Request(error)),
             Err(error) => {

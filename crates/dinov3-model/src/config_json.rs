@@ -110,6 +110,55 @@ impl Fields<'_> {
     }
 }
 
+impl Fields<'_> {
+    /// Refuses timm arguments that would change the computation in a way that is not known here.
+    fn understood(&self, architecture: &Architecture) -> Result<(), ConfigError> {
+        // Read elsewhere, or without effect on inference.
+        const COMMON: [&str; 5] = ["num_classes", "global_pool", "drop_rate", "drop_path_rate", "head_init_scale"];
+        const VIT: [&str; 17] = [
+            "embed_dim",
+            "depth",
+            "num_heads",
+            "patch_size",
+            "num_reg_tokens",
+            "qkv_bias",
+            "mlp_ratio",
+            "swiglu_align_to",
+            "rope_temperature",
+            "img_size",
+            "dynamic_img_size",
+            "init_values",
+            "pos_drop_rate",
+            "patch_drop_rate",
+            "proj_drop_rate",
+            "attn_drop_rate",
+            "qkv_fused",
+        ];
+        const CONVNEXT: [&str; 4] = ["depths", "dims", "norm_eps", "ls_init_value"];
+        let own: &[&str] = if matches!(architecture, Architecture::Vit(_)) { &VIT } else { &CONVNEXT };
+        let swiglu = matches!(architecture, Architecture::Vit(vit) if vit.mlp == Mlp::SwiGlu);
+        for (field, value) in self.object {
+            let field = field.as_str();
+            if COMMON.contains(&field) || own.contains(&field) || value.is_null() {
+                continue;
+            }
+            // The values that every DINOv3 model has anyway.
+            let expected = match field {
+                "in_chans" => Value::from(3),
+                "swiglu_mlp" => Value::from(swiglu),
+                "use_rot_pos_emb" | "rope_rotate_half" | "class_token" => Value::from(true),
+                "use_abs_pos_emb" | "use_fc_norm" | "qk_norm" | "dynamic_img_pad" | "scale_mlp" => Value::from(false),
+                "rope_type" => Value::from("dinov3"),
+                _ => return Err(bad(&self.name(field), "is not known here: it may change what the model computes")),
+            };
+            if *value != expected {
+                return Err(bad(&self.name(field), format!("is {value}, but DINOv3 encoders have {expected}")));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Reads a `config.json`; `name` is what the model is called if the file does not say (its path, say).
 ///
 /// # Errors
@@ -147,6 +196,7 @@ fn timm(fields: &Fields<'_>, architecture: &str, name: &str) -> Result<ModelSpec
         .find_map(|candidate| spec::find(candidate).ok())
         .ok_or_else(other)?;
 
+    args.understood(&base.architecture)?;
     let mut model = base.clone();
     model.name = match tag {
         "" => format!("{architecture} ({name})"),
@@ -177,27 +227,29 @@ fn timm(fields: &Fields<'_>, architecture: &str, name: &str) -> Result<ModelSpec
 }
 
 fn vit_args(vit: &mut Vit, args: &Fields<'_>) -> Result<(), ConfigError> {
+    // The row's own ratio (2 for the 7B, 4 for all others) and alignment hold unless the arguments replace them.
+    let row_ratio = vit.mlp_hidden as f64 / vit.embed_dim as f64;
+    let row_align = match vit.mlp {
+        Mlp::Gelu => 1,
+        Mlp::SwiGlu if vit.embed_dim == 4096 => 64,
+        Mlp::SwiGlu => 8,
+    };
     vit.embed_dim = args.size("embed_dim")?.unwrap_or(vit.embed_dim);
     vit.depth = args.size("depth")?.unwrap_or(vit.depth);
     vit.heads = args.size("num_heads")?.unwrap_or(vit.heads);
     vit.patch_px = args.size("patch_size")?.unwrap_or(vit.patch_px);
     vit.registers = args.size("num_reg_tokens")?.unwrap_or(vit.registers);
     vit.qv_bias = args.flag("qkv_bias")?.unwrap_or(vit.qv_bias);
-    vit.norm_eps = args.float("norm_eps")?.unwrap_or(vit.norm_eps);
     vit.rope_base = args.float("rope_temperature")?.unwrap_or(vit.rope_base);
-    let gelu_ratio = 4.0;
-    // timm's ratios: 2 for the 7B, 4 for all others; an `mlp_ratio` in the arguments replaces them.
     let ratio = match args.float("mlp_ratio")? {
         Some(ratio) if ratio > 0.0 && ratio <= 64.0 => ratio,
         Some(_) => return Err(bad("model_args.mlp_ratio", "must be above 0 and at most 64")),
-        None if vit.embed_dim == 4096 && vit.mlp == Mlp::SwiGlu => 2.0,
-        None => gelu_ratio,
+        None => row_ratio,
     };
     let align = match (args.size("swiglu_align_to")?, vit.mlp) {
         (_, Mlp::Gelu) => 1,
-        (Some(align), _) => align.max(1),
-        (None, _) if vit.embed_dim == 4096 => 64,
-        (None, _) => 8,
+        (Some(align), Mlp::SwiGlu) => align.max(1),
+        (None, Mlp::SwiGlu) => row_align,
     };
     vit.mlp_hidden = ((vit.embed_dim as f64 * ratio) as usize).div_ceil(align) * align;
     Ok(())
@@ -236,20 +288,24 @@ fn timm_data(data: &mut DataConfig, fields: &Fields<'_>) -> Result<(), ConfigErr
     Ok(())
 }
 
-/// The table row with this architecture, if there is one: a published config carries its row's name and statistics.
+/// A published config carries the name of its repository: the table row of that name gives statistics and licence,
+/// if it is the same architecture. Transformers' configs announce q and v biases that the released weights have as
+/// zeros; such a config means the row's `_qkvb` twin.
 fn named(architecture: Architecture, fields: &Fields<'_>, name: &str, side_px: usize) -> ModelSpec {
     let repository = fields.text("_name_or_path").unwrap_or("");
-    let row = spec::find(repository).ok().filter(|row| row.architecture == architecture);
-    match row {
-        Some(row) => row,
-        None => ModelSpec {
-            name: name.to_string(),
-            architecture,
-            data: spec::data_config(side_px, name.contains("sat493m")),
-            pooling: Pooling::Average,
-            license: "dinov3-license".to_string(),
-            hub_ids: Vec::new(),
-        },
+    let row = [repository, name].into_iter().find_map(|text| spec::find(text).ok());
+    let twin = row.as_ref().and_then(|row| spec::find(&row.name.replacen("_dinov3", "_dinov3_qkvb", 1)).ok());
+    if let Some(row) = row.into_iter().chain(twin).find(|row| row.architecture == architecture) {
+        return row;
+    }
+    let satellite = repository.contains("sat493m") || name.contains("sat493m");
+    ModelSpec {
+        name: name.to_string(),
+        architecture,
+        data: spec::data_config(side_px, satellite),
+        pooling: Pooling::Average,
+        license: "dinov3-license".to_string(),
+        hub_ids: Vec::new(),
     }
 }
 
@@ -294,6 +350,12 @@ fn transformers_vit(fields: &Fields<'_>, name: &str) -> Result<ModelSpec, Config
 }
 
 fn transformers_convnext(fields: &Fields<'_>, name: &str) -> Result<ModelSpec, ConfigError> {
+    if fields.size("num_channels")?.is_some_and(|channels| channels != 3) {
+        return Err(bad("num_channels", "must be 3"));
+    }
+    if fields.text("hidden_act").is_some_and(|act| act != "gelu") {
+        return Err(bad("hidden_act", "must be gelu"));
+    }
     let architecture = Architecture::ConvNext(ConvNext {
         depths: fields.sizes("depths")?.ok_or_else(|| bad("depths", "is missing"))?,
         dims: fields.sizes("hidden_sizes")?.ok_or_else(|| bad("hidden_sizes", "is missing"))?,
@@ -353,6 +415,13 @@ fn validate(spec: &ModelSpec) -> Result<(), ConfigError> {
             convnext.norm_eps
         }
     };
+    let parameters = spec.parameter_count();
+    if parameters > spec::MOST_PARAMETERS {
+        return Err(bad(
+            "model size",
+            format!("{parameters} parameters, above the limit of {}", spec::MOST_PARAMETERS),
+        ));
+    }
     if !(eps > 0.0 && eps < 1.0) {
         return Err(bad("norm epsilon", "must be above 0 and below 1"));
     }
@@ -406,6 +475,29 @@ mod tests {
     }
 
     #[test]
+    fn a_satellite_config_of_transformers_keeps_its_statistics() {
+        let text = r#"{"model_type": "dinov3_vit", "_name_or_path": "facebook/dinov3-vitl16-pretrain-sat493m",
+            "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+            "num_register_tokens": 4, "query_bias": true, "value_bias": true}"#;
+        let parsed = parse(text, "config.json").unwrap();
+        assert_eq!(parsed.name, "vit_large_patch16_dinov3_qkvb.sat493m");
+        assert_eq!(parsed.data.mean, spec::SAT493M_MEAN);
+    }
+
+    #[test]
+    fn the_hidden_width_follows_the_architecture_not_the_width() {
+        let hidden = |architecture: &str, dim: usize| {
+            let text =
+                format!(r#"{{"architecture": "{architecture}", "model_args": {{"embed_dim": {dim}, "depth": 1}}}}"#);
+            parse(&text, "c").unwrap().vit().unwrap().mlp_hidden
+        };
+        // timm 1.0.31 gives the same.
+        assert_eq!(hidden("vit_7b_patch16_dinov3", 128), 256);
+        assert_eq!(hidden("vit_small_plus_patch16_dinov3", 72), 288);
+        assert_eq!(hidden("vit_small_patch16_dinov3", 72), 288);
+    }
+
+    #[test]
     fn impossible_configs_are_refused_by_field() {
         for (text, expected) in [
             ("[]", "not a JSON object"),
@@ -417,6 +509,13 @@ mod tests {
             (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"embed_dim": -1}}"#, "embed_dim"),
             (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"depth": 1e30}}"#, "depth"),
             (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"num_heads": 7}}"#, "num_heads"),
+            (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"use_fc_norm": true}}"#, "use_fc_norm"),
+            (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"rope_type": "mixed"}}"#, "rope_type"),
+            (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"fancy": 1}}"#, "fancy"),
+            (
+                r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"embed_dim": 65536, "depth": 1024, "num_heads": 512}}"#,
+                "parameters",
+            ),
             (r#"{"architecture": "vit_small_patch16_dinov3", "pretrained_cfg": {"std": [0, 1, 1]}}"#, "std"),
             (r#"{"architecture": "vit_small_patch16_dinov3", "pretrained_cfg": {"crop_pct": 0}}"#, "crop_pct"),
         ] {

@@ -27,6 +27,7 @@ impl std::fmt::Display for Dialect {
 
 /// What a key stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Meaning {
     /// The whole of a timm tensor.
     Whole(String),
@@ -42,6 +43,8 @@ pub enum Meaning {
         /// `blocks.N.attn`.
         attention: String,
     },
+    /// A bias of k, which DINOv3 has not: it must be zero.
+    KeyBias,
     /// Not used at inference.
     Ignored(&'static str),
     /// No tensor of a DINOv3 encoder.
@@ -75,10 +78,10 @@ pub fn detect<'a>(keys: impl Iterator<Item = &'a str>) -> Option<Dialect> {
 /// What `key` stands for in `dialect`.
 pub fn meaning(dialect: Dialect, key: &str) -> Meaning {
     let key = key.strip_prefix("model.").unwrap_or(key);
-    if key.contains("rope") {
+    if key.split('.').any(|part| matches!(part, "rope" | "rope_embed" | "rope_embeddings")) {
         return Meaning::Ignored("RoPE periods are computed, not loaded");
     }
-    if key.ends_with("mask_token") {
+    if key == "mask_token" || key == "embeddings.mask_token" {
         return Meaning::Ignored("the mask token is used in training only");
     }
     if key.ends_with(".bias_mask") {
@@ -105,7 +108,7 @@ fn timm(key: &str) -> Meaning {
         }
     }
     if key.ends_with(".attn.k_bias") {
-        return Meaning::Ignored("the k bias is always zero");
+        return Meaning::KeyBias;
     }
     Meaning::Whole(key.to_string())
 }
@@ -136,12 +139,12 @@ fn transformers(key: &str) -> Meaning {
             ("attention.k_proj", "weight") => third(1),
             ("attention.v_proj", "weight") => third(2),
             ("attention.q_proj", "bias") => whole(format!("{block}.attn.q_bias")),
-            ("attention.k_proj", "bias") => Meaning::Ignored("the k bias is always zero"),
+            ("attention.k_proj", "bias") => Meaning::KeyBias,
             ("attention.v_proj", "bias") => whole(format!("{block}.attn.v_bias")),
             ("attention.o_proj", _) => whole(format!("{block}.attn.proj.{leaf}")),
             ("layer_scale1", "lambda1") => whole(format!("{block}.gamma_1")),
             ("layer_scale2", "lambda1") => whole(format!("{block}.gamma_2")),
-            // up_proj is fc1 in plain models and the value branch in gated ones: see `resolve_up_proj`.
+            // up_proj is fc1 in plain models and the value branch in gated ones: see `resolve`.
             ("mlp.up_proj", _) => whole(format!("{block}.mlp.up_proj.{leaf}")),
             ("mlp.gate_proj", _) => whole(format!("{block}.mlp.fc1_g.{leaf}")),
             ("mlp.down_proj", _) => whole(format!("{block}.mlp.fc2.{leaf}")),
@@ -175,11 +178,11 @@ fn meta(key: &str) -> Meaning {
     if key == "cls_token" || key.starts_with("patch_embed.") {
         return whole(key.to_string());
     }
-    if key.starts_with("norms.") {
-        return Meaning::Ignored("norms.3 is a duplicate of norm");
+    if key == "norms.3.weight" || key == "norms.3.bias" {
+        return Meaning::Ignored("a duplicate of norm");
     }
     if let Some(leaf) = key.strip_prefix("norm.") {
-        // The family decides which norm this is; see `resolve_norm`.
+        // The family decides which norm this is; see `resolve`.
         return whole(format!("norm.{leaf}"));
     }
     if let Some((block, rest)) = indexed(key, "blocks.") {

@@ -183,7 +183,7 @@ pub enum EncodeError {
         "image height {height_px} and width {width_px} must be divisible by {patch_px}; sizes that work: \
          {}x{} or {}x{} (height x width), or pad on request",
         (height_px / patch_px).max(1) * patch_px, (width_px / patch_px).max(1) * patch_px,
-        height_px.div_ceil(*patch_px) * patch_px, width_px.div_ceil(*patch_px) * patch_px
+        height_px.div_ceil(*patch_px).max(1) * patch_px, width_px.div_ceil(*patch_px).max(1) * patch_px
     )]
     NotDivisible {
         /// Height of the refused image.
@@ -204,7 +204,10 @@ pub enum EncodeError {
         minimum_px: usize,
     },
     /// The image has more tokens than the session accepts.
-    #[error("image height {height_px} and width {width_px} give {tokens} tokens, more than the limit of {limit}")]
+    #[error(
+        "image height {height_px} and width {width_px} give {tokens} tokens, more than the limit of {limit} \
+         (Options::most_tokens, --max-tokens)"
+    )]
     TooLarge {
         /// Height of the refused image.
         height_px: usize,
@@ -246,6 +249,12 @@ pub enum EncodeError {
         depth: usize,
         /// The model's name.
         model: String,
+    },
+    /// Taps that are not ascending, or that repeat; [`Request::taps`] sorts them.
+    #[error("the taps {taps:?} must be ascending, each once")]
+    UnsortedTaps {
+        /// The taps as given.
+        taps: Vec<usize>,
     },
     /// Class scores were asked of a model without a head.
     #[error("{model} has no classification head (num_classes is 0)")]
@@ -304,6 +313,9 @@ pub fn check(spec: &ModelSpec, batch: &ImageBatch<'_>, request: &Request) -> Res
     let depth = spec.depth();
     if let Some(&index) = request.taps.iter().find(|&&index| index >= depth) {
         return Err(EncodeError::TapOutOfRange { index, depth, model: model() });
+    }
+    if !request.taps.is_sorted_by(|a, b| a < b) {
+        return Err(EncodeError::UnsortedTaps { taps: request.taps.clone() });
     }
     if request.logits.is_some() && spec.num_classes() == 0 {
         return Err(EncodeError::NoHead { model: model() });

@@ -2,6 +2,9 @@
 //!
 //! Sources: timm's registry (1.0.31), Meta's hub code and the Hugging Face repositories of the DINOv3 release.
 
+/// Models with more parameters are refused before anything is allocated for them: more than twice the largest one.
+pub const MOST_PARAMETERS: usize = 1 << 34;
+
 /// Feed-forward network of a ViT block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mlp {
@@ -13,6 +16,7 @@ pub enum Mlp {
 
 /// Everything that determines a ViT's computation.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Vit {
     /// Embedding width D.
     pub embed_dim: usize,
@@ -52,6 +56,7 @@ impl Vit {
 
 /// Everything that determines a ConvNeXt's computation.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ConvNext {
     /// Blocks per stage.
     pub depths: [usize; 4],
@@ -97,6 +102,7 @@ pub enum CropMode {
 
 /// timm's data config: what `resolve_model_data_config` returns.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct DataConfig {
     /// Input height and width in pixels.
     pub input_px: (usize, usize),
@@ -123,6 +129,7 @@ pub const SAT493M_STD: [f32; 3] = [0.213, 0.156, 0.143];
 
 /// A model: architecture, data config and where it comes from.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ModelSpec {
     /// timm's name with tag, `vit_large_patch16_dinov3.sat493m`; for a `config.json`, what it calls itself.
     pub name: String,
@@ -404,19 +411,26 @@ pub struct UnknownModel {
 /// [`UnknownModel`] with the closest names.
 pub fn find(name: &str) -> Result<ModelSpec, UnknownModel> {
     let wanted = name.trim();
+    let bare = wanted.strip_prefix("hf-hub:").unwrap_or(wanted);
+    let bare = bare.strip_prefix("timm/").unwrap_or(bare);
     let specs = all();
     let exact = specs.iter().find(|spec| spec.name == wanted);
     // Without a tag, timm takes the first: lvd1689m. `convnext_tiny` alone is another model of timm's.
     let untagged =
-        || specs.iter().find(|spec| spec.name.contains("_dinov3") && spec.name.split('.').next() == Some(wanted));
+        || specs.iter().find(|spec| spec.name.contains("_dinov3") && spec.name.split('.').next() == Some(bare));
     let alias = || specs.iter().find(|spec| aliases(&spec.name).iter().any(|alias| alias == wanted));
     if let Some(spec) = exact.or_else(untagged).or_else(alias) {
         return Ok(spec.clone());
     }
-    let mut scored: Vec<(usize, String)> =
-        specs.iter().map(|spec| (edit_distance(wanted, &spec.name), spec.name.clone())).collect();
+    // DINOv3 before EUPE, whose licence is another; then the closest.
+    let mut scored: Vec<(bool, usize, String)> = specs
+        .iter()
+        .map(|spec| {
+            (spec.name.contains("eupe") && !bare.contains("eupe"), edit_distance(bare, &spec.name), spec.name.clone())
+        })
+        .collect();
     scored.sort();
-    let suggestions = scored.into_iter().take(3).map(|(_, name)| name).collect();
+    let suggestions = scored.into_iter().take(3).map(|(_, _, name)| name).collect();
     Err(UnknownModel { name: name.chars().take(200).collect(), suggestions })
 }
 
@@ -475,6 +489,8 @@ mod tests {
             ("dinov3_vit7b16_pretrain_sat493m-a6675841.pth", "vit_7b_patch16_dinov3.sat493m"),
             ("timm/vit_large_patch16_dinov3.sat493m", "vit_large_patch16_dinov3.sat493m"),
             ("hf-hub:timm/convnext_base.dinov3_lvd1689m", "convnext_base.dinov3_lvd1689m"),
+            ("timm/vit_small_patch16_dinov3", "vit_small_patch16_dinov3.lvd1689m"),
+            ("hf-hub:timm/vit_small_patch16_dinov3", "vit_small_patch16_dinov3.lvd1689m"),
             ("dinov3_convnext_tiny", "convnext_tiny.dinov3_lvd1689m"),
             ("dinov3_vits16plus", "vit_small_plus_patch16_dinov3.lvd1689m"),
             ("vit_small_patch16_dinov3_qkvb", "vit_small_patch16_dinov3_qkvb.lvd1689m"),

@@ -15,7 +15,7 @@ pub enum WeightsError {
         problems: Vec<TensorProblem>,
     },
     /// q and v biases that are not zero, under a model that has none.
-    #[error("{source_name}: {tensor} is not zero, but {model} has no q and v bias; use the model {qkvb_model}")]
+    #[error("{source_name}: {tensor} is not zero, but {model} has no q and v bias; use {qkvb_model}")]
     BiasNotZero {
         /// File or folder.
         source_name: String,
@@ -23,7 +23,7 @@ pub enum WeightsError {
         tensor: String,
         /// The model asked for.
         model: String,
-        /// The model that has these biases.
+        /// The model that has these biases, or what to set in a config.
         qkvb_model: String,
     },
     /// A weight that is NaN or infinite.
@@ -111,6 +111,13 @@ pub enum TensorProblem {
         /// Shape found.
         found: Vec<usize>,
     },
+    /// A bias of k that is not zero: DINOv3 has none, and leaving it out would change the result.
+    KeyBiasNotZero {
+        /// The file.
+        file: String,
+        /// Name in the file.
+        tensor: String,
+    },
     /// Two tensors of the checkpoint stand for the same one.
     Duplicate {
         /// The file of the second.
@@ -130,20 +137,18 @@ impl std::fmt::Display for TensorProblem {
             Self::Misshaped { file, tensor, expected, found } => {
                 write!(f, "misshaped {tensor} in {file}, expected {expected:?}, found {found:?}")
             }
+            Self::KeyBiasNotZero { file, tensor } => {
+                write!(f, "{tensor} in {file} is not zero, but DINOv3 encoders have no k bias")
+            }
             Self::Duplicate { file, tensor } => write!(f, "duplicate {tensor} in {file}"),
         }
     }
 }
 
 fn mismatch_text(source_name: &str, model: &str, problems: &[TensorProblem]) -> String {
-    // A wrong model gives hundreds of lines that say the same: show enough to see the pattern.
-    const SHOWN: usize = 40;
     let mut text = format!("{source_name} does not fit {model}: {} tensors", problems.len());
-    for problem in problems.iter().take(SHOWN) {
+    for problem in problems {
         text.push_str(&format!("\n  {problem}"));
-    }
-    if problems.len() > SHOWN {
-        text.push_str(&format!("\n  and {} more", problems.len() - SHOWN));
     }
     text
 }

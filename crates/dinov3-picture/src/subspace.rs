@@ -10,8 +10,8 @@ use crate::map::Map;
 /// Vectors in the block. Five more than wanted: convergence is ruled by the ratio of the third eigenvalue to the ninth.
 const BLOCK: usize = 8;
 
-/// Passes after which the picture no longer changes visibly, even where eigenvalues almost coincide.
-const PASS_LIMIT: usize = 300;
+/// Passes after which a map without structure is left as it is: its eigenvalues almost coincide, any picture is as good.
+const PASS_LIMIT: usize = 100;
 
 /// The iteration ends when no leading vector turns by more than this (sine of the angle) in one pass.
 const TURN_LIMIT: f64 = 1e-6;

@@ -165,7 +165,7 @@ impl EmbeddingSink {
     pub fn open(path: impl AsRef<Path>, layout: EmbeddingLayout, provenance: Provenance) -> Result<Self, OutputError> {
         let path = path.as_ref();
         if path == Path::new("-") {
-            return Ok(Self::stream(Box::new(io::stdout()), layout));
+            return Ok(Self::stream(Box::new(io::stdout()), layout, provenance));
         }
         Self::create(path, Format::from_path(path)?, layout, provenance)
     }
@@ -190,10 +190,11 @@ impl EmbeddingSink {
         Ok(Self::new(rows, layout, provenance))
     }
 
-    /// Writes JSON lines to a stream, each line at once. What is written stays, also if the run ends early.
-    pub fn stream(writer: Box<dyn Write + Send>, layout: EmbeddingLayout) -> Self {
+    /// Writes JSON lines to a stream, each line at once; the last line is `{"provenance": ...}`. What is written stays,
+    /// also if the run ends early.
+    pub fn stream(writer: Box<dyn Write + Send>, layout: EmbeddingLayout, provenance: Provenance) -> Self {
         let rows = Box::new(JsonLines::stream(writer, &layout));
-        Self::new(rows, layout, Box::new(|_| Value::Null))
+        Self::new(rows, layout, provenance)
     }
 
     fn new(rows: Box<dyn Rows>, layout: EmbeddingLayout, provenance: Provenance) -> Self {

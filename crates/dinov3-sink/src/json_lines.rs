@@ -74,9 +74,15 @@ impl Rows for JsonLines {
         self.write_line()
     }
 
-    fn finish(self: Box<Self>, report: Report) -> Result<(), OutputError> {
+    /// A stream ends with one line `{"provenance": ...}`; a file has a sidecar.
+    fn finish(mut self: Box<Self>, report: Report) -> Result<(), OutputError> {
         match self.target {
-            Target::Stream(_) => Ok(()),
+            Target::Stream(_) => {
+                let provenance = serde_json::json!({"provenance": report.complete()});
+                serde_json::to_writer(&mut self.line, &provenance)
+                    .map_err(|error| OutputError::write(&self.path)(error.into()))?;
+                self.write_line()
+            }
             Target::File { mut rows, mut sidecar } => {
                 let write = OutputError::write(sidecar.path());
                 serde_json::to_writer_pretty(&mut sidecar, &report.complete()).map_err(|error| write(error.into()))?;

@@ -322,15 +322,19 @@ impl Write for Shared {
 #[test]
 fn a_stream_gets_each_line_at_once() {
     let shared = Shared::default();
-    let mut sink = EmbeddingSink::stream(Box::new(shared.clone()), layout());
+    let mut sink = EmbeddingSink::stream(Box::new(shared.clone()), layout(), provenance());
     sink.write(&NAMES[0], ImageFeatures::new(&features(0), 0).unwrap()).unwrap();
     assert!(shared.0.lock().unwrap().ends_with(b"}\n"));
     shared.0.lock().unwrap().clear();
 
-    let mut sink = EmbeddingSink::stream(Box::new(shared.clone()), layout());
+    let mut sink = EmbeddingSink::stream(Box::new(shared.clone()), layout(), provenance());
     fill(&mut sink);
     finish(&mut sink);
-    check_lines(std::str::from_utf8(&shared.0.lock().unwrap()).unwrap());
+    let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+    let (rows, last) = text.trim_end().rsplit_once('\n').unwrap();
+    check_lines(&format!("{rows}\n"));
+    let last: Value = serde_json::from_str(last).unwrap();
+    assert_eq!(last["provenance"]["schema"], 1);
 }
 
 #[test]
@@ -344,7 +348,7 @@ fn a_closed_pipe_is_recognised() {
             Ok(())
         }
     }
-    let mut sink = EmbeddingSink::stream(Box::new(Closed), layout());
+    let mut sink = EmbeddingSink::stream(Box::new(Closed), layout(), provenance());
     let mut write = || sink.write(&"a", ImageFeatures::new(&features(0), 0).unwrap()).unwrap_err();
     assert!(write().downcast_ref::<OutputError>().is_some_and(OutputError::is_broken_pipe));
     assert!(matches!(write().downcast_ref(), Some(OutputError::Closed)));
@@ -461,7 +465,7 @@ fn features_that_do_not_fit_the_layout_are_an_error() {
     let mut missing = features(0);
     missing.logits = None;
     for features in [wrong_pooling, wrong_width, missing] {
-        let mut sink = EmbeddingSink::stream(Box::new(io::sink()), layout());
+        let mut sink = EmbeddingSink::stream(Box::new(io::sink()), layout(), provenance());
         let error = sink.write(&"a", ImageFeatures::new(&features, 0).unwrap()).unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(OutputError::RowMismatch { .. })));
     }

@@ -68,13 +68,14 @@ impl Checkpoint {
             *plan.dtypes.entry(format!("{:?}", stored.dtype)).or_default() += 1;
             match dialect::meaning(dialect, key) {
                 Meaning::Ignored(reason) => plan.ignored.push((key.clone(), reason)),
-                Meaning::Unexpected => plan.unexpected(key, stored),
+                Meaning::KeyBias => plan.key_bias(key, stored)?,
                 Meaning::Whole(name) => {
                     let name = dialect::resolve(name, gated, model.vit().is_none());
                     plan.whole(key, stored, name)?;
                 }
                 Meaning::Third { tensor, third } => plan.third(key, stored, tensor, third)?,
                 Meaning::FusedBias { attention } => plan.fused_bias(key, stored, &attention)?,
+                _ => plan.unexpected(key, stored),
             }
         }
         let Plan { mut segments, mut problems, ignored, dropped, dtypes, .. } = plan;
@@ -195,16 +196,43 @@ impl<'a> Plan<'a> {
 
     fn whole(&mut self, key: &str, stored: &StoredTensor, name: String) -> Result<(), WeightsError> {
         let Some(expected) = self.expected.get(&name) else {
-            let bias = name.ends_with(".attn.q_bias") || name.ends_with(".attn.v_bias");
-            if bias && self.model.vit().is_some_and(|vit| !vit.qv_bias) {
-                return self.drop_zero_bias(key, stored);
-            }
-            self.unexpected(key, stored);
-            return Ok(());
+            let attention = name.strip_suffix(".q_bias").or(name.strip_suffix(".v_bias"));
+            return match attention.and_then(|attention| self.attention_width(attention)) {
+                Some(d) if self.shape_fits(key, stored, &[d]) => self.drop_zero_bias(key, stored),
+                Some(_) => Ok(()),
+                None => {
+                    self.unexpected(key, stored);
+                    Ok(())
+                }
+            };
         };
         let expected = expected.clone();
         if self.shape_fits(key, stored, &expected) {
             self.add(key, stored, name, 0, 0, expected.iter().product())?;
+        }
+        Ok(())
+    }
+
+    /// The width of a block's attention, if the model has that block.
+    fn attention_width(&self, attention: &str) -> Option<usize> {
+        self.expected.get(&format!("{attention}.qkv.weight")).map(|shape| shape[1])
+    }
+
+    /// The stored values of a small tensor.
+    fn values(&self, key: &str, stored: &StoredTensor) -> Result<Vec<f32>, WeightsError> {
+        element_bytes(self.files, key, stored)?;
+        let mut values = vec![0.0; stored.shape.iter().product()];
+        convert(self.files.bytes(stored.file), stored.dtype, stored.offset_bytes, &mut values);
+        Ok(values)
+    }
+
+    /// A k bias under timm's or Transformers' name: of no effect if zero, an error otherwise.
+    fn key_bias(&mut self, key: &str, stored: &StoredTensor) -> Result<(), WeightsError> {
+        if self.values(key, stored)?.iter().all(|&value| value == 0.0) {
+            self.ignored.push((key.to_string(), "an all-zero k bias"));
+        } else {
+            let file = self.files.file_name(stored.file);
+            self.problems.push(TensorProblem::KeyBiasNotZero { file, tensor: key.to_string() });
         }
         Ok(())
     }
@@ -223,12 +251,10 @@ impl<'a> Plan<'a> {
     }
 
     fn fused_bias(&mut self, key: &str, stored: &StoredTensor, attention: &str) -> Result<(), WeightsError> {
-        let known = self.expected.contains_key(&format!("{attention}.qkv.weight"));
-        let Some(vit) = self.model.vit().filter(|_| known) else {
+        let (Some(vit), Some(d)) = (self.model.vit(), self.attention_width(attention)) else {
             self.unexpected(key, stored);
             return Ok(());
         };
-        let d = vit.embed_dim;
         if !self.shape_fits(key, stored, &[3 * d]) {
             return Ok(());
         }
@@ -242,18 +268,17 @@ impl<'a> Plan<'a> {
 
     /// q and v biases of a model without them: dropped if zero, an error otherwise. The k third never counts.
     fn drop_zero_bias(&mut self, key: &str, stored: &StoredTensor) -> Result<(), WeightsError> {
-        let mut values = vec![0.0; stored.shape.iter().product()];
-        element_bytes(self.files, key, stored)?;
-        convert(self.files.bytes(stored.file), stored.dtype, stored.offset_bytes, &mut values);
+        let mut values = self.values(key, stored)?;
         if key.ends_with("qkv.bias") {
             let third = values.len() / 3;
             values[third..2 * third].fill(0.0);
         }
         if values.iter().any(|&value| value != 0.0) {
             let plain = &self.model.name;
-            let qkvb_model = match plain.split_once("_dinov3") {
-                Some((head, tail)) => format!("{head}_dinov3_qkvb{tail}"),
-                None => format!("{plain} with qkv_bias"),
+            let twin = plain.replacen("_dinov3", "_dinov3_qkvb", 1);
+            let qkvb_model = match dinov3_model::spec::find(&twin) {
+                Ok(twin) => format!("the model {}", twin.name),
+                Err(_) => "a config.json with \"model_args\": {\"qkv_bias\": true}".to_string(),
             };
             return Err(WeightsError::BiasNotZero {
                 source_name: self.files.name.display().to_string(),
@@ -316,7 +341,16 @@ impl WeightSource for Checkpoint {
             let offset = segment.offset_bytes + (from - segment.start) * width;
             convert(self.files.bytes(segment.file), segment.dtype, offset, &mut out[from - start..to - start]);
         }
-        check_finite(&self.name(), tensor, start, out)
+        // Only a bad value pays for finding out which shard holds it.
+        check_finite("", tensor, start, out).map_err(|error| match error {
+            WeightsError::NotFinite { tensor, element, value, .. } => {
+                let holds = |segment: &&Segment| (segment.start..segment.start + segment.length).contains(&element);
+                let segment = self.segments[&tensor].iter().find(holds);
+                let source_name = segment.map_or_else(|| self.name(), |segment| self.files.file_name(segment.file));
+                WeightsError::NotFinite { source_name, tensor, element, value }
+            }
+            other => other,
+        })
     }
 }
 
@@ -442,11 +476,38 @@ mod tests {
         save(&meta_names(&synthetic(&plain), 16, Some(0.25)), &path);
         let error = Checkpoint::open(&path, &plain).err().unwrap();
         assert!(
-            matches!(&error, WeightsError::BiasNotZero { qkvb_model, .. } if qkvb_model.contains("_dinov3_qkvb")),
+            matches!(&error, WeightsError::BiasNotZero { qkvb_model, .. } if qkvb_model.contains("qkv_bias")),
             "{error}"
         );
         let checkpoint = Checkpoint::open(&path, &model(TINY_QKVB)).unwrap();
         assert_eq!(read(&checkpoint, "blocks.0.attn.v_bias", 16), [0.25; 16]);
+    }
+
+    #[test]
+    fn a_bias_of_k_must_be_zero() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("timm.safetensors");
+        let model = model(TINY);
+        for (value, accepted) in [(0.0, true), (5.0, false)] {
+            let mut stored = synthetic(&model);
+            stored.push(("blocks.0.attn.k_bias".into(), vec![16], vec![value; 16]));
+            save(&stored, &path);
+            assert_eq!(Checkpoint::open(&path, &model).is_ok(), accepted);
+        }
+    }
+
+    #[test]
+    fn a_dropped_bias_belongs_to_a_block_and_has_its_shape() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("timm.safetensors");
+        let model = model(TINY);
+        for (name, length) in [("blocks.0.attn.q_bias", 7), ("blocks.77.attn.v_bias", 16)] {
+            let mut stored = synthetic(&model);
+            stored.push((name.into(), vec![length], vec![0.0; length]));
+            save(&stored, &path);
+            let error = Checkpoint::open(&path, &model).err().unwrap().to_string();
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]

@@ -38,7 +38,9 @@ pub fn statistics(spec: &ModelSpec) -> Statistics {
 /// A recipe with its numbers, for provenance.
 pub fn describe(recipe: &Recipe) -> Value {
     let statistics = recipe.statistics();
-    let mut text = json!({"name": recipe.name(), "mean": statistics.mean, "std": statistics.std});
+    // As people write them: 0.485, and not the f64 nearest to that f32.
+    let decimal = |values: [f32; 3]| values.map(|value| value.to_string().parse::<f64>().unwrap_or_default());
+    let mut text = json!({"name": recipe.name(), "mean": decimal(statistics.mean), "std": decimal(statistics.std)});
     if let Recipe::Timm(timm) = recipe {
         text["height_px"] = json!(timm.height_px);
         text["width_px"] = json!(timm.width_px);
@@ -73,6 +75,9 @@ pub fn read_rgb(path: &Path, options: &DecodeOptions) -> Result<RgbImage, ItemEr
     }
     options.limits.check_file(information.len()).map_err(pixel_error)?;
     let bytes = std::fs::read(path).map_err(read)?;
+    if bytes.is_empty() {
+        return Err(ItemError::new(ItemErrorKind::Decode, "the file is empty"));
+    }
     decode(&bytes, options).map_err(pixel_error)
 }
 

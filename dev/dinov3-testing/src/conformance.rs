@@ -19,12 +19,7 @@ fn weights(spec: &ModelSpec) -> SyntheticWeights {
 /// Everything that a model can be asked for in one pass.
 pub fn everything(spec: &ModelSpec) -> Request {
     let poolings = Pooling::ALL.into_iter().filter(|&pooling| spec.vit().is_some() || pooling != Pooling::Token);
-    Request::new()
-        .poolings(poolings)
-        .tokens()
-        .taps(0..spec.depth())
-        .tap_prefix_tokens(true)
-        .logits(Pooling::Average)
+    Request::new().poolings(poolings).tokens().taps(0..spec.depth()).tap_prefix_tokens(true).logits(Pooling::Average)
 }
 
 fn encode(encoder: &mut dyn Encoder, pixels: &[f32], size: (usize, usize, usize), request: &Request) -> Features {
@@ -101,8 +96,17 @@ pub fn is_deterministic(spec: &ModelSpec, make: Factory<'_>) {
             let found = encode(encoder.as_mut(), part, (length, height_px, width_px), &request);
             for ((name, whole), (_, found)) in arrays(&whole).iter().zip(arrays(&found)) {
                 for image in 0..length {
-                    let same = whole.item(start + image).iter().zip(found.item(image)).all(|(a, b)| a.to_bits() == b.to_bits());
-                    assert!(same, "{} {name}: image {} differs in a batch of {length} with {threads} threads", spec.name, start + image);
+                    let same = whole
+                        .item(start + image)
+                        .iter()
+                        .zip(found.item(image))
+                        .all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(
+                        same,
+                        "{} {name}: image {} differs in a batch of {length} with {threads} threads",
+                        spec.name,
+                        start + image
+                    );
                 }
             }
         }

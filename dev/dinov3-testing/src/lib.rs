@@ -2,7 +2,9 @@
 //!
 //! Panics are this crate's way to fail a test.
 
+pub mod checkpoints;
 pub mod conformance;
+pub mod golden;
 
 use dinov3_model::config_json;
 use dinov3_model::encoder::ImageBatch;
@@ -12,17 +14,32 @@ use dinov3_model::spec::ModelSpec;
 /// 128, no registers, other patch sizes, widths that no tile divides, both families, all with a head.
 pub fn tiny_models() -> Vec<ModelSpec> {
     [
-        ("gelu", r#"{"architecture": "vit_small_patch16_dinov3", "num_classes": 5,
-            "model_args": {"embed_dim": 64, "depth": 3, "num_heads": 2}}"#),
-        ("swiglu qkvb", r#"{"architecture": "vit_small_plus_patch16_dinov3_qkvb", "num_classes": 3,
-            "model_args": {"embed_dim": 72, "depth": 2, "num_heads": 3, "mlp_ratio": 2.5}}"#),
-        ("head 128", r#"{"architecture": "vit_7b_patch16_dinov3", "num_classes": 4,
-            "model_args": {"embed_dim": 256, "depth": 2, "num_heads": 2}}"#),
-        ("patch 8, no registers", r#"{"model_type": "dinov3_vit", "hidden_size": 64, "intermediate_size": 100,
+        (
+            "gelu",
+            r#"{"architecture": "vit_small_patch16_dinov3", "num_classes": 5,
+            "model_args": {"embed_dim": 64, "depth": 3, "num_heads": 2}}"#,
+        ),
+        (
+            "swiglu qkvb",
+            r#"{"architecture": "vit_small_plus_patch16_dinov3_qkvb", "num_classes": 3,
+            "model_args": {"embed_dim": 72, "depth": 2, "num_heads": 3, "mlp_ratio": 2.5}}"#,
+        ),
+        (
+            "head 128",
+            r#"{"architecture": "vit_7b_patch16_dinov3", "num_classes": 4,
+            "model_args": {"embed_dim": 256, "depth": 2, "num_heads": 2}}"#,
+        ),
+        (
+            "patch 8, no registers",
+            r#"{"model_type": "dinov3_vit", "hidden_size": 64, "intermediate_size": 100,
             "num_hidden_layers": 2, "num_attention_heads": 1, "patch_size": 8, "layer_norm_eps": 1e-6,
-            "query_bias": true, "value_bias": true}"#),
-        ("convnext", r#"{"architecture": "convnext_tiny.dinov3_lvd1689m", "num_classes": 6,
-            "model_args": {"depths": [1, 2, 1, 1], "dims": [8, 20, 33, 48]}}"#),
+            "query_bias": true, "value_bias": true}"#,
+        ),
+        (
+            "convnext",
+            r#"{"architecture": "convnext_tiny.dinov3_lvd1689m", "num_classes": 6,
+            "model_args": {"depths": [1, 2, 1, 1], "dims": [8, 20, 33, 48]}}"#,
+        ),
     ]
     .into_iter()
     .map(|(name, text)| {

@@ -1,0 +1,41 @@
+//! Chores of this repository.
+//!
+//! - `cargo xtask floors` checks that every crate depends on lower floors only.
+//! - `cargo xtask draw-samples [FOLDER]` draws the sample pictures into `samples/`; with `--check` it compares.
+//! - `cargo xtask montage OUT.png A.png B.png ...` puts pictures side by side, for the README.
+
+mod floors;
+mod montage;
+mod png_file;
+mod samples;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask floors
+       cargo xtask draw-samples [--check] [FOLDER]
+       cargo xtask montage OUT.png A.png B.png ...";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
+        ["floors"] => floors::run(),
+        ["draw-samples"] => samples::draw(Path::new(samples::FOLDER)),
+        ["draw-samples", "--check"] => samples::check(Path::new(samples::FOLDER)),
+        ["draw-samples", "--check", folder] => samples::check(Path::new(folder)),
+        ["draw-samples", folder] if !folder.starts_with('-') => samples::draw(Path::new(folder)),
+        ["montage", out, pictures @ ..] if !pictures.is_empty() => montage::run(Path::new(out), pictures),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
