@@ -79,6 +79,9 @@ pub struct ModelArguments {
     /// Threads of the encoder; by default all that this process may use
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Refuse images with more tokens; a token is 16 x 16 pixels, and the default 66000
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
 }
 
 /// From files to pixels.

@@ -18,7 +18,7 @@ const LARGEST_BATCH_VALUES: u64 = 1_000_000_000;
 /// Runs the command.
 pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
     let spec = model_spec(&arguments.model)?;
-    check_size(&spec, arguments.size.0, arguments.size.1, false)?;
+    check_size(&spec, arguments.size.0, arguments.size.1, false, arguments.model.max_tokens)?;
     let values = u64::from(arguments.batch_size) * 3 * u64::from(arguments.size.0) * u64::from(arguments.size.1);
     if values > LARGEST_BATCH_VALUES {
         return Err(usage(format!("a batch of {values} values is above the limit of {LARGEST_BATCH_VALUES}")));

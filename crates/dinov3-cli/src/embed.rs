@@ -24,11 +24,11 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     let spec = model_spec(&arguments.model)?;
     let request = request(arguments, &spec)?;
     let layout = EmbeddingLayout::for_request(&spec, &request)?;
-    let recipe = chosen_recipe(&spec, &arguments.pixels)?;
+    let recipe = chosen_recipe(&spec, &arguments.model, &arguments.pixels)?;
     let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
     check_output(arguments, &layout)?;
     refuse_overwriting(&arguments.output, &files)?;
-    let source = Inputs::new(files, recipe, &arguments.pixels)?;
+    let source = Inputs::new(files, recipe, &arguments.model, &arguments.pixels)?;
 
     let opened = open_model(&spec, &arguments.model)?;
     refuse_overwriting(&arguments.output, weight_files(&opened))?;

@@ -1,5 +1,6 @@
 //! `dinov3 features`: feature maps and tokens of one picture, and pictures of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -8,7 +9,7 @@ use anyhow::{Context, Result};
 use dinov3::engine::ItemError;
 use dinov3::npy::NpySource;
 use dinov3::picture::{PcaBasis, RgbPicture, pca_picture, similarity_picture};
-use dinov3::pixels::Recipe;
+use dinov3::pixels::{NormalizedImage, Recipe};
 use dinov3::sink::{AtomicFile, RowName, write_features_safetensors, write_npy};
 use dinov3::{Array, Encoder, Features, ImageBatch, ModelSpec, Request};
 use serde_json::json;
@@ -41,14 +42,15 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
     if request.taps.is_empty() && arguments.pca.is_some() {
         return Err(usage("--pca needs a feature map: add --blocks or --last to --all-tokens"));
     }
-    let recipe = chosen_recipe(&spec, &arguments.pixels)?;
+    let recipe = chosen_recipe(&spec, &arguments.model, &arguments.pixels)?;
     let outputs = || arguments.output.iter().chain(&arguments.pca);
     for path in outputs() {
         refuse_overwriting(path, std::slice::from_ref(&arguments.input))?;
         // Finds out whether it can be written, before the long part.
         drop(AtomicFile::create(path)?);
     }
-    let (pixels, (count, height_px, width_px)) = prepared_pixels(arguments, recipe.as_ref())?;
+    let input = PreparedInput::open(arguments, recipe.as_ref())?;
+    let (count, (height_px, width_px)) = (input.count(), input.size_px());
     if count != 1 && (arguments.pca.is_some() || output == Output::SimilarityPicture) {
         return Err(usage(format!("pictures are made of one image; this array has {count}")));
     }
@@ -58,11 +60,20 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
     report_weights(&opened);
     let provenance = Provenance::start(&opened, recipe.as_ref(), &arguments.pixels)
         .with("input", json!(arguments.input.row_name()))
-        .with("norm", json!(request.tap_norm));
+        .with("taps", json!(request.taps.iter().map(|tap| format!("{}.{tap}", unit(&spec))).collect::<Vec<_>>()))
+        .with("norm", json!(request.tap_norm))
+        .with("pooling", json!([]));
+    let mut session = opened.model.session();
     let mut features = Features::default();
-    let batch = ImageBatch { pixels: &pixels, count, height_px, width_px };
-    let result = opened.model.session().encode(&batch, &request, &mut features);
-    result.with_context(|| arguments.input.display().to_string())?;
+    let mut arrays: Vec<(String, Array)> = Vec::new();
+    // One image at a time: what is kept is the output alone, however long an array is.
+    for index in 0..count {
+        let pixels = input.pixels(index)?;
+        let batch = ImageBatch { pixels: &pixels, count: 1, height_px, width_px };
+        let result = session.encode(&batch, &request, &mut features);
+        result.with_context(|| arguments.input.display().to_string())?;
+        append(&mut arrays, named_arrays(&spec, &features));
+    }
 
     if let Some(last) = features.maps.last() {
         // What the encoder saw: the picture with its padding.
@@ -78,7 +89,6 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
         }
     }
     let Some(path) = &arguments.output else { return Ok(Outcome::Done) };
-    let mut arrays = named_arrays(&spec, features);
     let provenance = provenance.finish();
     match output {
         Output::Npy => {
@@ -113,23 +123,50 @@ fn output_kind(arguments: &FeaturesArguments) -> Result<Output> {
     }
 }
 
-/// Normalised pixels [count, 3, height, width] with their extents.
-fn prepared_pixels(
-    arguments: &FeaturesArguments,
-    recipe: Option<&Recipe>,
-) -> Result<(Vec<f32>, (usize, usize, usize))> {
-    let input = &arguments.input;
-    if input.is_dir() {
-        return Err(usage(format!("{} is a folder; features takes one picture", input.display())));
+/// A picture made ready, or an array of them.
+enum PreparedInput {
+    Picture(NormalizedImage),
+    Array(NpySource),
+}
+
+impl PreparedInput {
+    fn open(arguments: &FeaturesArguments, recipe: Option<&Recipe>) -> Result<Self> {
+        let input = &arguments.input;
+        if input.is_dir() {
+            return Err(usage(format!("{} is a folder; features takes one picture", input.display())));
+        }
+        let Some(recipe) = recipe else { return Ok(Self::Array(NpySource::open(input)?)) };
+        if extension(input) == "npy" {
+            return Err(usage(format!("{}: arrays need --preprocess none", input.display())));
+        }
+        let named = |error: ItemError| anyhow::anyhow!("{}: {error}", input.display());
+        let options = decode_options(&arguments.pixels, arguments.model.max_tokens);
+        let picture = dinov3::image::read_rgb(input, &options).map_err(named)?;
+        Ok(Self::Picture(recipe.apply(&picture).with_context(|| input.display().to_string())?))
     }
-    let Some(recipe) = recipe else { return Ok(NpySource::open(input)?.pixels()) };
-    if extension(input) == "npy" {
-        return Err(usage(format!("{}: arrays need --preprocess none", input.display())));
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Picture(_) => 1,
+            Self::Array(array) => array.count(),
+        }
     }
-    let named = |error: ItemError| anyhow::anyhow!("{}: {error}", input.display());
-    let picture = dinov3::image::read_rgb(input, &decode_options(&arguments.pixels)).map_err(named)?;
-    let prepared = recipe.apply(&picture).with_context(|| input.display().to_string())?;
-    Ok((prepared.data, (1, prepared.height_px, prepared.width_px)))
+
+    /// Height and width.
+    fn size_px(&self) -> (usize, usize) {
+        match self {
+            Self::Picture(picture) => (picture.height_px, picture.width_px),
+            Self::Array(array) => array.size_px(),
+        }
+    }
+
+    /// [1, 3, H, W] of one image.
+    fn pixels(&self, index: usize) -> Result<Cow<'_, [f32]>> {
+        match self {
+            Self::Picture(picture) => Ok(Cow::Borrowed(&picture.data)),
+            Self::Array(array) => Ok(Cow::Owned(array.pixels(index, 1)?)),
+        }
+    }
 }
 
 /// Paints the principal components; a basis file is used if it is there, and made if not.
@@ -213,17 +250,29 @@ fn request(arguments: &FeaturesArguments, spec: &ModelSpec, output: Output) -> R
     Ok(request)
 }
 
-/// `blocks.N`, `blocks.N.prefix_tokens` or `stages.N`, and `tokens`.
-fn named_arrays(spec: &ModelSpec, features: Features) -> Vec<(String, Array)> {
+/// `blocks.N`, `blocks.N.prefix_tokens` or `stages.N`, and `tokens`, of one image.
+fn named_arrays<'a>(spec: &ModelSpec, features: &'a Features) -> Vec<(String, &'a Array)> {
     let unit = unit(spec);
     let mut arrays = Vec::new();
-    for map in features.maps {
+    for map in &features.maps {
         let name = format!("{unit}.{}", map.index);
-        if let Some(prefix) = map.prefix_tokens {
+        if let Some(prefix) = &map.prefix_tokens {
             arrays.push((format!("{name}.prefix_tokens"), prefix));
         }
-        arrays.push((name, map.map));
+        arrays.push((name, &map.map));
     }
-    arrays.extend(features.tokens.map(|tokens| ("tokens".to_string(), tokens)));
+    arrays.extend(features.tokens.as_ref().map(|tokens| ("tokens".to_string(), tokens)));
     arrays
+}
+
+/// Adds one image's arrays to those of the images before it.
+fn append(all: &mut Vec<(String, Array)>, image: Vec<(String, &Array)>) {
+    if all.is_empty() {
+        all.extend(image.into_iter().map(|(name, array)| (name, array.clone())));
+        return;
+    }
+    for ((_, all), (_, array)) in all.iter_mut().zip(image) {
+        all.shape[0] += 1;
+        all.data.extend_from_slice(&array.data);
+    }
 }

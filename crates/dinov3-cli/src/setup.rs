@@ -19,7 +19,13 @@ pub fn model_spec(arguments: &ModelArguments) -> Result<ModelSpec> {
     let spec = find_model(&arguments.model)?;
     Ok(match arguments.num_classes {
         Some(classes) if classes > 1 << 20 => return Err(usage("--num-classes: at most 1048576")),
-        Some(classes) => spec.with_num_classes(classes),
+        Some(classes) => {
+            let spec = spec.with_num_classes(classes);
+            if spec.parameter_count() > dinov3::spec::MOST_PARAMETERS {
+                return Err(usage("--num-classes: the head would be larger than any model"));
+            }
+            spec
+        }
         None => spec,
     })
 }
@@ -44,6 +50,7 @@ pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened
             Periods::Bf16 => dinov3::RopePeriods::Bf16,
         })
         .threads(arguments.threads.map_or(0, usize::from))
+        .most_tokens(most_tokens(arguments.max_tokens))
         .isa(dinov3::Isa::try_from_env()?);
     let bar = progress::loading(&spec.name);
     if let Some(bar) = &bar {
@@ -60,8 +67,13 @@ pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened
     Ok(opened?)
 }
 
+/// The largest number of tokens of an image.
+fn most_tokens(chosen: Option<usize>) -> usize {
+    chosen.unwrap_or(Options::new().most_tokens)
+}
+
 /// The recipe, or none for arrays.
-pub fn chosen_recipe(spec: &ModelSpec, arguments: &PixelArguments) -> Result<Option<Recipe>> {
+pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &PixelArguments) -> Result<Option<Recipe>> {
     let mut chosen = match arguments.preprocess {
         Preprocess::Timm => recipe(spec),
         Preprocess::Native => Recipe::Native { statistics: statistics(spec) },
@@ -75,7 +87,7 @@ pub fn chosen_recipe(spec: &ModelSpec, arguments: &PixelArguments) -> Result<Opt
     match (&mut chosen, arguments.size) {
         (Recipe::Native { .. }, Some(_)) => return Err(usage("--size has no meaning with --preprocess native")),
         (_, Some((height_px, width_px))) => {
-            check_size(spec, height_px, width_px, arguments.pad)?;
+            check_size(spec, height_px, width_px, arguments.pad, model.max_tokens)?;
             chosen = chosen.with_size(height_px, width_px);
         }
         _ => {}
@@ -100,18 +112,18 @@ pub fn chosen_recipe(spec: &ModelSpec, arguments: &PixelArguments) -> Result<Opt
 }
 
 /// A size that no picture could be encoded at is wrong usage, not a failure per picture.
-pub fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool) -> Result<()> {
+pub fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool, max_tokens: Option<usize>) -> Result<()> {
     let size = format!("--size {height_px}x{width_px}");
     let (height, width) = (height_px as usize, width_px as usize);
     // The encoder's own limit; pictures of such a size would be made only to be refused by it.
-    let most = Options::new().most_tokens;
+    let most = most_tokens(max_tokens);
     let Some(vit) = spec.vit() else {
         let minimum_px = spec.minimum_side_px();
         if height.min(width) < minimum_px {
             return Err(usage(format!("{size}: {} needs at least {minimum_px} pixels", spec.name)));
         }
         if (height / 4) * (width / 4) > 16 * most {
-            return Err(usage(format!("{size}: at most {} pixels are encoded at once", 256 * most)));
+            return Err(usage(format!("{size}: at most {} pixels are encoded at once (--max-tokens)", 256 * most)));
         }
         return Ok(());
     };
@@ -129,14 +141,19 @@ pub fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool) ->
     }
     let tokens = vit.prefix_tokens() + height.div_ceil(vit.patch_px) * width.div_ceil(vit.patch_px);
     if tokens > most {
-        return Err(usage(format!("{size} gives {tokens} tokens, more than the limit of {most}")));
+        return Err(usage(format!("{size} gives {tokens} tokens, more than the limit of {most} (--max-tokens)")));
     }
     Ok(())
 }
 
 /// How pictures are decoded.
-pub fn decode_options(arguments: &PixelArguments) -> DecodeOptions {
+pub fn decode_options(arguments: &PixelArguments, max_tokens: Option<usize>) -> DecodeOptions {
     let mut limits = Limits::default();
+    if arguments.preprocess == Preprocess::Native {
+        // No larger picture could be encoded in its own size: it is refused before it is decoded. A token of a ViT
+        // is 256 pixels, and a ConvNeXt is limited alike.
+        limits = limits.with_max_pixels(limits.max_pixels.min(256 * most_tokens(max_tokens) as u64));
+    }
     if let Some(pixels) = arguments.max_pixels {
         limits = limits.with_max_pixels(pixels);
     }
@@ -164,13 +181,18 @@ pub enum Inputs {
 
 impl Inputs {
     /// A source of these files.
-    pub fn new(files: Vec<PathBuf>, recipe: Option<Recipe>, arguments: &PixelArguments) -> Result<Self> {
+    pub fn new(
+        files: Vec<PathBuf>,
+        recipe: Option<Recipe>,
+        model: &ModelArguments,
+        arguments: &PixelArguments,
+    ) -> Result<Self> {
         match recipe {
             Some(recipe) => {
                 if let Some(array) = files.iter().find(|path| path.extension().is_some_and(|e| e == "npy")) {
                     return Err(usage(format!("{}: arrays need --preprocess none", array.display())));
                 }
-                Ok(Self::Files(FileSource::new(files, decode_options(arguments), recipe)))
+                Ok(Self::Files(FileSource::new(files, decode_options(arguments, model.max_tokens), recipe)))
             }
             None => {
                 let arrays: Result<Vec<NpySource>, _> = files.iter().map(|path| NpySource::open(path)).collect();
@@ -234,6 +256,11 @@ impl Provenance {
             "preprocess": recipe,
             "pad": arguments.pad,
             "exif_orientation": arguments.exif_orientation,
+            "deep_grey": match arguments.deep_grey {
+                DeepGrey::Refuse => "refuse",
+                DeepGrey::HighByte => "high-byte",
+                DeepGrey::Clip => "clip",
+            },
         });
         Self { fields, weights: opened.weights.start_hashing() }
     }

@@ -95,6 +95,9 @@ impl NpySource {
         let [count, 3, height_px, width_px] = header.shape[..] else {
             return Err(failed(format!("the shape is {:?}, expected [N, 3, H, W]", header.shape)));
         };
+        if header.shape.contains(&0) {
+            return Err(failed(format!("the shape {:?} holds no pixels", header.shape)));
+        }
         let values = header.shape.iter().try_fold(4usize, |bytes, &extent| bytes.checked_mul(extent));
         let found = map.len() - header.data_offset;
         if values != Some(found) {
@@ -109,9 +112,26 @@ impl NpySource {
         self.count
     }
 
-    /// All pixels [N, 3, H, W] with their extents (N, H, W).
-    pub fn pixels(&self) -> (Vec<f32>, (usize, usize, usize)) {
-        (self.values(0, self.count), (self.count, self.height_px, self.width_px))
+    /// Height and width of every image.
+    pub fn size_px(&self) -> (usize, usize) {
+        (self.height_px, self.width_px)
+    }
+
+    /// Pixels [count, 3, H, W] of the images from `start` on.
+    ///
+    /// # Errors
+    /// If a value is not finite, with its place.
+    pub fn pixels(&self, start: usize, count: usize) -> Result<Vec<f32>, NpyError> {
+        let pixels = self.values(start, count);
+        match pixels.iter().position(|value| !value.is_finite()) {
+            None => Ok(pixels),
+            Some(place) => {
+                let size = 3 * self.height_px * self.width_px;
+                let (image, value) = (start + place / size, pixels[place]);
+                let reason = format!("image {image}: value {} is {value}, not a finite number", place % size);
+                Err(NpyError { path: self.path.display().to_string(), reason })
+            }
+        }
     }
 
     fn values(&self, start: usize, count: usize) -> Vec<f32> {
@@ -142,11 +162,7 @@ impl Source for NpySource {
         let index = name.rsplit('#').next().and_then(|index| index.parse::<usize>().ok());
         let index = index.filter(|&index| index < self.count);
         let index = index.ok_or_else(|| ItemError::new(ItemErrorKind::Other, "not a row of this file"))?;
-        let pixels = self.values(index, 1);
-        if let Some(place) = pixels.iter().position(|value| !value.is_finite()) {
-            let message = format!("value {place} is {}, not a finite number", pixels[place]);
-            return Err(ItemError::new(ItemErrorKind::Decode, message));
-        }
+        let pixels = self.pixels(index, 1).map_err(|error| ItemError::new(ItemErrorKind::Decode, error.reason))?;
         Ok(Item { height_px: self.height_px, width_px: self.width_px, pixels })
     }
 }
@@ -184,6 +200,8 @@ mod tests {
     fn what_is_not_a_batch_of_images_is_refused_with_the_reason() {
         for (bytes, expected) in [
             (file(GOOD, 11), "needs 48 bytes, found 44"),
+            (file(&GOOD.replace("(2, 3", "(0, 3"), 0), "no pixels"),
+            (file(&GOOD.replace("(2, 3, 2", "(99999999, 3, 0"), 0), "no pixels"),
             (file(&GOOD.replace("<f4", "<f8"), 24), "'<f8'"),
             (file(&GOOD.replace("False", "True"), 12), "Fortran order"),
             (file(&GOOD.replace("(2, 3, 2, 1)", "(12,)"), 12), "[N, 3, H, W]"),

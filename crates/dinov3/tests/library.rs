@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use dinov3::{Array, Encoder, Features, Options, Pooling, Request, Weights};
-use dinov3_model::dialect::Dialect;
 use dinov3_testing::checkpoints::{self, Type};
+use dinov3_testing::dialect::Dialect;
 use tempfile::TempDir;
 
 const TINY: &str =

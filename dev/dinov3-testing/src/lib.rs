@@ -6,6 +6,8 @@ pub mod checkpoints;
 pub mod conformance;
 pub mod golden;
 
+pub use dinov3_model::dialect;
+
 use dinov3_model::config_json;
 use dinov3_model::encoder::ImageBatch;
 use dinov3_model::spec::ModelSpec;

@@ -1,0 +1,967 @@
+//! Scenes at the command line: files, a command, and then its exit code, what it said and what it left.
+//!
+//! `SNAPSHOTS=overwrite cargo test -p dinov3-cli` rewrites the texts in this file; `[..]` in them stands for anything.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dinov3_testing::checkpoints::{self, Type};
+use dinov3_testing::dialect::Dialect;
+use serde_json::Value;
+use snapbox::cmd::{Command, OutputAssert};
+use snapbox::str;
+use tempfile::TempDir;
+
+/// A model small enough that a scene takes no time.
+const TINY: &str =
+    r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"embed_dim": 64, "depth": 2, "num_heads": 1}}"#;
+const TINY_CONVNEXT: &str = r#"{"architecture": "convnext_tiny.dinov3_lvd1689m",
+    "model_args": {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}}"#;
+
+/// A folder in which commands run.
+struct Scene(TempDir);
+
+impl Scene {
+    /// With `tiny.json`, a model, and the folder `photos` with three pictures and a text.
+    fn new() -> Self {
+        let scene = Self(tempfile::tempdir().unwrap());
+        scene.file("tiny.json", TINY);
+        for (seed, name) in ["photos/b.bmp", "photos/a.bmp", "photos/more/c.bmp"].into_iter().enumerate() {
+            scene.picture(name, 40, 30, seed as u32);
+        }
+        scene.file("photos/notes.txt", "not a picture");
+        scene
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn picture(&self, name: &str, width: u32, height: u32, seed: u32) {
+        self.file(name, bmp(width, height, seed));
+    }
+
+    /// A file of the decoder's test pictures.
+    fn fixture(&self, name: &str) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dinov3-pixels/tests/fixtures");
+        self.file(name, fs::read(folder.join(name)).unwrap());
+    }
+
+    /// Random weights of the tiny model under someone's names.
+    fn weights(&self, name: &str, dialect: Dialect) {
+        let spec = dinov3::find_model(self.path("tiny.json").to_str().unwrap()).unwrap();
+        checkpoints::write(&self.path(name), &checkpoints::synthetic_weights(&spec, 7, dialect), Type::F32);
+    }
+
+    /// The command line, split at spaces.
+    fn dinov3(&self, line: &str) -> Command {
+        Command::new(snapbox::cmd::cargo_bin!("dinov3"))
+            .current_dir(self.0.path())
+            .env("DINOV3_CACHE", self.path(".cache"))
+            .env_remove("DINOV3_ISA")
+            .env_remove("COLUMNS")
+            .args(line.split_whitespace())
+    }
+
+    /// The same with the tiny model at a small size.
+    fn tiny(&self, line: &str) -> Command {
+        self.dinov3(&format!("{line} -m tiny.json --weights synthetic:7 --size 32"))
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.path(name)).unwrap()).unwrap()
+    }
+
+    fn json_lines(&self, name: &str) -> Vec<Value> {
+        json_lines(&fs::read_to_string(self.path(name)).unwrap())
+    }
+
+    fn npy(&self, name: &str) -> Tensor {
+        let bytes = fs::read(self.path(name)).unwrap();
+        let header = dinov3::npy::parse_header(&bytes).unwrap();
+        assert_eq!((header.descr.as_str(), header.fortran_order), ("<f4", false));
+        Tensor { data: floats(&bytes[header.data_offset..]), shape: header.shape }
+    }
+
+    /// Tensors and metadata.
+    fn safetensors(&self, name: &str) -> (BTreeMap<String, Tensor>, Value) {
+        let bytes = fs::read(self.path(name)).unwrap();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let (header, data) = bytes[8..].split_at(length);
+        let mut header: BTreeMap<String, Value> = serde_json::from_slice(header).unwrap();
+        let metadata = header.remove("__metadata__").unwrap_or_default();
+        let number = |value: &Value| value.as_u64().unwrap() as usize;
+        let tensors = header.into_iter().map(|(name, info)| {
+            assert_eq!(info["dtype"], "F32");
+            let offsets = number(&info["data_offsets"][0])..number(&info["data_offsets"][1]);
+            let shape = info["shape"].as_array().unwrap().iter().map(number).collect();
+            (name, Tensor { shape, data: floats(&data[offsets]) })
+        });
+        (tensors.collect(), metadata)
+    }
+
+    /// What lies in the folder beside what the scene began with.
+    fn new_files(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.retain(|name| !["photos", "tiny.json", ".cache"].contains(&name.as_str()));
+        names.sort();
+        names
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Tensor {
+    shape: Vec<usize>,
+    data: Vec<f32>,
+}
+
+impl Tensor {
+    fn rows(&self) -> Vec<&[f32]> {
+        self.data.chunks(self.data.len() / self.shape[0]).collect()
+    }
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    let (chunks, rest) = bytes.as_chunks::<4>();
+    assert!(rest.is_empty());
+    chunks.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect()
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The `path` of every line.
+fn paths(lines: &[Value]) -> Vec<&str> {
+    lines.iter().map(|line| line["path"].as_str().unwrap()).collect()
+}
+
+fn vector(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect()
+}
+
+fn stdout(output: &OutputAssert) -> String {
+    String::from_utf8(output.get_output().stdout.clone()).unwrap()
+}
+
+fn stderr(output: &OutputAssert) -> String {
+    String::from_utf8(output.get_output().stderr.clone()).unwrap()
+}
+
+/// ‖a − b‖ / ‖b‖.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    let difference = square(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
+    (difference / square(&mut b.iter().map(|&b| f64::from(b)))).sqrt()
+}
+
+/// A colourful picture.
+fn bmp(width: u32, height: u32, seed: u32) -> Vec<u8> {
+    let row = (width * 3).next_multiple_of(4);
+    let mut bytes = b"BM".to_vec();
+    for value in [54 + row * height, 0, 54, 40, width, height, 1 | 24 << 16, 0, row * height, 2835, 2835, 0, 0] {
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend((0..row * height).map(|i| (i * (seed + 3) % 251 + i / row * 5) as u8));
+    bytes
+}
+
+/// An `.npy` file of f32.
+fn npy(shape: &str, values: impl Iterator<Item = f32>) -> Vec<u8> {
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    values.for_each(|value| bytes.extend(value.to_le_bytes()));
+    bytes
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// What it says of itself
+
+#[test]
+fn help_lists_the_modes_and_the_exit_codes() {
+    Scene::new().dinov3("--help").assert().code(0).stderr_eq("").stdout_eq(str![]);
+}
+
+#[test]
+fn help_of_a_mode_shows_examples() {
+    for mode in ["embed", "features", "info"] {
+        let output = Scene::new().dinov3(&format!("{mode} --help")).assert().code(0).stderr_eq("");
+        let text = stdout(&output);
+        assert!(text.contains(&format!("Examples:\n  dinov3 {mode}")), "{text}");
+    }
+}
+
+#[test]
+fn no_arguments_are_wrong_usage() {
+    Scene::new().dinov3("").assert().code(2).stdout_eq("");
+    Scene::new().dinov3("embed").assert().code(2).stdout_eq("").stderr_eq(str![]);
+}
+
+#[test]
+fn models_are_listed_as_a_table_and_as_json() {
+    let scene = Scene::new();
+    let table = scene.dinov3("models").assert().code(0).stderr_eq("").stdout_eq(str![]);
+    let json = scene.dinov3("models --json").assert().code(0).stderr_eq("");
+    let models: Vec<Value> = serde_json::from_str(&stdout(&json)).unwrap();
+    let table = stdout(&table);
+    let names: Vec<&str> = table.lines().skip(1).map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(models.iter().map(|model| model["name"].as_str().unwrap()).collect::<Vec<_>>(), names);
+    let small = &models[0];
+    assert_eq!(small["mean"].to_string(), "[0.485,0.456,0.406]");
+    assert!(small["aliases"].as_array().unwrap().contains(&"facebook/dinov3-vits16-pretrain-lvd1689m".into()));
+}
+
+#[test]
+fn info_tells_of_this_machine() {
+    Scene::new().dinov3("info").assert().code(0).stderr_eq("").stdout_eq(str![[r#"
+dinov3            [..]
+instruction set   [..] (the best one of this CPU; it has scalar[..])
+threads           [..]
+cache             [..]
+
+"#]]);
+}
+
+#[test]
+fn completions_are_for_bash() {
+    let output = Scene::new().dinov3("completions bash").assert().code(0).stderr_eq("");
+    assert!(stdout(&output).contains("complete -F _dinov3"));
+}
+
+#[test]
+fn an_unknown_instruction_set_is_refused_with_the_ones_of_this_cpu() {
+    let scene = Scene::new();
+    for line in ["info", "embed photos -m tiny.json --weights synthetic:7 -o out.npy"] {
+        scene.dinov3(line).env("DINOV3_ISA", "nonsense").assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+error: DINOV3_ISA=nonsense: no such instruction set; supported here: scalar[..]
+
+"#]]);
+    }
+    scene.tiny("embed photos -o out.npy").env("DINOV3_ISA", "scalar").assert().code(0);
+    assert_eq!(scene.json("out.npy.json")["provenance"]["instruction_set"], "scalar");
+}
+
+#[test]
+fn bench_tells_rates_and_what_was_computed() {
+    let scene = Scene::new();
+    let run = |threads: u32| {
+        let line = format!("bench --json --runs 1 --batch-size 2 --threads {threads}");
+        let output = scene.tiny(&line).assert().code(0).stderr_eq("");
+        serde_json::from_str::<Value>(&stdout(&output)).unwrap()
+    };
+    let (one, two) = (run(1), run(2));
+    assert!(one["images_per_second"].as_f64().unwrap() > 0.0);
+    assert_eq!(one["output_sha256"], two["output_sha256"]);
+    let line = "bench -m tiny.json --weights synthetic:7 --batch-size 4096 --size 2048";
+    scene.dinov3(line).assert().code(2).stderr_eq(str![]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Weights
+
+#[test]
+fn info_tells_what_a_checkpoint_holds() {
+    let scene = Scene::new();
+    scene.weights("timm.safetensors", Dialect::Timm);
+    scene.dinov3("info timm.safetensors -m tiny.json").assert().code(0).stderr_eq("").stdout_eq(str![]);
+    scene.weights("meta.safetensors", Dialect::Meta);
+    scene.dinov3("info meta.safetensors -m tiny.json").assert().code(0).stderr_eq("").stdout_eq(str![]);
+    scene.weights("hf.safetensors", Dialect::Transformers);
+    scene.dinov3("info hf.safetensors -m tiny.json").assert().code(0).stderr_eq("").stdout_eq(str![]);
+    let json = scene.dinov3("info hf.safetensors -m tiny.json --json").assert().code(0);
+    let json: Value = serde_json::from_str(&stdout(&json)).unwrap();
+    assert_eq!((json["dialect"].as_str(), json["tensors"].as_u64()), (Some("Transformers"), Some(41)));
+}
+
+#[test]
+fn info_says_how_the_closest_model_differs_if_none_fits() {
+    let scene = Scene::new();
+    scene.weights("timm.safetensors", Dialect::Timm);
+    let output = scene.dinov3("info timm.safetensors").assert().code(1).stdout_eq("");
+    let text = stderr(&output);
+    assert!(text.starts_with("error: these tensors fit no model of the table; the closest one differs so"), "{text}");
+    assert!(text.contains("misshaped blocks.0.attn.qkv.weight in timm.safetensors, expected [1152, 384]"), "{text}");
+    assert!(text.lines().count() < 50, "{text}");
+}
+
+#[test]
+fn the_same_weights_under_three_names_give_the_same_embeddings() {
+    let scene = Scene::new();
+    scene.tiny("embed photos -o synthetic.npy").assert().code(0);
+    let dialects = [("timm", Dialect::Timm), ("meta", Dialect::Meta), ("hf", Dialect::Transformers)];
+    for (name, dialect) in dialects {
+        scene.weights(&format!("{name}.safetensors"), dialect);
+        let line = format!("embed photos -m tiny.json --size 32 --weights {name}.safetensors -o {name}.npy");
+        let output = scene.dinov3(&line).assert().code(0);
+        assert_eq!(stderr(&output).contains("note: 2 all-zero q/v biases dropped"), name == "meta");
+        assert_eq!(scene.npy(&format!("{name}.npy")), scene.npy("synthetic.npy"));
+    }
+}
+
+#[test]
+fn provenance_names_the_weights_by_their_hash() {
+    let scene = Scene::new();
+    scene.weights("model.safetensors", Dialect::Timm);
+    // The second run finds the hash in the cache.
+    for _ in 0..2 {
+        let line = "embed photos -m tiny.json --size 32 --weights model.safetensors -o out.npy";
+        scene.dinov3(line).assert().code(0);
+        let provenance = &scene.json("out.npy.json")["provenance"];
+        let bytes = fs::read(scene.path("model.safetensors")).unwrap();
+        let hash: String = <sha2::Sha256 as sha2::Digest>::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        let file = &provenance["weights"]["files"][0];
+        assert_eq!(file["sha256"].as_str(), Some(hash.as_str()));
+        assert_eq!(file["name"], "model.safetensors");
+        assert_eq!(provenance["weights"]["dialect"], "timm");
+    }
+}
+
+#[test]
+fn no_weights_are_an_error_that_says_where_to_get_them() {
+    Scene::new().dinov3("embed photos -m tiny.json -o out.npy").assert().code(1).stdout_eq("").stderr_eq(str![]);
+}
+
+#[test]
+fn a_seed_that_is_no_number_is_wrong_usage() {
+    let line = "embed photos -m tiny.json --weights synthetic:seven -o out.npy";
+    Scene::new().dinov3(line).assert().code(2).stdout_eq("").stderr_eq(str![]);
+}
+
+#[test]
+fn weights_that_cannot_be_read_are_refused_with_the_file_and_the_reason() {
+    let scene = Scene::new();
+    scene.weights("cut.safetensors", Dialect::Timm);
+    let bytes = fs::read(scene.path("cut.safetensors")).unwrap();
+    scene.file("cut.safetensors", &bytes[..bytes.len() - 1000]);
+    scene.file("empty.safetensors", "");
+    fs::create_dir(scene.path("folder")).unwrap();
+    scene.file("shards/model.safetensors.index.json", r#"{"weight_map": {"norm.bias": "model-1.safetensors"}}"#);
+    for (weights, said) in [
+        ("cut.safetensors", "cut.safetensors: not a well-formed safetensors file: [..] (is the file cut short?)"),
+        ("empty.safetensors", "empty.safetensors: not a well-formed safetensors file: header too small"),
+        ("missing.safetensors", "missing.safetensors: No such file or directory (os error 2)"),
+        ("folder", "folder: the folder holds no model.safetensors, [..]"),
+        ("shards", "shards/model-1.safetensors: No such file or directory (os error 2)"),
+        ("photos/a.bmp", "photos/a.bmp: not a safetensors file, or a damaged one: [..]"),
+    ] {
+        let line = format!("embed photos -m tiny.json --size 32 --weights {weights} -o out.npy");
+        scene.dinov3(&line).assert().code(1).stdout_eq("").stderr_eq(format!("error: {said}\n"));
+    }
+    assert!(!scene.path("out.npy").exists());
+}
+
+#[test]
+fn an_unknown_model_is_an_error_with_suggestions() {
+    let scene = Scene::new();
+    let line = "embed photos -m vit_smal_patch16_dinov3 --weights synthetic:7 -o out.npy";
+    scene.dinov3(line).assert().code(1).stdout_eq("").stderr_eq(str![]);
+    scene.file("broken.json", "{");
+    let line = "embed photos -m broken.json --weights synthetic:7 -o out.npy";
+    scene.dinov3(line).assert().code(1).stdout_eq("").stderr_eq(str![]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// embed: what goes in
+
+#[test]
+fn a_folder_is_searched_and_its_pictures_are_sorted() {
+    let scene = Scene::new();
+    scene.picture("photos/.hidden.bmp", 8, 8, 0);
+    let output = scene.tiny("embed photos -o -").assert().code(0);
+    assert_eq!(paths(&json_lines(&stdout(&output))), ["photos/a.bmp", "photos/b.bmp", "photos/more/c.bmp"]);
+}
+
+#[test]
+fn inputs_keep_the_order_of_the_command_line() {
+    let scene = Scene::new();
+    let output = scene.tiny("embed photos/more photos/b.bmp photos/a.bmp photos/b.bmp -o -").assert().code(0);
+    let expected = ["photos/more/c.bmp", "photos/b.bmp", "photos/a.bmp", "photos/b.bmp"];
+    assert_eq!(paths(&json_lines(&stdout(&output))), expected);
+}
+
+#[test]
+fn a_pattern_in_quotes_is_expanded() {
+    let scene = Scene::new();
+    let output = scene.tiny("embed photos/**/[bc].bmp -o -").assert().code(0);
+    assert_eq!(paths(&json_lines(&stdout(&output))), ["photos/b.bmp", "photos/more/c.bmp"]);
+}
+
+#[test]
+fn a_dash_is_a_list_on_standard_input() {
+    let scene = Scene::new();
+    let list = "photos/more/c.bmp\r\n\nphotos/a.bmp\n";
+    let output = scene.tiny("embed - -o -").stdin(list).assert().code(0);
+    assert_eq!(paths(&json_lines(&stdout(&output))), ["photos/more/c.bmp", "photos/a.bmp"]);
+}
+
+#[test]
+fn no_pictures_at_all_are_an_error() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("empty")).unwrap();
+    scene.tiny("embed empty -o out.npy").assert().code(1).stdout_eq("").stderr_eq(str![]);
+    scene.tiny("embed *.jpg -o out.npy").assert().code(1).stdout_eq("").stderr_eq(str![]);
+}
+
+#[test]
+fn a_bad_picture_is_reported_and_the_run_goes_on() {
+    let scene = Scene::new();
+    scene.file("photos/broken.png", "\x08PNG");
+    scene.file("photos/empty.jpg", "");
+    let line = "embed photos/a.bmp photos/broken.png photos/missing.png photos/empty.jpg photos/b.bmp -o out.npy";
+    scene.tiny(line).assert().code(3).stdout_eq("").stderr_eq(str![[r#"
+failed: photos/broken.png: not a JPEG, PNG, WebP, TIFF or BMP picture (first bytes: 08504e47)
+failed: photos/missing.png: No such file or directory (os error 2)
+failed: photos/empty.jpg: the file is empty
+2 images in [..] s, [..] images/s, 3 failed -> out.npy
+
+"#]]);
+    assert_eq!(scene.npy("out.npy").shape, [2, 64]);
+    let about = scene.json("out.npy.json");
+    assert_eq!(about["paths"].to_string(), r#"["photos/a.bmp","photos/b.bmp"]"#);
+    let failures: Vec<&str> =
+        about["failures"].as_array().unwrap().iter().map(|failure| failure["path"].as_str().unwrap()).collect();
+    assert_eq!(failures, ["photos/broken.png", "photos/missing.png", "photos/empty.jpg"]);
+    assert_eq!(about["provenance"]["counts"].to_string(), r#"{"done":2,"failed":3}"#);
+}
+
+#[test]
+fn strict_stops_at_a_bad_picture_and_leaves_everything_as_it_was() {
+    let scene = Scene::new();
+    scene.file("photos/broken.png", "\x08PNG");
+    scene.file("out.npy", "yesterday's");
+    scene.tiny("embed photos -o out.npy --strict").assert().code(1).stdout_eq("").stderr_eq(str![]);
+    assert_eq!(scene.new_files(), ["out.npy"]);
+    assert_eq!(fs::read(scene.path("out.npy")).unwrap(), b"yesterday's");
+}
+
+#[test]
+fn deep_grey_pictures_are_refused_with_the_options_that_take_them() {
+    let scene = Scene::new();
+    scene.fixture("grey_16_bits.png");
+    scene.tiny("embed grey_16_bits.png -o out.jsonl").assert().code(3).stderr_eq(str![[r#"
+failed: grey_16_bits.png: [..] choose --deep-grey high-byte (value / 256, 16 bits only) or --deep-grey clip [..]
+0 images in [..] s, 0.0 images/s, 1 failed -> out.jsonl
+
+"#]]);
+    assert!(scene.json_lines("out.jsonl")[0]["error"].as_str().unwrap().contains("--deep-grey clip"));
+    scene.tiny("embed grey_16_bits.png -o out.jsonl --deep-grey high-byte").assert().code(0);
+}
+
+#[test]
+fn limits_are_set_per_run() {
+    let scene = Scene::new();
+    let output = scene.tiny("embed photos/a.bmp -o - --max-pixels 1199").assert().code(3);
+    let lines = json_lines(&stdout(&output));
+    assert_eq!(lines[0]["error"], "the number of pixels is 1200, more than the limit of 1199");
+    scene.tiny("embed photos/a.bmp -o - --max-pixels 1200").assert().code(0);
+    scene.tiny("embed photos/a.bmp -o - --max-file-bytes 100").assert().code(3);
+    scene.tiny("embed photos/a.bmp -o - --max-side 39").assert().code(3);
+}
+
+#[test]
+fn exif_orientation_is_applied_on_request() {
+    let scene = Scene::new();
+    scene.fixture("turned_6.jpg");
+    let shape = |more: &str| {
+        let line = "features turned_6.jpg -m tiny.json --weights synthetic:7 --preprocess native --pad --last 1";
+        scene.dinov3(&format!("{line} -o out.npy {more}")).assert().code(0);
+        scene.npy("out.npy").shape
+    };
+    let (plain, turned) = (shape(""), shape("--exif-orientation"));
+    assert_ne!(plain, turned);
+    assert_eq!([plain[2], plain[3]], [turned[3], turned[2]]);
+}
+
+#[test]
+fn the_native_recipe_takes_every_picture_at_its_own_size() {
+    let scene = Scene::new();
+    scene.picture("n/1.bmp", 32, 48, 1);
+    scene.picture("n/2.bmp", 64, 16, 2);
+    scene.picture("n/3.bmp", 32, 48, 3);
+    let native = "-m tiny.json --weights synthetic:7 --preprocess native";
+    scene.dinov3(&format!("embed n {native} -o out.npy")).assert().code(0);
+    let together = scene.npy("out.npy");
+    for (name, row) in ["n/1.bmp", "n/2.bmp", "n/3.bmp"].into_iter().zip(together.rows()) {
+        scene.dinov3(&format!("embed {name} {native} -o one.npy")).assert().code(0);
+        assert_eq!(scene.npy("one.npy").data, row, "{name}");
+    }
+}
+
+#[test]
+fn sizes_that_the_patch_does_not_divide_are_refused_or_padded() {
+    let scene = Scene::new();
+    let native = "embed photos -m tiny.json --weights synthetic:7 --preprocess native";
+    let output = scene.dinov3(&format!("{native} -o -")).assert().code(3);
+    assert_eq!(
+        json_lines(&stdout(&output))[0]["error"],
+        "image height 30 and width 40 must be divisible by 16; sizes that work: 16x32 or 32x48 (height x width), or \
+         --pad"
+    );
+    scene.dinov3(&format!("{native} --pad -o out.npy")).assert().code(0);
+    assert_eq!(scene.npy("out.npy").shape, [3, 64]);
+    assert_eq!(scene.json("out.npy.json")["provenance"]["pad"], true);
+}
+
+#[test]
+fn arrays_need_no_preprocessing_and_are_named_by_their_rows() {
+    let scene = Scene::new();
+    scene.file("x.npy", npy("(2, 3, 32, 48)", (0..2 * 3 * 32 * 48).map(|i| (i % 17) as f32 / 8.0 - 1.0)));
+    let tiny = "-m tiny.json --weights synthetic:7";
+    let output = scene.dinov3(&format!("embed x.npy {tiny} --preprocess none -o -")).assert().code(0);
+    assert_eq!(paths(&json_lines(&stdout(&output))), ["x.npy#0", "x.npy#1"]);
+
+    let error = |line: &str| {
+        let output = scene.dinov3(&format!("{line} {tiny} -o out.npy")).assert().stdout_eq("");
+        (output.get_output().status.code().unwrap(), stderr(&output))
+    };
+    let (usage, failed) = (2, 1);
+    assert_eq!(error("embed x.npy"), (usage, "error: x.npy: arrays need --preprocess none\n".into()));
+    let told = "error: --size, --mean and --std have no meaning with --preprocess none\n";
+    assert_eq!(error("embed x.npy --preprocess none --size 32"), (usage, told.into()));
+    assert_eq!(
+        error("embed photos/a.bmp --preprocess none"),
+        (failed, "error: photos/a.bmp: not an .npy file\n".into())
+    );
+    scene.file("flat.npy", npy("(6,)", (0..6).map(|i| i as f32)));
+    let told = "error: flat.npy: the shape is [6], expected [N, 3, H, W]\n";
+    assert_eq!(error("embed flat.npy --preprocess none"), (failed, told.into()));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_is_not_utf8_is_escaped() {
+    use std::os::unix::ffi::OsStrExt;
+    let scene = Scene::new();
+    let name = std::ffi::OsStr::from_bytes(b"photos/\xE4.bmp");
+    fs::write(scene.0.path().join(name), bmp(40, 30, 1)).unwrap();
+    let output = scene.tiny("embed photos -o -").assert().code(0);
+    assert_eq!(paths(&json_lines(&stdout(&output))).last(), Some(&r"photos/\xE4.bmp"));
+    let output = scene.tiny("embed - -o -").stdin(&b"photos/\xE4.bmp\n"[..]).assert().code(0);
+    assert_eq!(paths(&json_lines(&stdout(&output))), [r"photos/\xE4.bmp"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_and_a_folder_are_no_pictures() {
+    let scene = Scene::new();
+    assert!(std::process::Command::new("mkfifo").arg(scene.path("pipe.png")).status().unwrap().success());
+    let list = "pipe.png\nphotos\nphotos/a.bmp\n";
+    let output = scene.tiny("embed - -o -").stdin(list).timeout(std::time::Duration::from_secs(60)).assert().code(3);
+    let lines = json_lines(&stdout(&output));
+    assert_eq!((&lines[0]["error"], &lines[1]["error"]), (&"not a regular file".into(), &"not a regular file".into()));
+    assert_eq!(vector(&lines[2]["embedding"]).len(), 64);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// embed: what is computed
+
+#[test]
+fn wrong_sizes_are_wrong_usage_with_sizes_that_work() {
+    let scene = Scene::new();
+    scene.file("convnext.json", TINY_CONVNEXT);
+    for (options, said) in [
+        ("-m tiny.json --size 65", "--size 65x65 is not divisible by 16; sizes that work: 64x64 or 80x80, or --pad"),
+        ("-m tiny.json --size 7x40", "--size 7x40 is not divisible by 16; sizes that work: 16x32 or 16x48, or --pad"),
+        ("-m tiny.json --size 65520", "--size 65520x65520 gives 16769030 tokens, more than the limit of 66000"),
+        ("-m tiny.json --size 32 --preprocess native", "--size has no meaning with --preprocess native"),
+        ("-m tiny.json --std 0,1,1", "--std must be above 0"),
+        ("-m tiny.json --std 1e-45,1,1", "--mean and --std give pixels beyond 1e6"),
+        ("-m convnext.json --size 31x64", "--size 31x64: convnext_tiny ([..]) needs at least 32 pixels"),
+        (
+            "-m convnext.json --pool token",
+            "--pool token: convnext_tiny ([..]) has no class token; avg, max and avgmax work",
+        ),
+        ("-m tiny.json --pool avg,avg", "--pool names 'avg' twice"),
+        ("-m tiny.json --logits", "--logits: the model has no head; give --num-classes and weights with a head"),
+    ] {
+        let line = format!("embed photos --weights synthetic:7 -o out.npy {options}");
+        scene.dinov3(&line).assert().code(2).stdout_eq("").stderr_eq(format!("error: {said}\n"));
+    }
+    let bad_size = "embed photos -m tiny.json --size 0 --weights synthetic:7 -o out.npy";
+    scene.dinov3(bad_size).assert().code(2).stderr_eq(str![]);
+    assert_eq!(scene.new_files(), ["convnext.json"]);
+}
+
+#[test]
+fn batches_and_threads_do_not_change_a_bit() {
+    let scene = Scene::new();
+    (0..5).for_each(|seed| scene.picture(&format!("photos/more/{seed}.bmp"), 20 + seed * 3, 33, seed));
+    let mut files = Vec::new();
+    for (threads, batch) in [(1, 1), (1, 8), (2, 3), (3, 4096)] {
+        let line = format!("embed photos -o out.npy --pool token --threads {threads} --batch-size {batch}");
+        scene.tiny(&line).assert().code(0);
+        files.push(scene.npy("out.npy"));
+    }
+    assert_eq!(files[0].shape, [8, 64]);
+    assert!(files.iter().all(|file| *file == files[0]));
+    assert_ne!(files[0].rows()[0], files[0].rows()[1]);
+}
+
+#[test]
+fn several_poolings_come_from_one_pass() {
+    let scene = Scene::new();
+    scene.tiny("embed photos -o all.safetensors --pool token,avg,max,avgmax").assert().code(0);
+    let (all, metadata) = scene.safetensors("all.safetensors");
+    let columns = [
+        ("embedding", "token"),
+        ("embedding_avg", "avg"),
+        ("embedding_max", "max"),
+        ("embedding_avgmax", "avgmax"),
+    ];
+    assert_eq!(all.len(), columns.len());
+    for (column, pooling) in columns {
+        scene.tiny(&format!("embed photos -o one.npy --pool {pooling}")).assert().code(0);
+        assert_eq!(all[column], scene.npy("one.npy"), "{column}");
+    }
+    let provenance: Value = serde_json::from_str(metadata["dinov3"].as_str().unwrap()).unwrap();
+    assert_eq!(provenance["pooling"].to_string(), r#"["token","avg","max","avgmax"]"#);
+}
+
+#[test]
+fn normalised_embeddings_have_length_one_and_the_same_direction() {
+    let scene = Scene::new();
+    scene.tiny("embed photos -o plain.npy").assert().code(0);
+    scene.tiny("embed photos -o unit.npy --normalize").assert().code(0);
+    for (plain, unit) in scene.npy("plain.npy").rows().into_iter().zip(scene.npy("unit.npy").rows()) {
+        let length = |values: &[f32]| values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+        assert!((length(unit) - 1.0).abs() < 1e-6);
+        let scaled: Vec<f32> = plain.iter().map(|&value| (f64::from(value) / length(plain)) as f32).collect();
+        assert!(distance(unit, &scaled) < 1e-6);
+    }
+    assert_eq!(scene.json("unit.npy.json")["provenance"]["normalized"], true);
+}
+
+#[test]
+fn precision_and_rope_periods_change_a_little_and_are_recorded() {
+    let scene = Scene::new();
+    scene.tiny("embed photos -o f32.npy").assert().code(0);
+    let about = &scene.json("f32.npy.json")["provenance"];
+    assert_eq!((&about["precision"], &about["rope_periods"]), (&"f32".into(), &"f32".into()));
+    for (option, field) in [("--precision bf16", "precision"), ("--rope-periods bf16", "rope_periods")] {
+        scene.tiny(&format!("embed photos -o bf16.npy {option}")).assert().code(0);
+        let distance = distance(&scene.npy("bf16.npy").data, &scene.npy("f32.npy").data);
+        assert!(distance > 1e-7 && distance < 2e-2, "{option}: {distance}");
+        assert_eq!(scene.json("bf16.npy.json")["provenance"][field], "bf16");
+    }
+}
+
+#[test]
+fn a_head_gives_class_scores() {
+    let scene = Scene::new();
+    scene.tiny("embed photos -o out.safetensors --num-classes 5 --logits").assert().code(0);
+    let (tensors, _) = scene.safetensors("out.safetensors");
+    assert_eq!((&tensors["embedding"].shape[..], &tensors["logits"].shape[..]), (&[3, 64][..], &[3, 5][..]));
+    // Without --num-classes the weights have a head that the model lacks.
+    let spec = dinov3::find_model(scene.path("tiny.json").to_str().unwrap()).unwrap().with_num_classes(5);
+    let stored = checkpoints::synthetic_weights(&spec, 7, Dialect::Timm);
+    checkpoints::write(&scene.path("head.safetensors"), &stored, Type::F32);
+    let line = "embed photos -m tiny.json --size 32 --weights head.safetensors -o out.npy";
+    scene.dinov3(line).assert().code(1).stderr_eq(str![]);
+    scene.dinov3(&format!("{line} --num-classes 5")).assert().code(0);
+}
+
+#[test]
+fn provenance_says_everything_that_the_numbers_depend_on() {
+    let scene = Scene::new();
+    scene.tiny("embed photos -o out.npy --mean 0.5,0.25,0 --std 1,2,4 --exif-orientation").assert().code(0);
+    let provenance = serde_json::to_string_pretty(&scene.json("out.npy.json")["provenance"]).unwrap();
+    snapbox::assert_data_eq!(provenance, str![]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// embed: what comes out
+
+#[test]
+fn every_kind_of_output_holds_the_same_rows_in_input_order() {
+    let scene = Scene::new();
+    let inputs = "embed photos/more/c.bmp photos/b.bmp photos/a.bmp";
+    let expected = ["photos/more/c.bmp", "photos/b.bmp", "photos/a.bmp"];
+    for output in ["out.parquet", "out.npy", "out.safetensors", "out.jsonl"] {
+        let said = format!("3 images in [..] s, [..] images/s, 0 failed -> {output}\n");
+        scene.tiny(&format!("{inputs} -o {output}")).assert().code(0).stdout_eq("").stderr_eq(said);
+    }
+    let stream = scene.tiny(&format!("{inputs} -o -")).assert().code(0);
+    let array = scene.npy("out.npy");
+    assert_eq!(array.shape, [3, 64]);
+    assert_eq!(scene.json("out.npy.json")["paths"], serde_json::json!(expected));
+
+    let (tensors, metadata) = scene.safetensors("out.safetensors");
+    assert_eq!(tensors["embedding"], array);
+    let names: Value = serde_json::from_str(metadata["paths"].as_str().unwrap()).unwrap();
+    assert_eq!(names, serde_json::json!(expected));
+
+    assert_eq!(stdout(&stream), fs::read_to_string(scene.path("out.jsonl")).unwrap());
+    let lines = scene.json_lines("out.jsonl");
+    assert_eq!(paths(&lines), expected);
+    lines.iter().zip(array.rows()).for_each(|(line, row)| assert_eq!(vector(&line["embedding"]), row));
+    assert_eq!(scene.json("out.jsonl.json")["counts"]["done"], 3);
+
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::RowAccessor;
+    let parquet = SerializedFileReader::new(fs::File::open(scene.path("out.parquet")).unwrap()).unwrap();
+    let rows: Vec<_> = parquet.get_row_iter(None).unwrap().map(Result::unwrap).collect();
+    assert_eq!(rows.iter().map(|row| row.get_string(0).unwrap().as_str()).collect::<Vec<_>>(), expected);
+    for (row, values) in rows.iter().zip(array.rows()) {
+        let list = row.get_list(1).unwrap();
+        use parquet::record::ListAccessor;
+        assert_eq!((0..list.len()).map(|i| list.get_float(i).unwrap()).collect::<Vec<_>>(), values);
+    }
+    assert_eq!(
+        scene.new_files(),
+        ["out.jsonl", "out.jsonl.json", "out.npy", "out.npy.json", "out.parquet", "out.safetensors"]
+    );
+}
+
+#[test]
+fn standard_output_is_nothing_but_data() {
+    let scene = Scene::new();
+    scene.file("photos/broken.png", "\x08PNG");
+    let output = scene.tiny("embed photos -o -").assert().code(3);
+    assert_eq!(json_lines(&stdout(&output)).len(), 4);
+    output.stderr_eq(str![[r#"
+failed: photos/broken.png: not a JPEG, PNG, WebP, TIFF or BMP picture (first bytes: 08504e47)
+3 images in [..] s, [..] images/s, 1 failed -> standard output
+
+"#]]);
+}
+
+#[test]
+fn outputs_that_cannot_be_are_found_before_the_work() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("folder.npy")).unwrap();
+    let (failed, usage) = (1, 2);
+    // The weights are missing, too: that would be said if the output were looked at later.
+    for (output, code, said) in [
+        ("out.csv", usage, "out.csv: the format is not known by this name; known are .parquet, .npy, [..]"),
+        ("out", usage, "out: the format is not known by this name; [..]"),
+        ("nowhere/out.npy", failed, "nowhere/out.npy: the folder nowhere does not exist"),
+        ("folder.npy", failed, "folder.npy: is a folder, not a file"),
+        ("out.npy --pool avg,token", usage, "out.npy: a npy file holds exactly one pooling, and not [..]"),
+        (
+            "out.npy --pool none",
+            usage,
+            "pooling 'none' gives one matrix per image, not one vector; `features --all-tokens` writes it",
+        ),
+    ] {
+        let line = format!("embed photos -m tiny.json --weights missing -o {output}");
+        scene.dinov3(&line).assert().code(code).stdout_eq("").stderr_eq(format!("error: {said}\n"));
+    }
+    assert_eq!(scene.new_files(), ["folder.npy"]);
+}
+
+#[test]
+fn what_is_read_is_never_overwritten() {
+    let scene = Scene::new();
+    let array = npy("(1, 3, 32, 32)", (0..3 * 32 * 32).map(|i| (i % 17) as f32));
+    scene.file("x.npy", &array);
+    scene.weights("model.safetensors", Dialect::Timm);
+    let weights = fs::read(scene.path("model.safetensors")).unwrap();
+    let arrays = "-m tiny.json --weights synthetic:7 --preprocess none";
+    for line in [
+        format!("embed x.npy {arrays} -o x.npy"),
+        format!("embed x.npy {arrays} -o photos/../x.npy"),
+        format!("features x.npy {arrays} --last 1 -o x.npy"),
+        "embed photos -m tiny.json --weights model.safetensors -o model.safetensors".to_string(),
+        "features photos/a.bmp -m tiny.json --weights model.safetensors -o model.safetensors".to_string(),
+    ] {
+        let output = scene.dinov3(&line).assert().code(2).stdout_eq("");
+        let text = stderr(&output);
+        assert!(text.contains("is read by this command; give another output"), "{line}\n{text}");
+    }
+    assert_eq!(fs::read(scene.path("x.npy")).unwrap(), array);
+    assert_eq!(fs::read(scene.path("model.safetensors")).unwrap(), weights);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_once() {
+    let scene = Scene::new();
+    let mut command = std::process::Command::new(snapbox::cmd::cargo_bin!("dinov3"));
+    command.current_dir(scene.0.path()).args("embed photos --size 32 -m tiny.json --weights synthetic:7 -o -".split(' '));
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command.stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text, "error: -: cannot be written: No space left on device (os error 28)\n");
+}
+
+/// A run that takes long enough to be disturbed.
+#[cfg(unix)]
+fn long_run(scene: &Scene, output: &str) -> std::process::Child {
+    use std::io::Write as _;
+    use std::process::Stdio;
+    let mut command = std::process::Command::new(snapbox::cmd::cargo_bin!("dinov3"));
+    command.current_dir(scene.0.path()).args(["embed", "-", "-m", "tiny.json", "--weights", "synthetic:7", "-o", output]);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let list = "photos/a.bmp\n".repeat(100_000);
+    child.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
+    child
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_nothing_behind() {
+    let scene = Scene::new();
+    let child = long_run(&scene, "out.npy");
+    // Until it is under way, which its hidden file shows.
+    let start = std::time::Instant::now();
+    while scene.new_files().is_empty() {
+        assert!(start.elapsed().as_secs() < 60, "the run does not begin");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "error: interrupted; nothing was written\n");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(scene.new_files(), Vec::<String>::new());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_ends_the_run_quietly() {
+    use std::io::{BufRead, BufReader, Read};
+    let scene = Scene::new();
+    let mut child = long_run(&scene, "-");
+    let mut line = String::new();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut line).unwrap();
+    drop(reader);
+    assert_eq!(paths(&json_lines(&line)), ["photos/a.bmp"]);
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!((child.wait().unwrap().code(), text.as_str()), (Some(0), ""));
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// features
+
+impl Scene {
+    /// Shapes of the tensors that a features command writes.
+    fn shapes(&self, options: &str) -> BTreeMap<String, Vec<usize>> {
+        let line = format!("features photos/a.bmp -m tiny.json --weights synthetic:7 --size 32x48 {options}");
+        self.dinov3(&format!("{line} -o out.safetensors")).assert().code(0).stdout_eq("").stderr_eq("");
+        let (tensors, metadata) = self.safetensors("out.safetensors");
+        let provenance: Value = serde_json::from_str(metadata["dinov3"].as_str().unwrap()).unwrap();
+        assert_eq!((&provenance["schema"], &provenance["input"]), (&1.into(), &"photos/a.bmp".into()));
+        tensors.into_iter().map(|(name, tensor)| (name, tensor.shape)).collect()
+    }
+}
+
+fn table(rows: &[(&str, &[usize])]) -> BTreeMap<String, Vec<usize>> {
+    rows.iter().map(|(name, shape)| (name.to_string(), shape.to_vec())).collect()
+}
+
+#[test]
+fn features_are_the_blocks_that_were_asked_for() {
+    let scene = Scene::new();
+    let map: &[usize] = &[1, 64, 2, 3];
+    let prefix: &[usize] = &[1, 5, 64];
+    assert_eq!(scene.shapes(""), table(&[("blocks.0", map), ("blocks.1", map)]));
+    assert_eq!(scene.shapes("--last 1"), table(&[("blocks.1", map)]));
+    assert_eq!(scene.shapes("--blocks 0"), table(&[("blocks.0", map)]));
+    assert_eq!(scene.shapes("--blocks -1,-2,1"), table(&[("blocks.0", map), ("blocks.1", map)]));
+    assert_eq!(
+        scene.shapes("--last 1 --prefix-tokens"),
+        table(&[("blocks.1", map), ("blocks.1.prefix_tokens", prefix)])
+    );
+    assert_eq!(scene.shapes("--all-tokens"), table(&[("tokens", &[1, 11, 64])]));
+    assert_eq!(
+        scene.shapes("--all-tokens --blocks 0"),
+        table(&[("blocks.0", map), ("tokens", &[1, 11, 64])])
+    );
+}
+
+#[test]
+fn the_last_map_normed_is_the_patch_tokens_and_their_mean_is_the_embedding() {
+    let scene = Scene::new();
+    let write = |options: &str, output: &str| {
+        scene.tiny(&format!("features photos/a.bmp {options} -o {output}")).assert().code(0);
+        scene.npy(output)
+    };
+    let map = write("--last 1 --norm", "map.npy");
+    let tokens = write("--all-tokens", "tokens.npy");
+    assert_ne!(write("--last 1", "raw.npy"), map);
+    assert_eq!(scene.json("map.npy.json")["array"], "blocks.1");
+    for patch in 0..4 {
+        let column: Vec<f32> = map.data.chunks(4).map(|channel| channel[patch]).collect();
+        assert_eq!(column, tokens.data[(5 + patch) * 64..][..64]);
+    }
+    scene.tiny("embed photos/a.bmp -o mean.npy").assert().code(0);
+    let mean: Vec<f32> = map.data.chunks(4).map(|channel| channel.iter().sum::<f32>() / 4.0).collect();
+    assert!(distance(&mean, &scene.npy("mean.npy").data) < 1e-6);
+}
+
+#[test]
+fn a_convnext_has_stages() {
+    let scene = Scene::new();
+    scene.file("convnext.json", TINY_CONVNEXT);
+    let line = "features photos/a.bmp -m convnext.json --weights synthetic:7 --size 70x45";
+    scene.dinov3(&format!("{line} -o out.safetensors")).assert().code(0);
+    let shapes: Vec<Vec<usize>> =
+        scene.safetensors("out.safetensors").0.into_values().map(|tensor| tensor.shape).collect();
+    assert_eq!(shapes, [[1, 8, 17, 11], [1, 16, 8, 5], [1, 24, 4, 2], [1, 32, 2, 1]]);
+    scene.dinov3(&format!("{line} --prefix-tokens -o out.safetensors")).assert().code(2).stderr_eq(str![]);
+}
+
+#[test]
+fn features_of_an_array_keep_its_images() {
+    let scene = Scene::new();
+    scene.file("x.npy", npy("(2, 3, 32, 48)", (0..2 * 3 * 32 * 48).map(|i| (i % 17) as f32 / 8.0 - 1.0)));
+    let line = "features x.npy -m tiny.json --weights synthetic:7 --preprocess none --last 1 -o out.npy";
+    scene.dinov3(line).assert().code(0);
+    assert_eq!(scene.npy("out.npy").shape, [2, 64, 2, 3]);
+}
+
+#[test]
+fn features_that_cannot_be_are_wrong_usage() {
+    let scene = Scene::new();
+    let tiny = "vit_small_patch16_dinov3 (tiny.json)";
+    for (options, said) in [
+        ("--blocks 99 -o out.npy", format!("--blocks 99: {tiny} has blocks 0 to 1 (-2 to -1)")),
+        ("--blocks -3 -o out.npy", format!("--blocks -3: {tiny} has blocks 0 to 1 (-2 to -1)")),
+        ("--last 3 -o out.npy", format!("--last 3: {tiny} has 2 blocks")),
+        ("--last 0 -o out.npy", format!("--last 0: {tiny} has 2 blocks")),
+        ("-o out.npy", "2 arrays do not fit into one .npy; write .safetensors".to_string()),
+        ("-o out.parquet", "out.parquet: write .safetensors, or .npy for a single array".to_string()),
+        ("-o -", "-: write .safetensors, or .npy for a single array".to_string()),
+    ] {
+        let line = format!("features photos/a.bmp {options}");
+        scene.tiny(&line).assert().code(2).stdout_eq("").stderr_eq(format!("error: {said}\n"));
+    }
+    scene.tiny("features photos/a.bmp --last -1 -o out.npy").assert().code(2).stderr_eq(str![]);
+    scene.tiny("features photos -o out.safetensors").assert().code(2).stderr_eq(str![]);
+    scene.tiny("features photos/notes.txt -o out.safetensors").assert().code(1).stderr_eq(str![]);
+    // Found before the weights are looked at.
+    let line = "features photos/a.bmp -m tiny.json --weights missing -o nowhere/out.safetensors";
+    scene.dinov3(line).assert().code(1).stderr_eq(str![]);
+    assert_eq!(scene.new_files(), Vec::<String>::new());
+}
+
+#[test]
+fn features_can_be_painted() {
+    let scene = Scene::new();
+    scene.tiny("features photos/a.bmp --pca pca.png --pca-basis basis.safetensors").assert().code(0);
+    scene.tiny("features photos/a.bmp --similarity 8,8 -o like.png").assert().code(0);
+    for name in ["pca.png", "like.png"] {
+        assert!(fs::read(scene.path(name)).unwrap().starts_with(b"\x89PNG"));
+    }
+    let first = fs::read(scene.path("pca.png")).unwrap();
+    // With the basis that was kept, the picture is the same.
+    scene.tiny("features photos/a.bmp --pca pca.png --pca-basis basis.safetensors").assert().code(0);
+    assert_eq!(fs::read(scene.path("pca.png")).unwrap(), first);
+    assert_eq!(scene.new_files(), ["basis.safetensors", "like.png", "pca.png"]);
+}
