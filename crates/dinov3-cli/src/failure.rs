@@ -61,6 +61,7 @@ pub fn in_words_of_the_command(text: &str) -> String {
     text.replace("DeepGrey::HighByte", "--deep-grey high-byte")
         .replace("DeepGrey::Clip", "--deep-grey clip")
         .replace("or pad on request", "or --pad")
+        .replace("Options::most_tokens, ", "")
 }
 
 /// Whether another command line would do, whatever the files.
@@ -68,6 +69,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     use dinov3::sink::OutputError;
     error.chain().any(|cause| {
         cause.is::<Usage>()
+            || matches!(cause.downcast_ref(), Some(dinov3::OpenError::UnknownModel(_)))
             || matches!(
                 cause.downcast_ref(),
                 Some(

@@ -107,6 +107,14 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
 }
 
 fn output_kind(arguments: &FeaturesArguments) -> Result<Output> {
+    if let Some(pca) = &arguments.pca {
+        if extension(pca) != "png" {
+            return Err(usage(format!("--pca {}: the picture must be a .png", pca.display())));
+        }
+        if arguments.output.as_ref() == Some(pca) {
+            return Err(usage("--pca and --output name the same file"));
+        }
+    }
     let Some(path) = &arguments.output else {
         return match arguments.similarity {
             Some(_) => Err(usage("--similarity needs an output, -o OUT.png")),

@@ -105,7 +105,7 @@ pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &Pixel
     // Pixels are 0 to 1 before. Far below f32's range and far above any use: norms square values.
     let normalised =
         statistics.mean.iter().zip(statistics.std).flat_map(|(mean, std)| [-mean / std, (1.0 - mean) / std]);
-    if normalised.into_iter().any(|value| !(value.abs() <= 1e6)) {
+    if normalised.into_iter().any(|value| !value.is_finite() || value.abs() > 1e6) {
         return Err(usage("--mean and --std give pixels beyond 1e6"));
     }
     Ok(Some(chosen))
@@ -128,7 +128,7 @@ pub fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool, ma
         return Ok(());
     };
     let patch_px = vit.patch_px as u32;
-    if !pad && (height_px % patch_px != 0 || width_px % patch_px != 0) {
+    if !pad && (!height_px.is_multiple_of(patch_px) || !width_px.is_multiple_of(patch_px)) {
         let up = |side: u32| side.div_ceil(patch_px) * patch_px;
         let down = |side: u32| (side / patch_px).max(1) * patch_px;
         return Err(usage(format!(

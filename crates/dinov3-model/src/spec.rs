@@ -426,7 +426,10 @@ pub fn find(name: &str) -> Result<ModelSpec, UnknownModel> {
     let mut scored: Vec<(bool, usize, String)> = specs
         .iter()
         .map(|spec| {
-            (spec.name.contains("eupe") && !bare.contains("eupe"), edit_distance(bare, &spec.name), spec.name.clone())
+            // A name without a tag is compared with names without tags.
+            let untagged = spec.name.split('.').next().unwrap_or_default();
+            let distance = edit_distance(bare, if bare.contains('.') { &spec.name } else { untagged });
+            (spec.name.contains("eupe") && !bare.contains("eupe"), distance, spec.name.clone())
         })
         .collect();
     scored.sort();

@@ -115,6 +115,10 @@ impl AtomicFile {
                     target = resolved;
                 }
             }
+            // Found now and not when it is renamed, after the run.
+            Err(source) if source.kind() == io::ErrorKind::InvalidFilename => {
+                return Err(OutputError::Create { path, source });
+            }
             // Not there yet; or unreachable, which creating the temporary file will say.
             Err(_) => {}
         }

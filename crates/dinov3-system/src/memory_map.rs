@@ -33,7 +33,7 @@ impl MappedFile {
         if metadata.len() == 0 {
             return Ok(MappedFile { bytes: None });
         }
-        Ok(MappedFile { bytes: Some(Arc::new(read(file)?)) })
+        Ok(MappedFile { bytes: Some(Arc::new(read(File::open(path)?)?)) })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Meta's DINOv3 image encoders in Rust: feature maps and embeddings with the numbers of timm, without Python.
 //!
-//! [`open`] takes a model by name, alias or `config.json` with weights from a path or a seed; a [`Session`] turns
+//! [`open()`] takes a model by name, alias or `config.json` with weights from a path or a seed; a [`Session`] turns
 //! pixels into features; [`image`] makes pixels of files as timm's transform does; [`engine`] and [`sink`] carry
 //! whole folders into files.
 //!

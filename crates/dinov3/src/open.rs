@@ -133,7 +133,12 @@ pub fn find_model(text: &str) -> Result<ModelSpec, OpenError> {
         return Ok(spec::find(text)?);
     }
     let failed = |reason: String| OpenError::ConfigFile { path: file.clone(), reason };
-    let size = std::fs::metadata(&file).map_err(|error| failed(error.to_string()))?.len();
+    let information = std::fs::metadata(&file).map_err(|error| failed(error.to_string()))?;
+    // Reading a pipe would wait for ever.
+    if !information.is_file() {
+        return Err(failed("not a regular file".to_string()));
+    }
+    let size = information.len();
     if size > LARGEST_CONFIG_BYTES {
         return Err(failed(format!("{size} bytes, above the limit of {LARGEST_CONFIG_BYTES}")));
     }
