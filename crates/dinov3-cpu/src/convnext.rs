@@ -26,7 +26,7 @@ struct Stage<E> {
 }
 
 struct Block<E> {
-    /// [49][C].
+    /// `[49][C]`.
     depthwise: Vec<f32>,
     depthwise_bias: Vec<f32>,
     norm: Norm,

@@ -66,7 +66,7 @@ impl<'a> Loader<'a> {
         self.pack(n, k, &|row, out| self.source.read(tensor, row * k, out))
     }
 
-    /// `{name}.weight` [n, k] and `{name}.bias` [n].
+    /// `{name}.weight`, n × k, and `{name}.bias`.
     pub fn linear<E: Element>(&self, name: &str, n: usize, k: usize) -> Result<Linear<E>, WeightsError> {
         Ok(Linear {
             matrix: self.matrix(&format!("{name}.weight"), n, k)?,
@@ -115,7 +115,7 @@ impl<'a> Loader<'a> {
         Ok(Linear { matrix, bias: self.vector(&format!("{name}.bias"), n)? })
     }
 
-    /// A depthwise kernel [channels, 1, 7, 7] as [49][channels].
+    /// A depthwise kernel `[channels, 1, 7, 7]` as `[49][channels]`.
     pub fn depthwise(&self, tensor: &str, channels: usize) -> Result<Vec<f32>, WeightsError> {
         let stored = self.vector(tensor, channels * 49)?;
         Ok((0..stored.len()).map(|i| stored[i % channels * 49 + i / channels]).collect())

@@ -1,4 +1,4 @@
-//! From tokens and maps to the arrays of [`Features`].
+//! From tokens and maps to the arrays that are delivered.
 
 use std::sync::Mutex;
 

@@ -256,7 +256,7 @@ impl Reference {
         output
     }
 
-    /// x [in] -> [out].
+    /// `x [in]` -> `[out]`.
     fn linear(&self, x: &[f64], weight: &str, bias: Option<&str>, out: usize) -> Vec<f64> {
         let weight = self.weight(weight);
         let mut y: Vec<f64> = (0..out).map(|row| dot(&weight[row * x.len()..][..x.len()], x)).collect();
@@ -393,7 +393,7 @@ fn append(array: &mut Array, shape: &[usize], values: &[f64]) {
     array.shape = [&[count + 1], shape].concat();
 }
 
-/// [n, c] -> [c, n].
+/// `[n, c]` -> `[c, n]`.
 fn channels_first(values: &[f64], c: usize) -> Vec<f64> {
     let n = values.len() / c;
     (0..values.len()).map(|i| values[i % n * c + i / n]).collect()
