@@ -29,8 +29,8 @@ fn f32_equals_the_reference() {
 
 #[test]
 fn bf16_is_near_the_reference() {
-    // bf16 keeps 8 bits: 2^-9 per operand, and a few layers of it.
-    for_each(Precision::Bf16, |spec, make| conformance::equals_the_reference(spec, make, 1.5e-2));
+    // bf16 keeps 8 bits: 2^-9 per operand, and a few layers of it; class scores of a few values cancel once more.
+    for_each(Precision::Bf16, |spec, make| conformance::equals_the_reference(spec, make, 3e-2));
 }
 
 #[test]
