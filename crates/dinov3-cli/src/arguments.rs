@@ -80,7 +80,7 @@ pub struct ModelArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Refuse images with more tokens; a token is 16 x 16 pixels, and the default 66000
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
     pub max_tokens: Option<usize>,
 }
 
@@ -169,6 +169,9 @@ pub struct FeaturesArguments {
     /// Also write CLS and registers of each map, as blocks.N.prefix_tokens
     #[arg(long)]
     pub prefix_tokens: bool,
+    /// Layout of the maps: nchw is [1, D, h, w], nlc one row per patch, [1, h * w, D]
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub layout: Layout,
     /// Write all normed tokens, as `tokens`: timm's forward_features
     #[arg(long)]
     pub all_tokens: bool,
@@ -245,6 +248,15 @@ pub enum Periods {
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Layout {
+    /// [1, D, h, w]
+    #[default]
+    Nchw,
+    /// [1, h * w, D]
+    Nlc,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Preprocess {
     /// The model's data config
     #[default]
@@ -268,6 +280,10 @@ pub enum DeepGrey {
 
 fn parse_pooling(text: &str) -> Result<dinov3::Pooling, String> {
     dinov3::Pooling::from_name(text).ok_or_else(|| "expected avg, token, max or avgmax".to_string())
+}
+
+fn parse_positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a whole number above 0".to_string())
 }
 
 /// `256` or `256x384`, height first.

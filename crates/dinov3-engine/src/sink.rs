@@ -67,7 +67,7 @@ pub struct ArrayView<'a> {
 pub struct MapView<'a> {
     /// Block (ViT) or stage (ConvNeXt) index.
     pub index: usize,
-    /// [D, h, w].
+    /// [D, h, w], or [h · w, D] if rows were asked for.
     pub map: ArrayView<'a>,
     /// [P, D]: CLS and registers, if asked for.
     pub prefix_tokens: Option<ArrayView<'a>>,

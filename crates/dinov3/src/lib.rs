@@ -31,7 +31,7 @@ pub use dinov3_cpu::{Model, Options, Precision, Session};
 pub use dinov3_engine as engine;
 pub use dinov3_kernels::Isa;
 pub use dinov3_model::array::Array;
-pub use dinov3_model::encoder::{EncodeError, Encoder, FeatureMap, Features, ImageBatch, Pooling, Request};
+pub use dinov3_model::encoder::{EncodeError, Encoder, FeatureMap, Features, ImageBatch, MapLayout, Pooling, Request};
 pub use dinov3_model::rope::RopePeriods;
 pub use dinov3_model::spec::{self, ModelSpec};
 pub use dinov3_model::{config_json, synthetic, tensors, weights};
