@@ -316,6 +316,10 @@ def compare_everything(run: Run, net, model: str, weights: Synthetic, stack: np.
                 f"prefix tokens of {len(taps)} blocks, normed": [f"normed/{name}" for name in prefixes],
             }
             default = taps[-3:]
+            rows = run.binary.features(stack, model, weights.spec, "--last", 3, "--norm", "--layout", "nlc")
+            truth |= {f"rows/{name}": tensor for name, tensor in timm_side.last_rows(net, stack).items()}
+            found |= {f"rows/{name}": tensor for name, tensor in rows.items()}
+            groups["rows (NLC) of the last 3 blocks, normed"] = [f"rows/{name}" for name in default]
         else:
             default = [f"stages.{index}" for index in range(4)]
             found = run.binary.features(stack, model, weights.spec, "--blocks", "0,1,2,3")

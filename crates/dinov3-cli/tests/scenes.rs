@@ -1064,6 +1064,7 @@ fn features_are_the_blocks_that_were_asked_for() {
         scene.shapes("--last 1 --prefix-tokens"),
         table(&[("blocks.1", map), ("blocks.1.prefix_tokens", prefix)])
     );
+    assert_eq!(scene.shapes("--last 1 --layout nlc"), table(&[("blocks.1", &[1, 6, 64])]));
     assert_eq!(scene.shapes("--all-tokens"), table(&[("tokens", &[1, 11, 64])]));
     assert_eq!(scene.shapes("--all-tokens --blocks 0"), table(&[("blocks.0", map), ("tokens", &[1, 11, 64])]));
 }
@@ -1079,6 +1080,7 @@ fn the_last_map_normed_is_the_patch_tokens_and_their_mean_is_the_embedding() {
     let tokens = write("--all-tokens", "tokens.npy");
     assert_ne!(write("--last 1", "raw.npy"), map);
     assert_eq!(scene.json("map.npy.json")["array"], "blocks.1");
+    assert_eq!(write("--last 1 --norm --layout nlc", "rows.npy").data, tokens.data[5 * 64..]);
     for patch in 0..4 {
         let column: Vec<f32> = map.data.chunks(4).map(|channel| channel[patch]).collect();
         assert_eq!(column, tokens.data[(5 + patch) * 64..][..64]);
