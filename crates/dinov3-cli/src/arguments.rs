@@ -41,6 +41,7 @@ const EMBED_EXAMPLES: &str = "Examples:
   dinov3 embed *.jpg -m facebook/dinov3-vits16-pretrain-lvd1689m --weights vits16/ --pool token --normalize -o out.npy
   find . -name '*.png' | dinov3 embed - -m vit_base_patch16_dinov3 --weights synthetic:7 -o - | jq .path
   dinov3 embed tiles/ -m vit_7b_patch16_dinov3.sat493m --weights 7b/ --precision bf16 --preprocess native -o tiles.parquet
+  dinov3 embed archive/ -m vit_large_patch16_dinov3 --weights model.safetensors -o archive.parquet --resume
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
 
@@ -143,6 +144,12 @@ pub struct EmbedArguments {
     /// Stop at the first picture that fails
     #[arg(long)]
     pub strict: bool,
+    /// Continue an interrupted run of the same command; without one, just start
+    #[arg(long)]
+    pub resume: bool,
+    /// Start anew and forget what an interrupted run has done
+    #[arg(long, conflicts_with = "resume")]
+    pub fresh: bool,
     /// Output: .parquet, .npy, .safetensors, .jsonl, or - for JSON lines on standard output
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,

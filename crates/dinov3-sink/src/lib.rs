@@ -48,9 +48,12 @@
 #![forbid(unsafe_code)]
 
 mod atomic;
+mod disk;
 mod embedding;
 mod error;
 mod features;
+mod journal;
+mod journaled;
 mod json_lines;
 mod layout;
 mod name;
@@ -62,5 +65,7 @@ pub use atomic::AtomicFile;
 pub use embedding::{EmbeddingSink, Format, Provenance};
 pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};
+pub use journal::{Journal, JournalError, Stamp};
+pub use journaled::{JournalKey, JournaledSink, JournaledSource, Stamped};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};
 pub use name::{RowName, row_name_bytes};
