@@ -1,7 +1,8 @@
 //! The command line: what can be said, and nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// DINOv3 image encoders: feature maps and embeddings with the numbers of timm, from one binary.
@@ -33,6 +34,13 @@ pub enum Command {
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Man pages, one per command, for packagers
+    #[command(hide = true)]
+    Man {
+        /// The folder to write them to
+        #[arg(short, long, value_name = "FOLDER", default_value = ".")]
+        output: PathBuf,
     },
 }
 
@@ -305,6 +313,12 @@ pub fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     clap_complete::generate(shell, &mut Arguments::command(), "dinov3", &mut text);
     std::io::Write::write_all(&mut std::io::stdout(), &text)?;
     Ok(())
+}
+
+/// Writes `dinov3.1` and one page per command.
+pub fn write_man_pages(folder: &Path) -> anyhow::Result<()> {
+    let written = std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Arguments::command(), folder));
+    written.with_context(|| folder.display().to_string())
 }
 
 #[cfg(test)]

@@ -22,6 +22,11 @@
 //! | `.jsonl` | one object per line; NaN and infinities are `null`, because JSON has no word for them | `NAME.jsonl.json` |
 //! | `-` | JSON lines to standard output, each as soon as it is there | nowhere |
 //!
+//! # Runs that are interrupted
+//!
+//! A [`Journal`] beside the output keeps the rows of a run that did not come to its end; [`JournaledSource`] and
+//! [`JournaledSink`] around a run's two ends write it and continue from it.
+//!
 //! ```
 //! use dinov3_engine::{ImageFeatures, Sink, Summary};
 //! use dinov3_model::array::Array;
@@ -60,6 +65,8 @@ mod name;
 mod npy;
 mod parquet;
 mod safetensors;
+#[cfg(test)]
+mod tests;
 
 pub use atomic::AtomicFile;
 pub use embedding::{EmbeddingSink, Format, Provenance};

@@ -8,7 +8,7 @@ use std::io;
 pub(crate) enum Fault {
     /// One operation fails, the next ones work: EIO.
     Once,
-    /// This operation fails and every later one but removing would, too, as on a full disk: ENOSPC.
+    /// This operation and every later one fail, as on a disk that is and stays full: ENOSPC.
     FullDisk,
     /// Half of what shall be written is, then the disk is full.
     ShortWrite,
