@@ -1,11 +1,17 @@
 //! What packagers take.
 
-use snapbox::cmd::{Command, cargo_bin};
+use snapbox::cmd::Command;
 
 #[test]
 fn man_pages_are_written_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
-    Command::new(cargo_bin!("dinov3")).arg("man").arg("-o").arg(folder.path()).assert().code(0).stdout_eq("");
+    Command::new(snapbox::cmd::cargo_bin!("dinov3"))
+        .arg("man")
+        .arg("-o")
+        .arg(folder.path())
+        .assert()
+        .code(0)
+        .stdout_eq("");
     let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
     assert!(page("dinov3.1").contains(".TH dinov3 1"));
     assert!(page("dinov3-embed.1").contains("resume"));

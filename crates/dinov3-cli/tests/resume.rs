@@ -8,7 +8,7 @@ use std::path::Path;
 
 use dinov3_testing::bmp;
 use dinov3_testing::kills::Plan;
-use snapbox::cmd::{Command, cargo_bin};
+use snapbox::cmd::Command;
 use snapbox::str;
 use tempfile::TempDir;
 
@@ -31,7 +31,7 @@ fn embed(scene: &Path, options: &str) -> Command {
         .current_dir(scene)
         .env("DINOV3_CACHE", scene.join(".cache"))
         .env_remove("DINOV3_ISA")
-        .env("dinov3", cargo_bin!("dinov3"))
+        .env("dinov3", snapbox::cmd::cargo_bin!("dinov3"))
         .arg("-c")
         .arg(format!("$before; exec \"$dinov3\" embed photos -m tiny.json --weights synthetic:7 --size 32 {options}"))
         .env("before", ":")
@@ -114,7 +114,7 @@ fn killed_runs_are_continued_to_the_same_bytes() {
     for (seed, extension) in ["parquet", "npy"].into_iter().enumerate() {
         let scene = tempfile::tempdir().unwrap();
         let plan = Plan {
-            program: cargo_bin!("dinov3"),
+            program: snapbox::cmd::cargo_bin!("dinov3"),
             folder: scene.path(),
             extension,
             pictures: 40,
