@@ -1,7 +1,8 @@
 //! The command line: what can be said, and nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// DINOv3 image encoders: feature maps and embeddings with the numbers of timm, from one binary.
@@ -34,6 +35,13 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Man pages, one per command, for packagers
+    #[command(hide = true)]
+    Man {
+        /// The folder to write them to
+        #[arg(short, long, value_name = "FOLDER", default_value = ".")]
+        output: PathBuf,
+    },
 }
 
 const EMBED_EXAMPLES: &str = "Examples:
@@ -41,6 +49,7 @@ const EMBED_EXAMPLES: &str = "Examples:
   dinov3 embed *.jpg -m facebook/dinov3-vits16-pretrain-lvd1689m --weights vits16/ --pool token --normalize -o out.npy
   find . -name '*.png' | dinov3 embed - -m vit_base_patch16_dinov3 --weights synthetic:7 -o - | jq .path
   dinov3 embed tiles/ -m vit_7b_patch16_dinov3.sat493m --weights 7b/ --precision bf16 --preprocess native -o tiles.parquet
+  dinov3 embed archive/ -m vit_large_patch16_dinov3 --weights model.safetensors -o archive.parquet --resume
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
 
@@ -143,6 +152,12 @@ pub struct EmbedArguments {
     /// Stop at the first picture that fails
     #[arg(long)]
     pub strict: bool,
+    /// Continue an interrupted run of the same command; without one, just start
+    #[arg(long)]
+    pub resume: bool,
+    /// Start anew and forget what an interrupted run has done
+    #[arg(long, conflicts_with = "resume")]
+    pub fresh: bool,
     /// Output: .parquet, .npy, .safetensors, .jsonl, or - for JSON lines on standard output
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
@@ -314,6 +329,12 @@ pub fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     clap_complete::generate(shell, &mut Arguments::command(), "dinov3", &mut text);
     std::io::Write::write_all(&mut std::io::stdout(), &text)?;
     Ok(())
+}
+
+/// Writes `dinov3.1` and one page per command.
+pub fn write_man_pages(folder: &Path) -> anyhow::Result<()> {
+    let written = std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Arguments::command(), folder));
+    written.with_context(|| folder.display().to_string())
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ mod features;
 mod info;
 mod models;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod setup;
 
 use std::process::ExitCode;
@@ -18,6 +20,7 @@ use crate::arguments::{Arguments, Command};
 use crate::failure::{Outcome, exit_code};
 
 fn main() -> ExitCode {
+    dinov3::system::fail_beyond_file_size_limit();
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         Command::Embed(arguments) => embed::run(arguments),
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         Command::Info(arguments) => info::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Completions { shell } => arguments::print_completions(*shell).map(|()| Outcome::Done),
+        Command::Man { output } => arguments::write_man_pages(output).map(|()| Outcome::Done),
     };
     exit_code(result)
 }

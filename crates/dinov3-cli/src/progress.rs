@@ -1,7 +1,8 @@
 //! Progress on standard error: a bar on a terminal, plain lines in a log.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dinov3::engine::Progress;
@@ -20,56 +21,66 @@ pub fn loading(model: &str) -> Option<ProgressBar> {
 }
 
 /// Tells how far a run is.
-pub enum Reporter {
+pub struct Reporter {
+    display: Display,
+    /// The rows that are safe on disk, where the output keeps a journal.
+    safe_rows: Option<Arc<AtomicUsize>>,
+}
+
+enum Display {
     Bar(ProgressBar),
     Log(Mutex<Instant>),
 }
 
 impl Reporter {
-    /// A bar if standard error is a terminal.
-    pub fn new() -> Self {
-        if !std::io::stderr().is_terminal() {
-            return Self::Log(Mutex::new(Instant::now()));
-        }
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {msg}, {eta} left");
-        Self::Bar(ProgressBar::new(0).with_style(style.expect("the template is sound")))
+    /// A bar if standard error is a terminal. `safe_rows` is told as done, and not what a power failure could take.
+    pub fn new(safe_rows: Option<Arc<AtomicUsize>>) -> Self {
+        let display = match std::io::stderr().is_terminal() {
+            false => Display::Log(Mutex::new(Instant::now())),
+            true => {
+                let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {msg}, {eta} left");
+                Display::Bar(ProgressBar::new(0).with_style(style.expect("the template is sound")))
+            }
+        };
+        Self { display, safe_rows }
     }
 
     /// Called by the run.
     pub fn update(&self, progress: &Progress) {
         let speed = format!("{:.1} images/s", progress.images_per_second());
-        match self {
-            Self::Bar(bar) => {
+        let done = self.safe_rows.as_ref().map_or(progress.done, |rows| rows.load(Ordering::Relaxed)) + progress.failed;
+        match &self.display {
+            Display::Bar(bar) => {
                 bar.set_length(progress.total.unwrap_or(progress.done + progress.failed) as u64);
-                bar.set_position((progress.done + progress.failed) as u64);
+                bar.set_position(done as u64);
                 bar.set_message(match progress.failed {
                     0 => speed,
                     failed => format!("{speed}, {failed} failed"),
                 });
             }
-            Self::Log(last) => {
+            Display::Log(last) => {
                 let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if last.elapsed() < LOG_INTERVAL {
                     return;
                 }
                 *last = Instant::now();
                 let total = progress.total.map_or("?".to_string(), |total| total.to_string());
-                eprintln!("{}/{total} images, {speed}, {} failed", progress.done + progress.failed, progress.failed);
+                eprintln!("{done}/{total} images, {speed}, {} failed", progress.failed);
             }
         }
     }
 
     /// Prints a line without tearing the bar.
     pub fn line(&self, text: &str) {
-        match self {
-            Self::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
-            Self::Log(_) => eprintln!("{text}"),
+        match &self.display {
+            Display::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
+            Display::Log(_) => eprintln!("{text}"),
         }
     }
 
     /// Removes the bar.
     pub fn finish(&self) {
-        if let Self::Bar(bar) = self {
+        if let Display::Bar(bar) = &self.display {
             bar.finish_and_clear();
         }
     }

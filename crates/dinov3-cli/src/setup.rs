@@ -1,5 +1,6 @@
 //! From arguments to a model, a recipe and a source: what several modes share.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -7,8 +8,10 @@ use dinov3::engine::{Item, ItemError, Source};
 use dinov3::image::{FileSource, describe, recipe, statistics};
 use dinov3::npy::NpySource;
 use dinov3::pixels::{DecodeOptions, Limits, Orientation, Recipe};
-use dinov3::{ModelSpec, Opened, Options, PendingIdentity, Weights, find_model};
+use dinov3::sink::{RowName, Stamp, Stamped};
+use dinov3::{ModelSpec, Opened, Options, PendingIdentity, Weights, WeightsIdentity, find_model};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::arguments::{DeepGrey, ModelArguments, Periods, PixelArguments, Precision, Preprocess};
 use crate::failure::usage;
@@ -202,16 +205,37 @@ impl Inputs {
     }
 }
 
+/// An input.
+pub struct InputKey {
+    /// Which of the arrays it lies in.
+    array: usize,
+    /// Its name: a path, or `FILE#INDEX`.
+    pub path: PathBuf,
+    /// The file that decides its pixels.
+    file: PathBuf,
+}
+
+impl RowName for InputKey {
+    fn row_name(&self) -> Cow<'_, str> {
+        self.path.row_name()
+    }
+}
+
+impl Stamped for InputKey {
+    fn stamp(&self) -> Option<Stamp> {
+        Stamp::of_file(&self.file)
+    }
+}
+
 impl Source for Inputs {
-    /// Where it lies among the arrays, and its name.
-    type Key = (usize, PathBuf);
+    type Key = InputKey;
 
     fn keys(&self) -> Box<dyn Iterator<Item = Self::Key> + Send + '_> {
         match self {
-            Self::Files(files) => Box::new(files.keys().map(|path| (0, path))),
-            Self::Arrays(arrays) => {
-                Box::new(arrays.iter().enumerate().flat_map(|(array, rows)| rows.keys().map(move |row| (array, row))))
-            }
+            Self::Files(files) => Box::new(files.keys().map(|path| InputKey { array: 0, file: path.clone(), path })),
+            Self::Arrays(arrays) => Box::new(arrays.iter().enumerate().flat_map(|(array, rows)| {
+                rows.keys().map(move |path| InputKey { array, path, file: rows.path().to_owned() })
+            })),
         }
     }
 
@@ -224,8 +248,8 @@ impl Source for Inputs {
 
     fn load(&self, key: &Self::Key) -> Result<Item, ItemError> {
         match self {
-            Self::Files(files) => files.load(&key.1),
-            Self::Arrays(arrays) => arrays[key.0].load(&key.1),
+            Self::Files(files) => files.load(&key.path),
+            Self::Arrays(arrays) => arrays[key.array].load(&key.path),
         }
     }
 }
@@ -269,6 +293,25 @@ impl Provenance {
     pub fn with(mut self, name: &str, value: Value) -> Self {
         self.fields[name] = value;
         self
+    }
+
+    /// What decides the values of a row, beside its image. The weights are told by name, size and time: hashing
+    /// them may take longer than the run.
+    pub fn fingerprint(&self, opened: &Opened) -> serde_json::Map<String, Value> {
+        let mut fields = self.fields.as_object().cloned().unwrap_or_default();
+        let weights = match &opened.weights {
+            WeightsIdentity::Files { paths, .. } => {
+                let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+                paths.iter().map(|path| json!([name(path), Stamp::of_file(path)])).collect()
+            }
+            other => json!(format!("{other:?}")),
+        };
+        fields.insert("weights".to_owned(), weights);
+        // A config.json may say something else tomorrow under the same name.
+        let definition = Sha256::digest(format!("{:?}", opened.model.spec()));
+        let definition: String = definition.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        fields.insert("model_definition".to_owned(), json!(definition));
+        fields
     }
 
     /// Waits for the hashes.

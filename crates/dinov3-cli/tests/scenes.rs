@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dinov3_testing::bmp;
 use dinov3_testing::checkpoints::{self, Type};
 use dinov3_testing::dialect::Dialect;
 use serde_json::Value;
@@ -170,17 +171,6 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
     let difference = square(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
     (difference / square(&mut b.iter().map(|&b| f64::from(b)))).sqrt()
-}
-
-/// A colourful picture.
-fn bmp(width: u32, height: u32, seed: u32) -> Vec<u8> {
-    let row = (width * 3).next_multiple_of(4);
-    let mut bytes = b"BM".to_vec();
-    for value in [54 + row * height, 0, 54, 40, width, height, 1 | 24 << 16, 0, row * height, 2835, 2835, 0, 0] {
-        bytes.extend(value.to_le_bytes());
-    }
-    bytes.extend((0..row * height).map(|i| (i * (seed + 3) % 251 + i / row * 5) as u8));
-    bytes
 }
 
 /// An `.npy` file of f32.
@@ -998,7 +988,7 @@ fn long_run(scene: &Scene, output: &str) -> std::process::Child {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupted_run_leaves_nothing_behind() {
+fn an_interrupted_run_leaves_its_rows_and_nothing_else() {
     let scene = Scene::new();
     let child = long_run(&scene, "out.npy");
     // Until it is under way, which its hidden file shows.
@@ -1011,9 +1001,15 @@ fn an_interrupted_run_leaves_nothing_behind() {
     let pid = child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "error: interrupted; nothing was written\n");
+    let text = String::from_utf8(output.stderr).unwrap();
+    match scene.new_files().as_slice() {
+        [] => assert_eq!(text, "error: interrupted; nothing was written\n"),
+        files => {
+            assert!(text.ends_with(" finished rows are kept, --resume continues\n"), "{text}");
+            assert_eq!(files, [".out.npy.dinov3-journal"]);
+        }
+    }
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(scene.new_files(), Vec::<String>::new());
 }
 
 #[cfg(unix)]

@@ -8,7 +8,7 @@ use crate::source::ItemError;
 
 /// Where rows go: a file, an array in memory, an HTTP answer.
 ///
-/// `write` and `failed` are called once per key, in the order of the source's keys. `finish` is called once, after
+/// `write`, `known` or `failed` is called once per key, in the order of the source's keys. `finish` is called once, after
 /// the last row, and makes the output appear. A sink that is dropped unfinished leaves nothing behind.
 pub trait Sink<K> {
     /// Takes the features of one image.
@@ -16,6 +16,16 @@ pub trait Sink<K> {
     /// # Errors
     /// If they cannot be stored; the run ends.
     fn write(&mut self, key: &K, features: ImageFeatures<'_>) -> Result<(), SinkError>;
+
+    /// Puts the row of an image here that [`Source::is_known`](crate::Source::is_known) said it has already. Only
+    /// sinks whose source ever says so need this.
+    ///
+    /// # Errors
+    /// If it has none, or if it cannot be stored; the run ends.
+    fn known(&mut self, key: &K) -> Result<(), SinkError> {
+        let _ = key;
+        Err(SinkError::new("the source said that a row is known, and this sink keeps none"))
+    }
 
     /// Learns that an image has no features.
     ///

@@ -206,6 +206,14 @@ impl EmbeddingSink {
         &self.layout
     }
 
+    /// Writes one row: vectors as many and as long as the layout's columns.
+    ///
+    /// # Errors
+    /// If they are not, or if they cannot be stored.
+    pub(crate) fn row(&mut self, name: &str, vectors: &[&[f32]]) -> Result<(), SinkError> {
+        self.with_rows(|rows| rows.row(name, vectors))
+    }
+
     /// Writes; after an error the output is closed, since it may hold half a row.
     fn with_rows(&mut self, write: impl FnOnce(&mut dyn Rows) -> Result<(), OutputError>) -> Result<(), SinkError> {
         let mut open = self.open.take().ok_or(OutputError::Closed)?;
@@ -219,7 +227,7 @@ impl<K: RowName> Sink<K> for EmbeddingSink {
     fn write(&mut self, key: &K, features: ImageFeatures<'_>) -> Result<(), SinkError> {
         let name = key.row_name();
         let vectors = self.layout.vectors(&name, features)?;
-        self.with_rows(|rows| rows.row(&name, &vectors))
+        self.row(&name, &vectors)
     }
 
     fn failed(&mut self, key: &K, error: &ItemError) -> Result<(), SinkError> {

@@ -16,6 +16,8 @@
 
 mod directories;
 pub mod memory_map;
+mod signals;
 pub mod threads;
 
 pub use directories::cache_directory;
+pub use signals::fail_beyond_file_size_limit;

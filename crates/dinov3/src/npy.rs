@@ -107,6 +107,11 @@ impl NpySource {
         Ok(Self { path: path.to_path_buf(), map, data_offset: header.data_offset, count, height_px, width_px })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Number of images.
     pub fn count(&self) -> usize {
         self.count
