@@ -6,6 +6,7 @@ pub mod checkpoints;
 pub mod conformance;
 pub mod golden;
 pub mod kills;
+pub mod pth;
 
 pub use dinov3_model::dialect;
 

@@ -7,6 +7,10 @@
 
 mod floors;
 mod kill_and_resume;
+//! - `cargo xtask make-checkpoint --model M [--weights synthetic:1] [--shards N | --pth] -o FOLDER` writes synthetic
+//!   weights as files, for `dev/parity/load_memory.py`.
+
+mod make_checkpoint;
 mod montage;
 mod png_file;
 mod samples;
@@ -17,6 +21,7 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask floors
        cargo xtask draw-samples [--check] [FOLDER]
        cargo xtask kill-and-resume PROGRAM [KILLS]
+       cargo xtask make-checkpoint --model M [--weights synthetic:1] [--shards N | --pth] -o FOLDER
        cargo xtask montage OUT.png A.png B.png ...";
 
 fn main() -> ExitCode {
@@ -30,6 +35,7 @@ fn main() -> ExitCode {
         ["draw-samples", folder] if !folder.starts_with('-') => samples::draw(Path::new(folder)),
         ["kill-and-resume", program] => kill_and_resume::run(Path::new(program), "50"),
         ["kill-and-resume", program, kills] => kill_and_resume::run(Path::new(program), kills),
+        ["make-checkpoint", arguments @ ..] => make_checkpoint::run(arguments),
         ["montage", out, pictures @ ..] if !pictures.is_empty() => montage::run(Path::new(out), pictures),
         _ => {
             eprintln!("{USAGE}");
