@@ -88,11 +88,13 @@ pub struct ModelArguments {
 #[derive(Args)]
 #[command(next_help_heading = "Pixels")]
 pub struct PixelArguments {
-    /// timm: resize and crop as the model's data config says; native: the picture as it is; none: the input is an
-    /// .npy of normalised f32 [N, 3, H, W]
+    /// timm: resize and crop as the model's data config says; hf, meta, meta-eval: as Transformers' processor, Meta's
+    /// README or Meta's evaluation; native: the picture as it is; none: the input is an .npy of normalised f32
+    /// [N, 3, H, W]
     #[arg(long, value_enum, default_value_t)]
     pub preprocess: Preprocess,
-    /// Input size of the timm recipe: N, or height x width
+    /// Input size of the recipe: N, or height x width; by default 256 or the model's own (timm), 256 (meta), 224 (hf,
+    /// meta-eval)
     #[arg(long, value_name = "N|HxW", value_parser = parse_size)]
     pub size: Option<(u32, u32)>,
     /// Zero-pad at the right and bottom where the patch size does not divide the picture
@@ -249,6 +251,12 @@ pub enum Preprocess {
     /// The model's data config
     #[default]
     Timm,
+    /// Transformers' DINOv3ViTImageProcessor: bilinear in f32, squashed to 224
+    Hf,
+    /// Meta's README: bilinear in 8 bits, squashed to 256
+    Meta,
+    /// Meta's evaluation: bicubic in 8 bits, shorter side to 256, of which the middle 224
+    MetaEval,
     /// No resize
     Native,
     /// Input is an .npy of normalised pixels
