@@ -9,6 +9,7 @@ mod info;
 mod models;
 mod progress;
 mod setup;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Command::Features(arguments) => features::run(arguments),
         Command::Models(arguments) => models::run(arguments),
         Command::Info(arguments) => info::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Completions { shell } => arguments::print_completions(*shell).map(|()| Outcome::Done),
     };
