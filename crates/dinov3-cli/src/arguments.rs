@@ -28,6 +28,9 @@ pub enum Command {
     /// What this machine offers, or what a checkpoint holds
     #[command(after_help = INFO_EXAMPLES)]
     Info(InfoArguments),
+    /// Whether weights are whole, and whether a model gives its published values
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArguments),
     /// Speed of the encoder alone
     Bench(BenchArguments),
     /// Completions for a shell, on standard output
@@ -67,6 +70,13 @@ const INFO_EXAMPLES: &str = "Examples:
   dinov3 info model.safetensors
   dinov3 info folder-with-shards/ -m vit_7b_patch16_dinov3.sat493m";
 
+const VERIFY_EXAMPLES: &str = "Examples:
+  dinov3 verify model.safetensors
+  dinov3 verify 7b/ -m vit_7b_patch16_dinov3.sat493m --json
+  dinov3 verify vit_small_patch16_dinov3 --weights model.safetensors --golden 000000039769.jpg
+
+Exit codes: 0 all is well, 1 something is not, or failed, 2 wrong usage";
+
 /// Model and weights.
 #[derive(Args)]
 pub struct ModelArguments {
@@ -97,11 +107,13 @@ pub struct ModelArguments {
 #[derive(Args)]
 #[command(next_help_heading = "Pixels")]
 pub struct PixelArguments {
-    /// timm: resize and crop as the model's data config says; native: the picture as it is; none: the input is an
-    /// .npy of normalised f32 [N, 3, H, W]
+    /// timm: resize and crop as the model's data config says; hf, meta, meta-eval: as Transformers' processor, Meta's
+    /// README or Meta's evaluation; native: the picture as it is; none: the input is an .npy of normalised f32
+    /// [N, 3, H, W]
     #[arg(long, value_enum, default_value_t)]
     pub preprocess: Preprocess,
-    /// Input size of the timm recipe: N, or height x width
+    /// Input size of the recipe: N, or height x width; by default 256 or the model's own (timm), 256 (meta), 224 (hf,
+    /// meta-eval)
     #[arg(long, value_name = "N|HxW", value_parser = parse_size)]
     pub size: Option<(u32, u32)>,
     /// Zero-pad at the right and bottom where the patch size does not divide the picture
@@ -227,6 +239,31 @@ pub struct InfoArguments {
 }
 
 #[derive(Args)]
+pub struct VerifyArguments {
+    /// A safetensors file, its folder or its index; with --golden a model
+    #[arg(value_name = "WEIGHTS|MODEL")]
+    pub target: String,
+    /// The model that the weights are of; by default the first that they fit
+    #[arg(short, long, conflicts_with = "golden")]
+    pub model: Option<String>,
+    /// Compare what the model makes of this picture, COCO val2017 000000039769.jpg, with the published values
+    #[arg(long, value_name = "IMAGE", requires = "weights")]
+    pub golden: Option<PathBuf>,
+    /// The weights of the model
+    #[arg(long, value_name = "W", requires = "golden")]
+    pub weights: Option<String>,
+    /// Operands of matrix products; bf16 is not expected to agree to 1e-3
+    #[arg(long, value_enum, default_value_t, requires = "golden")]
+    pub precision: Precision,
+    /// RoPE periods: f32 as timm, or rounded to bf16 as in Meta's files
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE", requires = "golden")]
+    pub rope_periods: Periods,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
 pub struct BenchArguments {
     #[command(flatten)]
     pub model: ModelArguments,
@@ -276,6 +313,12 @@ pub enum Preprocess {
     /// The model's data config
     #[default]
     Timm,
+    /// Transformers' DINOv3ViTImageProcessor: bilinear in f32, squashed to 224
+    Hf,
+    /// Meta's README: bilinear in 8 bits, squashed to 256
+    Meta,
+    /// Meta's evaluation: bicubic in 8 bits, shorter side to 256, of which the middle 224
+    MetaEval,
     /// No resize
     Native,
     /// Input is an .npy of normalised pixels

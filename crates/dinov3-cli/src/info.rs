@@ -93,7 +93,7 @@ fn weights(path: &Path, model: Option<&str>) -> Result<(Value, String)> {
 }
 
 /// The first model of the table that the files fit. A file name that names a model goes first.
-fn matching_model(files: &FileSet) -> Result<(ModelSpec, Report)> {
+pub fn matching_model(files: &FileSet) -> Result<(ModelSpec, Report)> {
     let named = files.name.display().to_string();
     let mut specs = spec::all();
     specs.sort_by_key(|spec| {

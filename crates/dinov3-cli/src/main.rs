@@ -11,6 +11,7 @@ mod progress;
 #[cfg(test)]
 mod reference;
 mod setup;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Features(arguments) => features::run(arguments),
         Command::Models(arguments) => models::run(arguments),
         Command::Info(arguments) => info::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Completions { shell } => arguments::print_completions(*shell).map(|()| Outcome::Done),
         Command::Man { output } => arguments::write_man_pages(output).map(|()| Outcome::Done),

@@ -79,6 +79,9 @@ fn most_tokens(chosen: Option<usize>) -> usize {
 pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &PixelArguments) -> Result<Option<Recipe>> {
     let mut chosen = match arguments.preprocess {
         Preprocess::Timm => recipe(spec),
+        Preprocess::Hf => Recipe::hf(statistics(spec)),
+        Preprocess::Meta => Recipe::meta(statistics(spec)),
+        Preprocess::MetaEval => Recipe::meta_eval(statistics(spec)),
         Preprocess::Native => Recipe::Native { statistics: statistics(spec) },
         Preprocess::None => {
             if arguments.size.is_some() || arguments.mean.is_some() || arguments.std.is_some() {
@@ -87,7 +90,7 @@ pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &Pixel
             return Ok(None);
         }
     };
-    match (&mut chosen, arguments.size) {
+    match (&chosen, arguments.size) {
         (Recipe::Native { .. }, Some(_)) => return Err(usage("--size has no meaning with --preprocess native")),
         (_, Some((height_px, width_px))) => {
             check_size(spec, height_px, width_px, arguments.pad, model.max_tokens)?;
@@ -95,11 +98,7 @@ pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &Pixel
         }
         _ => {}
     }
-    let statistics = match &mut chosen {
-        Recipe::Timm(timm) => &mut timm.statistics,
-        Recipe::Native { statistics } => statistics,
-        _ => unreachable!("the two recipes above"),
-    };
+    let mut statistics = chosen.statistics();
     statistics.mean = arguments.mean.unwrap_or(statistics.mean);
     statistics.std = arguments.std.unwrap_or(statistics.std);
     if statistics.std.iter().any(|&std| std <= 0.0) {
@@ -111,7 +110,7 @@ pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &Pixel
     if normalised.into_iter().any(|value| !value.is_finite() || value.abs() > 1e6) {
         return Err(usage("--mean and --std give pixels beyond 1e6"));
     }
-    Ok(Some(chosen))
+    Ok(Some(chosen.with_statistics(statistics)))
 }
 
 /// A size that no picture could be encoded at is wrong usage, not a failure per picture.

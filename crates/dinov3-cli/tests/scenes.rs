@@ -199,6 +199,7 @@ Commands:
   features     Feature maps and tokens of one picture
   models       The models that are known
   info         What this machine offers, or what a checkpoint holds
+  verify       Whether weights are whole, and whether a model gives its published values
   bench        Speed of the encoder alone
   completions  Completions for a shell, on standard output
   help         Print this message or the help of the given subcommand(s)
@@ -214,7 +215,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items
 
 #[test]
 fn help_of_a_mode_shows_examples() {
-    for mode in ["embed", "features", "info"] {
+    for mode in ["embed", "features", "info", "verify"] {
         let output = Scene::new().dinov3(&format!("{mode} --help")).assert().code(0).stderr_eq("");
         let text = stdout(&output);
         assert!(text.contains(&format!("Examples:\n  dinov3 {mode}")), "{text}");

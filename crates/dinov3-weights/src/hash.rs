@@ -78,6 +78,33 @@ pub fn file_hash(path: &Path, cache: Option<&Path>) -> std::io::Result<FileHash>
     Ok(FileHash { name, bytes, sha256 })
 }
 
+/// A file's hash, computed now, beside the one that its cache filed it under.
+#[derive(Clone, Debug)]
+pub struct CheckedFile {
+    /// As computed from the bytes.
+    pub hash: FileHash,
+    /// The blob's name in a Hugging Face cache, if the file lies in one.
+    pub recorded: Option<String>,
+}
+
+impl CheckedFile {
+    /// Whether the bytes are those that the cache filed; true where nothing is on record.
+    pub fn is_intact(&self) -> bool {
+        self.recorded.as_ref().is_none_or(|recorded| *recorded == self.hash.sha256)
+    }
+}
+
+/// Hashes a file, trusting no record of it.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn check_file(path: &Path) -> std::io::Result<CheckedFile> {
+    let real = path.canonicalize()?;
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let hash = FileHash { name, bytes: std::fs::metadata(&real)?.len(), sha256: compute(&real)? };
+    Ok(CheckedFile { hash, recorded: recorded(&real) })
+}
+
 /// The Hugging Face cache keeps large files under their SHA-256: a snapshot's file is a link to `blobs/<hash>`.
 fn recorded(real: &Path) -> Option<String> {
     let name = real.file_name()?.to_str()?;
@@ -138,5 +165,10 @@ mod tests {
         let blob = folder.path().join("blobs").join(&name);
         std::fs::write(&blob, b"abc").unwrap();
         assert_eq!(file_hash(&blob, None).unwrap().sha256, name);
+        let checked = check_file(&blob).unwrap();
+        assert_eq!((checked.recorded.as_ref(), checked.is_intact()), (Some(&name), false));
+        let honest = folder.path().join("blobs").join(&checked.hash.sha256);
+        std::fs::rename(blob, &honest).unwrap();
+        assert!(check_file(&honest).unwrap().is_intact());
     }
 }

@@ -41,19 +41,42 @@ pub fn describe(recipe: &Recipe) -> Value {
     // As people write them: 0.485, and not the f64 nearest to that f32.
     let decimal = |values: [f32; 3]| values.map(|value| value.to_string().parse::<f64>().unwrap_or_default());
     let mut text = json!({"name": recipe.name(), "mean": decimal(statistics.mean), "std": decimal(statistics.std)});
-    if let Recipe::Timm(timm) = recipe {
-        text["height_px"] = json!(timm.height_px);
-        text["width_px"] = json!(timm.width_px);
-        text["interpolation"] = json!(match timm.filter {
-            Filter::Bilinear => "bilinear",
-            _ => "bicubic",
-        });
-        text["crop_pct"] = json!(timm.crop_pct);
-        text["crop_mode"] = json!(match timm.crop_mode {
-            CropMode::Squash => "squash",
-            CropMode::Border => "border",
-            _ => "center",
-        });
+    let mut add = |fields: Value| {
+        if let (Value::Object(text), Value::Object(fields)) = (&mut text, fields) {
+            text.extend(fields);
+        }
+    };
+    match recipe {
+        Recipe::Timm(timm) => add(json!({
+            "height_px": timm.height_px,
+            "width_px": timm.width_px,
+            "interpolation": match timm.filter {
+                Filter::Bilinear => "bilinear",
+                _ => "bicubic",
+            },
+            "crop_pct": timm.crop_pct,
+            "crop_mode": match timm.crop_mode {
+                CropMode::Squash => "squash",
+                CropMode::Border => "border",
+                _ => "center",
+            },
+        })),
+        Recipe::Hf(squash) | Recipe::Meta(squash) => add(json!({
+            "height_px": squash.height_px,
+            "width_px": squash.width_px,
+            "interpolation": "bilinear",
+            "crop_mode": "squash",
+            "resized_as": if matches!(recipe, Recipe::Hf(_)) { "f32" } else { "u8" },
+        })),
+        Recipe::MetaEval(eval) => add(json!({
+            "height_px": eval.height_px,
+            "width_px": eval.width_px,
+            "interpolation": "bicubic",
+            "crop_mode": "center",
+            "shorter_side_px": eval.shorter_side_px,
+            "resized_as": "u8",
+        })),
+        _ => {}
     }
     text
 }

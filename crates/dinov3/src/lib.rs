@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+pub mod golden;
 pub mod image;
 pub mod inputs;
 mod normalize;
