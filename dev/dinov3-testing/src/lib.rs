@@ -6,6 +6,7 @@ pub mod checkpoints;
 pub mod conformance;
 pub mod golden;
 pub mod http_server;
+pub mod hub;
 
 pub use dinov3_model::dialect;
 
