@@ -28,7 +28,7 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
     check_output(arguments, &layout)?;
     refuse_overwriting(&arguments.output, &files)?;
-    let source = Inputs::new(files, recipe, &arguments.model, &arguments.pixels)?;
+    let source = Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?;
 
     let opened = open_model(&spec, &arguments.model)?;
     refuse_overwriting(&arguments.output, weight_files(&opened))?;
