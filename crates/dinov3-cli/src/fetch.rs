@@ -34,7 +34,7 @@ pub fn run(arguments: &FetchArguments) -> Result<Outcome> {
 /// `hf-hub:` means that very repository; any other text a model, whose repository is timm's.
 fn reference(text: &str, revision: Option<&str>) -> Result<HubReference> {
     let Some(reference) = HubReference::parse(text) else {
-        return Ok(default_reference(&find_model(text)?, revision).map_err(|error| usage(error.to_string()))?);
+        return default_reference(&find_model(text)?, revision).map_err(|error| usage(error.to_string()));
     };
     at_revision(reference.map_err(|error| usage(error.to_string()))?, text, revision)
 }

@@ -145,10 +145,12 @@ error: timm/vit_small_patch16_dinov3.lvd1689m@main is not in the cache hf/hub, a
 error: 'nobody': a repository is called org/name; write hf-hub:org/name or hf-hub:org/name@revision
 
 "#]]);
-    scene.dinov3("embed a.png -m tiny.json --weights x --revision main -o x.npy").assert().code(2).stderr_eq(str![[r#"
+    scene.dinov3("embed a.png -m tiny.json --weights x --revision main -o x.npy").assert().code(2).stderr_eq(str![[
+        r#"
 error: --revision is for weights that are downloaded
 
-"#]]);
+"#
+    ]]);
 }
 
 #[test]
@@ -228,7 +230,8 @@ fn pictures_come_from_urls_and_failures_are_rows_of_the_report() {
     let line = format!("{} --max-file-bytes 1000000 -o -", inputs.join(" "));
     let output = scene.embed(&line).env("HF_TOKEN", "hf_secret").assert().code(3);
     let rows = json_lines(&output.get_output().stdout);
-    let names: Vec<_> = rows.iter().filter(|row| !row["embedding"].is_null()).map(|row| row["path"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        rows.iter().filter(|row| !row["embedding"].is_null()).map(|row| row["path"].as_str().unwrap()).collect();
     assert_eq!(names, inputs[..3]);
     assert_eq!(rows[0]["embedding"], rows[1]["embedding"]);
     let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
