@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dinov3_engine::{ItemError, ItemErrorKind};
-use dinov3_http::{Addresses, Client, ClientOptions, Request, Retries, Url, is_transient_status};
+use dinov3_http::{Addresses, Client, ClientOptions, Request, Url, is_transient_status};
 
-pub use dinov3_http::HttpError;
+pub use dinov3_http::{HttpError, Retries};
 
 /// Redirects that are followed.
 const MOST_REDIRECTS: u32 = 5;
