@@ -23,6 +23,9 @@ pub enum Command {
     /// Feature maps and tokens of one picture
     #[command(after_help = FEATURES_EXAMPLES)]
     Features(FeaturesArguments),
+    /// Download the weights of models into the Hugging Face cache
+    #[command(after_help = FETCH_EXAMPLES)]
+    Fetch(FetchArguments),
     /// The models that are known
     Models(ModelsArguments),
     /// What this machine offers, or what a checkpoint holds
@@ -50,6 +53,7 @@ pub enum Command {
 const EMBED_EXAMPLES: &str = "Examples:
   dinov3 embed photos/ -m vit_large_patch16_dinov3 --weights model.safetensors -o photos.parquet
   dinov3 embed *.jpg -m facebook/dinov3-vits16-pretrain-lvd1689m --weights vits16/ --pool token --normalize -o out.npy
+  dinov3 embed https://example.org/a.jpg -m vit_small_patch16_dinov3 -o -
   find . -name '*.png' | dinov3 embed - -m vit_base_patch16_dinov3 --weights synthetic:7 -o - | jq .path
   dinov3 embed tiles/ -m vit_7b_patch16_dinov3.sat493m --weights 7b/ --precision bf16 --preprocess native -o tiles.parquet
   dinov3 embed archive/ -m vit_large_patch16_dinov3 --weights model.safetensors -o archive.parquet --resume
@@ -64,6 +68,17 @@ const FEATURES_EXAMPLES: &str = "Examples:
   dinov3 features scene.png -m vit_small_patch16_dinov3 --weights synthetic:7 --similarity 120,80 -o alike.png
 
 Exit codes: 0 done, 1 failed, 2 wrong usage";
+
+const FETCH_EXAMPLES: &str = "\
+A model is downloaded from timm's repository of it, which is open to everyone; Meta's own need an accepted licence and
+HF_TOKEN, and are named in full. The cache and its variables are those of huggingface_hub: HF_HOME, HF_HUB_CACHE,
+HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
+
+Examples:
+  dinov3 fetch vit_small_patch16_dinov3 vit_large_patch16_dinov3.sat493m
+  dinov3 fetch hf-hub:facebook/dinov3-vits16-pretrain-lvd1689m --revision main --json
+
+Prints where the weights are, for --weights. Exit codes: 0 done, 1 failed, 2 wrong usage";
 
 const INFO_EXAMPLES: &str = "Examples:
   dinov3 info
@@ -83,9 +98,14 @@ pub struct ModelArguments {
     /// Model name, alias (Hugging Face id, Meta's name), or a config.json
     #[arg(short, long)]
     pub model: String,
-    /// safetensors or .pth file, its folder or index, or synthetic:SEED / synthetic-outliers:SEED
+    /// safetensors or .pth file, its folder or index, hf-hub:org/name[@revision], or synthetic:SEED /
+    /// synthetic-outliers:SEED.
+    /// By default the model's weights are downloaded from timm's repository, which is open to everyone
     #[arg(long, value_name = "W")]
     pub weights: Option<String>,
+    /// Branch, tag or commit of downloaded weights
+    #[arg(long, value_name = "REV")]
+    pub revision: Option<String>,
     /// Operands of matrix products; everything else stays f32
     #[arg(long, value_enum, default_value_t)]
     pub precision: Precision,
@@ -140,11 +160,17 @@ pub struct PixelArguments {
     /// Refuse pictures with a longer side
     #[arg(long, value_name = "PX")]
     pub max_side: Option<u32>,
+    /// Longest time for a picture from a URL
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub url_timeout: u32,
+    /// Let redirects, and URLs of a list, lead to private and loopback addresses too
+    #[arg(long)]
+    pub allow_local_addresses: bool,
 }
 
 #[derive(Args)]
 pub struct EmbedArguments {
-    /// Pictures, folders (searched recursively), patterns, or - for a list of paths on standard input
+    /// Pictures, folders (searched recursively), patterns, URLs, or - for a list of paths and URLs on standard input
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
     #[command(flatten)]
@@ -180,7 +206,7 @@ pub struct EmbedArguments {
 
 #[derive(Args)]
 pub struct FeaturesArguments {
-    /// A picture, or an .npy with --preprocess none
+    /// A picture or its URL, or an .npy with --preprocess none
     pub input: PathBuf,
     #[command(flatten)]
     pub model: ModelArguments,
@@ -217,6 +243,19 @@ pub struct FeaturesArguments {
     // Last: its heading holds for everything after it.
     #[command(flatten)]
     pub pixels: PixelArguments,
+}
+
+#[derive(Args)]
+pub struct FetchArguments {
+    /// Model names or aliases, or repositories as hf-hub:org/name[@revision]
+    #[arg(required = true, value_name = "MODEL")]
+    pub models: Vec<String>,
+    /// Branch, tag or commit
+    #[arg(long, value_name = "REV")]
+    pub revision: Option<String>,
+    /// One JSON array
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]

@@ -32,7 +32,7 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     let mut journal = open_journal(arguments)?;
     check_output(arguments, &layout)?;
     refuse_overwriting(&arguments.output, &files)?;
-    let source = Inputs::new(files, recipe, &arguments.model, &arguments.pixels)?;
+    let source = Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?;
 
     let opened = open_model(&spec, &arguments.model)?;
     refuse_overwriting(&arguments.output, weight_files(&opened))?;

@@ -62,6 +62,10 @@ pub fn in_words_of_the_command(text: &str) -> String {
         .replace("DeepGrey::Clip", "--deep-grey clip")
         .replace("or pad on request", "or --pad")
         .replace("Options::most_tokens, ", "")
+        .replace(
+            "only public addresses are allowed here",
+            "only public addresses are allowed here (--allow-local-addresses)",
+        )
 }
 
 /// Whether another command line would do, whatever the files.
@@ -78,7 +82,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
                         | OutputError::OneColumnOnly { .. }
                 )
             )
-            || matches!(cause.downcast_ref(), Some(dinov3::weights::WeightsError::BadSyntheticSpec { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(dinov3::OpenError::Weights(dinov3::weights::WeightsError::BadSyntheticSpec { .. }))
+            )
     })
 }
 

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::arguments::{FeaturesArguments, Layout};
 use crate::failure::{Outcome, usage};
 use crate::setup::{
-    Provenance, chosen_recipe, decode_options, extension, model_spec, open_model, refuse_overwriting, report_weights,
+    Provenance, chosen_recipe, extension, model_spec, open_model, picture_reader, refuse_overwriting, report_weights,
     weight_files,
 };
 
@@ -152,8 +152,9 @@ impl PreparedInput {
             return Err(usage(format!("{}: arrays need --preprocess none", input.display())));
         }
         let named = |error: ItemError| anyhow::anyhow!("{}: {error}", input.display());
-        let options = decode_options(&arguments.pixels, arguments.model.max_tokens);
-        let picture = dinov3::image::read_rgb(input, &options).map_err(named)?;
+        let typed = std::slice::from_ref(input);
+        let reader = picture_reader(&arguments.pixels, arguments.model.max_tokens, typed, typed)?;
+        let picture = reader.read(input).map_err(named)?;
         Ok(Self::Picture(recipe.apply(&picture).with_context(|| input.display().to_string())?))
     }
 

@@ -5,6 +5,7 @@ mod bench;
 mod embed;
 mod failure;
 mod features;
+mod fetch;
 mod info;
 mod models;
 mod progress;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let result = match &arguments.command {
         Command::Embed(arguments) => embed::run(arguments),
         Command::Features(arguments) => features::run(arguments),
+        Command::Fetch(arguments) => fetch::run(arguments),
         Command::Models(arguments) => models::run(arguments),
         Command::Info(arguments) => info::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),

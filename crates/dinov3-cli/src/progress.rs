@@ -1,11 +1,13 @@
 //! Progress on standard error: a bar on a terminal, plain lines in a log.
 
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dinov3::engine::Progress;
+use dinov3::hub::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Time between two lines of a log.
@@ -18,6 +20,88 @@ pub fn loading(model: &str) -> Option<ProgressBar> {
     }
     let style = ProgressStyle::with_template("{msg} {bar:30} {percent}%").expect("the template is sound");
     Some(ProgressBar::new(0).with_style(style).with_message(format!("loading {model}")))
+}
+
+/// Tells how far a download is, and before the first what its licence is.
+pub struct DownloadReporter {
+    license: Option<String>,
+    bar: Option<ProgressBar>,
+    last: Instant,
+    waiting: bool,
+}
+
+impl DownloadReporter {
+    /// For a repository under this licence, if it is known.
+    pub fn new(license: Option<String>) -> Self {
+        Self { license, bar: None, last: Instant::now(), waiting: false }
+    }
+
+    /// Called by the download; it goes on.
+    pub fn tell(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        match event {
+            Event::FirstDownload { page } => match &self.license {
+                Some(license) => self.line(&format!("downloading {page}\nlicense: {license} (and on that page)")),
+                None => self.line(&format!("downloading {page}\nlicense: see that page")),
+            },
+            Event::Download { name, size_bytes, from_bytes } => {
+                if std::io::stderr().is_terminal() {
+                    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}, {eta} left");
+                    let bar = ProgressBar::new(size_bytes.unwrap_or(0)).with_position(*from_bytes);
+                    self.bar =
+                        Some(bar.with_style(style.expect("the template is sound")).with_message(name.to_string()));
+                    return ControlFlow::Continue(());
+                }
+                self.last = Instant::now();
+                let size = size_bytes.map_or("size unknown".to_string(), megabytes);
+                match from_bytes {
+                    0 => self.line(&format!("{name}: {size}")),
+                    _ => self.line(&format!("{name}: {size}, continued at {}", megabytes(*from_bytes))),
+                }
+            }
+            Event::Bytes { name, done_bytes, size_bytes } => match &self.bar {
+                Some(bar) => bar.set_position(*done_bytes),
+                None if self.last.elapsed() >= LOG_INTERVAL => {
+                    self.last = Instant::now();
+                    let share =
+                        size_bytes.map_or(String::new(), |size| format!(", {}%", done_bytes * 100 / size.max(1)));
+                    self.line(&format!("{name}: {}{share}", megabytes(*done_bytes)));
+                }
+                None => {}
+            },
+            Event::Done { .. } => self.finish(),
+            Event::Waiting { name } => {
+                if !std::mem::replace(&mut self.waiting, true) {
+                    self.line(&format!("{name}: waiting for another process that downloads it"));
+                }
+            }
+            Event::Retry { error, wait } => {
+                self.line(&format!("note: {error}; trying again in {:.1} s", wait.as_secs_f64()));
+            }
+            Event::UsingCache { error, commit } => {
+                self.line(&format!("note: {error}; using commit {commit} from the cache"));
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Removes the bar.
+    pub fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 /// Tells how far a run is.

@@ -2,19 +2,22 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use dinov3::engine::{Item, ItemError, Source};
-use dinov3::image::{FileSource, describe, recipe, statistics};
+use dinov3::image::{FileSource, PictureReader, describe, recipe, statistics};
 use dinov3::npy::NpySource;
 use dinov3::pixels::{DecodeOptions, Limits, Orientation, Recipe};
 use dinov3::sink::{RowName, Stamp, Stamped};
+use dinov3::url::{UrlOptions, UrlReader};
 use dinov3::{ModelSpec, Opened, Options, PendingIdentity, Weights, WeightsIdentity, find_model};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::arguments::{DeepGrey, ModelArguments, Periods, PixelArguments, Precision, Preprocess};
 use crate::failure::usage;
+use crate::fetch::{download, weights_reference};
 use crate::progress;
 
 /// The model that the arguments name, without its weights.
@@ -35,14 +38,10 @@ pub fn model_spec(arguments: &ModelArguments) -> Result<ModelSpec> {
 
 /// Opens the model with its weights, with progress on a terminal.
 pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened> {
-    let weights = arguments.weights.as_deref().with_context(|| {
-        format!(
-            "no weights given for {}: this version does not download yet. Fetch model.safetensors from {} and pass \
-             --weights FILE, or try --weights synthetic:7",
-            spec.name,
-            spec.hub_ids.first().map_or("the model's repository".to_string(), |id| format!("huggingface.co/{id}")),
-        )
-    })?;
+    let weights = match weights_reference(spec, arguments)? {
+        Some(reference) => Weights::Snapshot(download(&reference)?),
+        None => Weights::parse(arguments.weights.as_deref().unwrap_or_default())?,
+    };
     let mut options = Options::new()
         .precision(match arguments.precision {
             Precision::F32 => dinov3::Precision::F32,
@@ -63,7 +62,7 @@ pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened
             bar.set_position(done as u64);
         }));
     }
-    let opened = Opened::from_spec(spec, &Weights::parse(weights)?, &options);
+    let opened = Opened::from_spec(spec, &weights, &options);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
@@ -149,7 +148,7 @@ pub fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool, ma
 }
 
 /// How pictures are decoded.
-pub fn decode_options(arguments: &PixelArguments, max_tokens: Option<usize>) -> DecodeOptions {
+fn decode_options(arguments: &PixelArguments, max_tokens: Option<usize>) -> DecodeOptions {
     let mut limits = Limits::default();
     if arguments.preprocess == Preprocess::Native {
         // No larger picture could be encoded in its own size: it is refused before it is decoded. A token of a ViT
@@ -175,6 +174,24 @@ pub fn decode_options(arguments: &PixelArguments, max_tokens: Option<usize>) -> 
         })
 }
 
+/// Reads pictures from these inputs, files or URLs; `typed` is what stands on the command line.
+pub fn picture_reader(
+    arguments: &PixelArguments,
+    max_tokens: Option<usize>,
+    inputs: &[PathBuf],
+    typed: &[PathBuf],
+) -> Result<PictureReader> {
+    let reader = PictureReader::new(decode_options(arguments, max_tokens));
+    if !inputs.iter().any(|input| dinov3::inputs::is_url(input)) {
+        return Ok(reader);
+    }
+    let mut options = UrlOptions::default();
+    options.total_timeout = Duration::from_secs(arguments.url_timeout.into());
+    options.allow_local_addresses = arguments.allow_local_addresses;
+    options.trusted = typed.iter().filter_map(|input| input.to_str().map(str::to_string)).collect();
+    Ok(reader.with_urls(UrlReader::new(options)?))
+}
+
 /// Pictures, or rows of arrays.
 pub enum Inputs {
     Files(FileSource),
@@ -182,9 +199,10 @@ pub enum Inputs {
 }
 
 impl Inputs {
-    /// A source of these files.
+    /// A source of these files, which `typed` on the command line meant.
     pub fn new(
         files: Vec<PathBuf>,
+        typed: &[PathBuf],
         recipe: Option<Recipe>,
         model: &ModelArguments,
         arguments: &PixelArguments,
@@ -194,9 +212,13 @@ impl Inputs {
                 if let Some(array) = files.iter().find(|path| path.extension().is_some_and(|e| e == "npy")) {
                     return Err(usage(format!("{}: arrays need --preprocess none", array.display())));
                 }
-                Ok(Self::Files(FileSource::new(files, decode_options(arguments, model.max_tokens), recipe)))
+                let reader = picture_reader(arguments, model.max_tokens, &files, typed)?;
+                Ok(Self::Files(FileSource::new(files, reader, recipe)))
             }
             None => {
+                if let Some(url) = files.iter().find(|input| dinov3::inputs::is_url(input)) {
+                    return Err(usage(format!("{}: arrays are read from files only", url.display())));
+                }
                 let arrays: Result<Vec<NpySource>, _> = files.iter().map(|path| NpySource::open(path)).collect();
                 Ok(Self::Arrays(arrays?))
             }

@@ -450,7 +450,7 @@ fn provenance_names_the_weights_by_their_hash() {
 
 #[test]
 fn no_weights_are_an_error_that_says_where_to_get_them() {
-    Scene::new().dinov3("embed photos -m tiny.json -o out.npy").assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+    Scene::new().dinov3("embed photos -m tiny.json -o out.npy").assert().code(2).stdout_eq("").stderr_eq(str![[r#"
 error: no weights given for vit_small_patch16_dinov3 (tiny.json): this version does not download yet. Fetch model.safetensors from huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m and pass --weights FILE, or try --weights synthetic:7
 
 "#]]);

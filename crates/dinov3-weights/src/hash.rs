@@ -50,7 +50,9 @@ pub fn file_hash(path: &Path, cache: Option<&Path>) -> std::io::Result<FileHash>
     let information = std::fs::metadata(&real)?;
     let bytes = information.len();
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    if let Some(sha256) = recorded(&real) {
+    // In the hub's cache the link names the hash; where it leads may again be a link, to a name of another kind.
+    let linked = path.read_link().ok().and_then(|target| Some(path.parent()?.join(target)));
+    if let Some(sha256) = linked.as_deref().and_then(recorded).or_else(|| recorded(&real)) {
         return Ok(FileHash { name, bytes, sha256 });
     }
     let modified_ns = information
@@ -155,6 +157,24 @@ mod tests {
         assert!(file_hash(&file, Some(&cache)).unwrap().sha256.starts_with("00000000"));
         std::fs::write(&file, b"abcd").unwrap();
         assert!(file_hash(&file, Some(&cache)).unwrap().sha256.starts_with("88d4266f"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_a_blob_tells_its_hash_wherever_the_blob_lies() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let (sha256, other) = ("0123456789abcdef".repeat(4), "fedcba9876543210".repeat(4));
+        for name in ["store/fe", "model/blobs", "model/snapshots/commit"] {
+            std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        std::fs::write(folder.path().join("store/fe").join(&other), b"abc").unwrap();
+        let blob = folder.path().join("model/blobs").join(&sha256);
+        symlink(format!("../../store/fe/{other}"), &blob).unwrap();
+        let file = folder.path().join("model/snapshots/commit/w.safetensors");
+        symlink(format!("../../blobs/{sha256}"), &file).unwrap();
+        let hash = file_hash(&file, None).unwrap();
+        assert_eq!((hash.sha256, hash.bytes, hash.name.as_str()), (sha256, 3, "w.safetensors"));
     }
 
     #[test]

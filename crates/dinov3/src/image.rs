@@ -1,4 +1,4 @@
-//! Pictures from files: decode, apply the recipe, hand over.
+//! Pictures from files and URLs: decode, apply the recipe, hand over.
 
 use std::path::{Path, PathBuf};
 
@@ -97,11 +97,14 @@ pub fn read_rgb(path: &Path, options: &DecodeOptions) -> Result<RgbImage, ItemEr
         return Err(ItemError::new(ItemErrorKind::Read, "not a regular file"));
     }
     options.limits.check_file(information.len()).map_err(pixel_error)?;
-    let bytes = std::fs::read(path).map_err(read)?;
+    decode_whole(&std::fs::read(path).map_err(read)?, options)
+}
+
+fn decode_whole(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, ItemError> {
     if bytes.is_empty() {
         return Err(ItemError::new(ItemErrorKind::Decode, "the file is empty"));
     }
-    decode(&bytes, options).map_err(pixel_error)
+    decode(bytes, options).map_err(pixel_error)
 }
 
 fn pixel_error(error: PixelError) -> ItemError {
@@ -112,17 +115,53 @@ fn pixel_error(error: PixelError) -> ItemError {
     ItemError::new(kind, error.to_string())
 }
 
-/// Files in a given order, decoded and prepared by a recipe.
+/// Reads pictures, from files and, if it was given the means, from URLs.
+#[derive(Clone, Debug, Default)]
+pub struct PictureReader {
+    options: DecodeOptions,
+    #[cfg(feature = "hub")]
+    urls: Option<crate::url::UrlReader>,
+}
+
+impl PictureReader {
+    /// A reader of files.
+    pub fn new(options: DecodeOptions) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// That reads URLs too.
+    #[cfg(feature = "hub")]
+    #[must_use]
+    pub fn with_urls(mut self, urls: crate::url::UrlReader) -> Self {
+        self.urls = Some(urls);
+        self
+    }
+
+    /// Reads and decodes a file or a URL.
+    ///
+    /// # Errors
+    /// If it cannot be read, exceeds a limit, or is no picture.
+    pub fn read(&self, input: &Path) -> Result<RgbImage, ItemError> {
+        #[cfg(feature = "hub")]
+        if let (Some(urls), true) = (&self.urls, crate::inputs::is_url(input)) {
+            let bytes = urls.read(&input.to_string_lossy(), self.options.limits.max_file_bytes)?;
+            return decode_whole(&bytes, &self.options);
+        }
+        read_rgb(input, &self.options)
+    }
+}
+
+/// Files and URLs in a given order, decoded and prepared by a recipe.
 pub struct FileSource {
     paths: Vec<PathBuf>,
-    options: DecodeOptions,
+    reader: PictureReader,
     recipe: Recipe,
 }
 
 impl FileSource {
     /// A source of these files.
-    pub fn new(paths: Vec<PathBuf>, options: DecodeOptions, recipe: Recipe) -> Self {
-        Self { paths, options, recipe }
+    pub fn new(paths: Vec<PathBuf>, reader: PictureReader, recipe: Recipe) -> Self {
+        Self { paths, reader, recipe }
     }
 }
 
@@ -138,7 +177,7 @@ impl Source for FileSource {
     }
 
     fn load(&self, path: &PathBuf) -> Result<Item, ItemError> {
-        let picture = read_rgb(path, &self.options)?;
+        let picture = self.reader.read(path)?;
         let prepared = self.recipe.apply(&picture).map_err(pixel_error)?;
         Ok(Item { height_px: prepared.height_px, width_px: prepared.width_px, pixels: prepared.data })
     }

@@ -1,6 +1,6 @@
 //! Meta's DINOv3 image encoders in Rust: feature maps and embeddings with the numbers of timm, without Python.
 //!
-//! [`open()`] takes a model by name, alias or `config.json` with weights from a path or a seed; a [`Session`] turns
+//! [`open()`] takes a model by name, alias or `config.json` with weights from a path, a hub or a seed; a [`Session`] turns
 //! pixels into features; [`image`] makes pixels of files as timm's transform does; [`engine`] and [`sink`] carry
 //! whole folders into files.
 //!
@@ -22,11 +22,15 @@
 //! ```
 
 pub mod golden;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod image;
 pub mod inputs;
 mod normalize;
 pub mod npy;
 mod open;
+#[cfg(feature = "hub")]
+pub mod url;
 
 pub use dinov3_cpu::{Model, Options, Precision, Session};
 pub use dinov3_engine as engine;
@@ -42,4 +46,4 @@ pub use dinov3_sink as sink;
 pub use dinov3_system as system;
 pub use dinov3_weights as checkpoint;
 pub use normalize::Normalized;
-pub use open::{OpenError, Opened, PendingIdentity, Weights, WeightsIdentity, find_model, open};
+pub use open::{HubOrigin, OpenError, Opened, PendingIdentity, Weights, WeightsIdentity, find_model, open};

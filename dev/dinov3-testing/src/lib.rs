@@ -5,6 +5,8 @@
 pub mod checkpoints;
 pub mod conformance;
 pub mod golden;
+pub mod http_server;
+pub mod hub;
 pub mod kills;
 pub mod pth;
 

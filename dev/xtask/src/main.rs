@@ -3,13 +3,12 @@
 //! - `cargo xtask floors` checks that every crate depends on lower floors only.
 //! - `cargo xtask draw-samples [FOLDER]` draws the sample pictures into `samples/`; with `--check` it compares.
 //! - `cargo xtask kill-and-resume PROGRAM [KILLS]` kills `dinov3 embed` at random moments and continues it.
+//! - `cargo xtask make-checkpoint --model M [--weights synthetic:1] [--shards N | --pth] -o FOLDER` writes synthetic
+//!   weights as files, for `dev/parity/load_memory.py`.
 //! - `cargo xtask montage OUT.png A.png B.png ...` puts pictures side by side, for the README.
 
 mod floors;
 mod kill_and_resume;
-//! - `cargo xtask make-checkpoint --model M [--weights synthetic:1] [--shards N | --pth] -o FOLDER` writes synthetic
-//!   weights as files, for `dev/parity/load_memory.py`.
-
 mod make_checkpoint;
 mod montage;
 mod png_file;
