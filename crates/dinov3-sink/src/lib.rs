@@ -56,6 +56,7 @@ mod layout;
 mod name;
 mod npy;
 mod parquet;
+mod records;
 mod safetensors;
 
 pub use atomic::AtomicFile;
@@ -64,3 +65,4 @@ pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};
 pub use name::{RowName, row_name_bytes};
+pub use records::RecordSink;

@@ -17,6 +17,8 @@
 mod checkpoint;
 mod files;
 pub mod hash;
+mod head;
 
 pub use checkpoint::{Checkpoint, Report};
 pub use files::{FileSet, StoredTensor, open_files};
+pub use head::{StoredHead, classes_in};
