@@ -61,9 +61,14 @@ impl Reporter {
 
     /// Prints a line without tearing the bar.
     pub fn line(&self, text: &str) {
+        self.aside(|| eprintln!("{text}"));
+    }
+
+    /// Prints something without tearing the bar.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         match self {
-            Self::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
-            Self::Log(_) => eprintln!("{text}"),
+            Self::Bar(bar) => bar.suspend(print),
+            Self::Log(_) => print(),
         }
     }
 
