@@ -45,7 +45,21 @@ fn the_head_of_a_checkpoint_is_found_by_its_shape() {
     let scene = Scene::new();
     checkpoint_with_head(&scene, "tiny.json", "finetuned.safetensors");
     let line = "classify photos -m tiny.json --weights finetuned.safetensors --size 32";
-    scene.dinov3(&format!("{line} --top 3")).assert().code(0).stdout_eq(str![[r#""#]]).stderr_eq(str![[r#"
+    scene.dinov3(&format!("{line} --top 3")).assert().code(0).stdout_eq(str![[r#"
+photos/a.bmp
+   63.65 %  class 2
+   11.12 %  class 4
+   10.50 %  class 3
+photos/b.bmp
+   28.60 %  class 2
+   25.12 %  class 4
+   20.45 %  class 1
+photos/more/c.bmp
+   31.85 %  class 3
+   25.63 %  class 1
+   21.29 %  class 2
+
+"#]]).stderr_eq(str![[r#"
 3 images in [..] s, [..] images/s, 0 failed -> standard output
 
 "#]]);
@@ -76,7 +90,10 @@ fn a_convnext_has_its_head_too() {
     checkpoints::write(&scene.path("encoder.safetensors"), &stored, Type::F32);
     let line = "classify photos/a.bmp -m convnext.json --weights encoder.safetensors --size 32 --head head.safetensors";
     assert_eq!(logits(&streamed(&scene.dinov3(&format!("{line} --json")).assert().code(0))), within);
-    scene.dinov3(&format!("{line} --head-pool cls+mean")).assert().code(2).stderr_eq(str![[r#""#]]);
+    scene.dinov3(&format!("{line} --head-pool cls+mean")).assert().code(2).stderr_eq(str![[r#"
+error: head input 'cls+mean' does not exist for convnext_tiny.dinov3_lvd1689m (convnext.json): ConvNeXts have no class token
+
+"#]]);
 }
 
 #[test]
@@ -111,21 +128,41 @@ fn the_input_of_a_head_follows_from_its_width() {
 fn heads_that_do_not_fit_are_refused_with_what_would() {
     let scene = Scene::new();
     head(&scene, "wide.safetensors", "", 4, 100);
-    scene.tiny("classify photos --head wide.safetensors").assert().code(1).stdout_eq("").stderr_eq(str![[r#""#]]);
+    scene.tiny("classify photos --head wide.safetensors").assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+error: wide.safetensors: weight has shape [4, 100], but vit_small_patch16_dinov3 (tiny.json) gives [4, 64] (avg) or [4, 128] (cls+mean)
+
+"#]]);
     head(&scene, "head.safetensors", "", 4, 128);
-    scene.tiny("classify photos --head head.safetensors --head-pool avg").assert().code(1).stderr_eq(str![[r#""#]]);
+    scene.tiny("classify photos --head head.safetensors --head-pool avg").assert().code(1).stderr_eq(str![[r#"
+error: head.safetensors: weight has shape [4, 128], but vit_small_patch16_dinov3 (tiny.json) gives [4, 64] (avg)
+
+"#]]);
     scene.weights("encoder.safetensors", Dialect::Timm);
-    scene.tiny("classify photos --head encoder.safetensors").assert().code(1).stderr_eq(str![[r#""#]]);
-    scene.tiny("classify photos --head missing.safetensors").assert().code(1).stderr_eq(str![[r#""#]]);
+    scene.tiny("classify photos --head encoder.safetensors").assert().code(1).stderr_eq(str![[r#"
+error: encoder.safetensors: no linear head in it: expected one of head.weight, head.fc.weight, linear.weight, fc.weight, classifier.weight, weight; first keys: blocks.0.attn.proj.bias, blocks.0.attn.proj.weight, blocks.0.attn.qkv.weight, blocks.0.gamma_1, blocks.0.gamma_2
+
+"#]]);
+    scene.tiny("classify photos --head missing.safetensors").assert().code(1).stderr_eq(str![[r#"
+error: missing.safetensors: No such file or directory (os error 2)
+
+"#]]);
     scene.tiny("classify photos --head head.safetensors --num-classes 4").assert().code(2);
-    scene.tiny("classify photos --num-classes 4 --head-pool cls+mean").assert().code(2).stderr_eq(str![[r#""#]]);
+    scene.tiny("classify photos --num-classes 4 --head-pool cls+mean").assert().code(2).stderr_eq(str![[r#"
+error: --head-pool cls+mean: only a head in a file of its own, --head, can take it
+
+"#]]);
     scene.tiny("classify photos --head-pool none").assert().code(2);
 }
 
 #[test]
 fn without_a_head_the_features_are_ranked_with_a_warning() {
     let scene = Scene::new();
-    let output = scene.tiny("classify photos/a.bmp --top 2").assert().code(0).stdout_eq(str![[r#""#]]);
+    let output = scene.tiny("classify photos/a.bmp --top 2").assert().code(0).stdout_eq(str![[r#"
+photos/a.bmp
+    3.73 %  feature 25
+    3.54 %  feature 59
+
+"#]]);
     assert!(
         stderr(&output).starts_with("warning: vit_small_patch16_dinov3 (tiny.json) has no head"),
         "{}",
@@ -141,7 +178,10 @@ fn without_a_head_the_features_are_ranked_with_a_warning() {
         .map(|class| class["probability"].as_f64().unwrap())
         .sum::<f64>();
     assert!((probabilities - 1.0).abs() < 1e-12);
-    scene.tiny("classify photos --labels imagenet").assert().code(2).stderr_eq(str![[r#""#]]);
+    scene.tiny("classify photos --labels imagenet").assert().code(2).stderr_eq(str![[r#"
+error: --labels imagenet: there is no head whose classes these could be
+
+"#]]);
 }
 
 #[test]
@@ -153,18 +193,40 @@ fn labels_come_from_lines_lists_and_the_built_in_names() {
     scene.file("mapping.json", r#"{"0": "cat", "1": "dog", "2": "horse"}"#);
     for labels in ["lines.txt", "list.json", "mapping.json"] {
         let line = format!("classify photos/a.bmp --head head.safetensors --labels {labels}");
-        scene.tiny(&line).assert().code(0).stdout_eq(str![[r#""#]]);
+        scene.tiny(&line).assert().code(0).stdout_eq(str![[r#"
+photos/a.bmp
+   50.46 %  0  cat
+   28.13 %  2  horse
+   21.41 %  1  dog
+
+"#]]);
     }
     let line = "classify photos/a.bmp --head head.safetensors --labels imagenet";
-    scene.tiny(line).assert().code(1).stderr_eq(str![[r#""#]]);
+    scene.tiny(line).assert().code(1).stderr_eq(str![[r#"
+error: imagenet: 1000 labels, but the head has 3 classes
+
+"#]]);
     scene.file("two.txt", "cat\ndog\n");
-    scene.tiny("classify photos --head head.safetensors --labels two.txt").assert().code(1).stderr_eq(str![[r#""#]]);
+    scene.tiny("classify photos --head head.safetensors --labels two.txt").assert().code(1).stderr_eq(str![[r#"
+error: two.txt: 2 labels, but the head has 3 classes
+
+"#]]);
 
     // A thousand classes are not ImageNet's unless someone says so.
     head(&scene, "thousand.safetensors", "", 1000, 128);
-    scene.tiny("classify photos/a.bmp --head thousand.safetensors --top 2").assert().code(0).stdout_eq(str![[r#""#]]);
+    scene.tiny("classify photos/a.bmp --head thousand.safetensors --top 2").assert().code(0).stdout_eq(str![[r#"
+photos/a.bmp
+    5.92 %  class 949
+    5.21 %  class 971
+
+"#]]);
     let line = "classify photos/a.bmp --head thousand.safetensors --top 2 --labels imagenet";
-    scene.tiny(line).assert().code(0).stdout_eq(str![[r#""#]]);
+    scene.tiny(line).assert().code(0).stdout_eq(str![[r#"
+photos/a.bmp
+    5.92 %  949  strawberry
+    5.21 %  971  bubble
+
+"#]]);
     let line = streamed(&scene.tiny(&format!("{line} --json")).assert().code(0)).remove(0);
     let index = line["top"][0]["index"].as_u64().unwrap() as usize;
     assert_eq!(line["top"][0]["label"], dinov3::Labels::imagenet().get(index).unwrap());
@@ -186,7 +248,10 @@ fn a_bad_picture_is_reported_and_the_run_goes_on() {
     assert_eq!(scene.json("out.jsonl.json")["counts"], serde_json::json!({"done": 3, "failed": 1}));
     scene.tiny(&format!("{line} -o strict.jsonl --strict")).assert().code(1);
     assert!(!scene.path("strict.jsonl").exists());
-    scene.tiny(&format!("{line} -o out.parquet")).assert().code(2).stderr_eq(str![[r#""#]]);
+    scene.tiny(&format!("{line} -o out.parquet")).assert().code(2).stderr_eq(str![[r#"
+error: out.parquet: classes are written as .jsonl, or - for standard output
+
+"#]]);
 }
 
 #[test]
