@@ -45,7 +45,11 @@ fn the_head_of_a_checkpoint_is_found_by_its_shape() {
     let scene = Scene::new();
     checkpoint_with_head(&scene, "tiny.json", "finetuned.safetensors");
     let line = "classify photos -m tiny.json --weights finetuned.safetensors --size 32";
-    scene.dinov3(&format!("{line} --top 3")).assert().code(0).stdout_eq(str![[r#"
+    scene
+        .dinov3(&format!("{line} --top 3"))
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
 photos/a.bmp
    63.65 %  class 2
    11.12 %  class 4
@@ -59,7 +63,8 @@ photos/more/c.bmp
    25.63 %  class 1
    21.29 %  class 2
 
-"#]]).stderr_eq(str![[r#"
+"#]])
+        .stderr_eq(str![[r#"
 3 images in [..] s, [..] images/s, 0 failed -> standard output
 
 "#]]);

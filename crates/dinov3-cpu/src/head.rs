@@ -52,7 +52,7 @@ pub enum LinearHeadError {
 pub struct LinearHead(Arc<Linear<f32>>);
 
 impl LinearHead {
-    /// Packs `weight` [classes, inputs], row-major as torch's `nn.Linear` has it, and `bias` [classes].
+    /// Packs `weight` [classes, inputs], row-major as torch's `nn.Linear` has it, and `bias`, one value per class.
     ///
     /// # Errors
     /// If a length is not what the shape says, an extent is zero, or a value is not finite.

@@ -97,7 +97,7 @@ impl StoredHead {
         &self.files.paths
     }
 
-    /// Weight [classes, features] and bias [classes]; a layer without a bias has zeros.
+    /// Weight `[classes, features]` and bias `[classes]`; a layer without a bias has zeros.
     ///
     /// # Errors
     /// If a value is not finite or of a type that is not read.
@@ -137,7 +137,10 @@ mod tests {
     use super::*;
     use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
-    fn opened(tensors: &[(&str, &[usize], f32)]) -> Result<StoredHead, String> {
+    /// Name, shape, and the value of every element.
+    type Filled<'a> = (&'a str, &'a [usize], f32);
+
+    fn opened(tensors: &[Filled<'_>]) -> Result<StoredHead, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("head.safetensors");
         let bytes: Vec<Vec<u8>> =
@@ -168,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_no_head_is_refused_with_the_reason() {
-        let cases: [(&[(&str, &[usize], f32)], &str); 6] = [
+        let cases: [(&[Filled<'_>], &str); 6] = [
             (&[("norm.bias", &[3], 0.0)], "no linear head in it: expected one of head.weight, head.fc.weight"),
             (&[("weight", &[3, 4], 0.0), ("fc.weight", &[3, 4], 0.0)], "two heads in it, fc.weight and weight"),
             (&[("weight", &[3, 4], 0.0), ("scale", &[1], 0.0)], "scale is neither part of the head weight nor"),

@@ -130,7 +130,7 @@ impl Opened {
         Ok(NormalizedImage { height_px, width_px, data: (0..3).flat_map(plane).collect() })
     }
 
-    /// The embedding [D] of an image: the model's own pooling, which is the mean of the normed patch tokens.
+    /// The embedding `[D]` of an image: the model's own pooling, which is the mean of the normed patch tokens.
     ///
     /// # Errors
     /// If the model cannot take an image of that size.
@@ -182,7 +182,7 @@ impl Opened {
         Ok(features.maps.into_iter().map(|tap| single(tap.map)).collect())
     }
 
-    /// The class scores [K] of an image, if the model has a head; [`Head`](crate::Head) is for heads in files of their
+    /// The class scores `[K]` of an image, if the model has a head; [`Head`](crate::Head) is for heads in files of their
     /// own, and [`top_k`](crate::top_k) for what people want to see.
     ///
     /// # Errors

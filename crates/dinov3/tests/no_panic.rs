@@ -109,12 +109,12 @@ fn batches_that_lie_and_requests_of_any_kind_are_encoded_or_refused() {
                 .poolings(
                     (0..random.next() % 4).map(|_| Pooling::ALL[(random.next() % 5) as usize]).collect::<Vec<_>>(),
                 )
-                .pad(random.next() % 2 == 0)
-                .tap_norm(random.next() % 2 == 0)
-                .tap_prefix_tokens(random.next() % 2 == 0);
+                .pad(random.next().is_multiple_of(2))
+                .tap_norm(random.next().is_multiple_of(2))
+                .tap_prefix_tokens(random.next().is_multiple_of(2));
             request.taps = (0..random.next() % 3).map(|_| random.extent() % 6).collect();
-            request.tokens = random.next() % 2 == 0;
-            request.logits = (random.next() % 4 == 0).then_some(Pooling::Average);
+            request.tokens = random.next().is_multiple_of(2);
+            request.logits = random.next().is_multiple_of(4).then_some(Pooling::Average);
             let batch = ImageBatch { pixels: &pixels, count, height_px, width_px };
             if session.encode(&batch, &request, &mut features).is_ok() {
                 assert_eq!((features.count, features.pooled.len()), (count, request.poolings.len()));
@@ -151,7 +151,7 @@ fn heads_of_any_shape_are_made_or_refused() {
         assert_eq!((head.classes() * head.inputs(), head.classes()), (weight.len(), bias.len()));
         let values = random.length(&[inputs, 3]);
         let mut logits = Array::default();
-        assert_eq!(head.logits(&vec![1.0; values], &mut logits).is_ok(), values % inputs == 0);
+        assert_eq!(head.logits(&vec![1.0; values], &mut logits).is_ok(), values.is_multiple_of(inputs));
         let fits = Head::new(head, model.spec(), HeadInput::Pooled(Pooling::Average)).is_ok();
         assert_eq!(fits, inputs == 64);
     }
