@@ -26,6 +26,9 @@ pub enum Command {
     /// Download the weights of models into the Hugging Face cache
     #[command(after_help = FETCH_EXAMPLES)]
     Fetch(FetchArguments),
+    /// The best classes of each picture
+    #[command(after_help = CLASSIFY_EXAMPLES)]
+    Classify(ClassifyArguments),
     /// The models that are known
     Models(ModelsArguments),
     /// What this machine offers, or what a checkpoint holds
@@ -79,6 +82,13 @@ Examples:
   dinov3 fetch hf-hub:facebook/dinov3-vits16-pretrain-lvd1689m --revision main --json
 
 Prints where the weights are, for --weights. Exit codes: 0 done, 1 failed, 2 wrong usage";
+
+const CLASSIFY_EXAMPLES: &str = "Examples:
+  dinov3 classify photos/ -m dinov3_vit7b16 --weights 7b/ --precision bf16 --head imagenet1k_linear_head.pth
+  dinov3 classify *.jpg -m vit_base_patch16_dinov3 --weights finetuned.safetensors --labels classes.txt --json
+  dinov3 classify cat.jpg -m vit_small_patch16_dinov3 --weights synthetic:7 --head probe.safetensors --head-pool token
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
 
 const INFO_EXAMPLES: &str = "Examples:
   dinov3 info
@@ -168,6 +178,17 @@ pub struct PixelArguments {
     pub allow_local_addresses: bool,
 }
 
+/// A run over many pictures.
+#[derive(Args)]
+pub struct BatchArguments {
+    /// Pictures per forward pass; results do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub batch_size: u16,
+    /// Stop at the first picture that fails
+    #[arg(long)]
+    pub strict: bool,
+}
+
 #[derive(Args)]
 pub struct EmbedArguments {
     /// Pictures, folders (searched recursively), patterns, URLs, or - for a list of paths and URLs on standard input
@@ -184,12 +205,8 @@ pub struct EmbedArguments {
     /// Also write the class scores of the head, as `logits`
     #[arg(long)]
     pub logits: bool,
-    /// Pictures per forward pass; results do not depend on it
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub batch_size: u16,
-    /// Stop at the first picture that fails
-    #[arg(long)]
-    pub strict: bool,
+    #[command(flatten)]
+    pub batch: BatchArguments,
     /// Continue an interrupted run of the same command; without one, just start
     #[arg(long)]
     pub resume: bool,
@@ -256,6 +273,40 @@ pub struct FetchArguments {
     /// One JSON array
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct ClassifyArguments {
+    /// Pictures, folders (searched recursively), patterns, URLs, or - for a list of paths and URLs on standard input
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// Linear head in a file of its own; by default the one that the checkpoint holds
+    #[arg(long, value_name = "HEAD", conflicts_with = "num_classes")]
+    pub head: Option<PathBuf>,
+    /// What the head is fed with: avg, token, max, avgmax, or cls+mean, the class token and the mean patch token. By
+    /// default what its width says: the model's own pooling, or cls+mean for twice as many features
+    #[arg(long, value_name = "POOL", value_parser = parse_head_input)]
+    pub head_pool: Option<dinov3::HeadInput>,
+    /// Names of the classes: a file with one per line, a JSON list or object, or imagenet. Meta's ImageNet head has its
+    /// names without being asked
+    #[arg(long, value_name = "FILE|imagenet")]
+    pub labels: Option<PathBuf>,
+    /// Classes to show
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub top: u32,
+    /// JSON lines instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub batch: BatchArguments,
+    /// Output as JSON lines: .jsonl, or - for standard output. By default a table on standard output
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    // Last: its heading holds for everything after it.
+    #[command(flatten)]
+    pub pixels: PixelArguments,
 }
 
 #[derive(Args)]
@@ -381,6 +432,10 @@ fn parse_pooling(text: &str) -> Result<dinov3::Pooling, String> {
 
 fn parse_positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a whole number above 0".to_string())
+}
+
+fn parse_head_input(text: &str) -> Result<dinov3::HeadInput, String> {
+    dinov3::HeadInput::from_name(text).ok_or_else(|| "expected avg, token, max, avgmax or cls+mean".to_string())
 }
 
 /// `256` or `256x384`, height first.

@@ -1,24 +1,18 @@
 //! `dinov3 embed`: one vector per picture.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
-use dinov3::engine::{
-    CancelToken, ImageFeatures, ItemError, RunError, RunOptions, Sink, SinkError, Source, Summary, run as run_engine,
-};
-use dinov3::sink::{
-    EmbeddingLayout, EmbeddingSink, Format, Journal, JournalError, JournalKey, JournaledSink, JournaledSource, RowName,
-};
+use anyhow::Result;
+use dinov3::engine::Summary;
+use dinov3::sink::{EmbeddingLayout, EmbeddingSink, Format, Journal, JournalError, JournaledSink, JournaledSource};
 use dinov3::{Encoder, Normalized, Pooling, Request};
 use serde_json::json;
 
 use crate::arguments::EmbedArguments;
-use crate::failure::{Outcome, in_words_of_the_command, usage};
-use crate::progress::Reporter;
+use crate::batch::Batch;
+use crate::failure::{Outcome, usage};
 use crate::setup::{
-    InputKey, Inputs, Provenance, chosen_recipe, model_spec, open_model, refuse_overwriting, report_weights,
-    weight_files,
+    Inputs, Provenance, chosen_recipe, model_spec, open_model, refuse_overwriting, report_weights, weight_files,
 };
 
 /// Runs the command.
@@ -44,65 +38,20 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
         agree(journal, arguments, provenance.fingerprint(&opened), &layout)?;
     }
     // Before the output exists, so that an interruption always removes it.
-    let cancel = CancelToken::new();
-    let token = cancel.clone();
-    // A second handler cannot be set, and none is needed in a process that has one command.
-    let _ = ctrlc::set_handler(move || token.cancel());
+    let batch = Batch::begin(&arguments.batch, &arguments.output);
     let output = EmbeddingSink::open(&arguments.output, layout, Box::new(move |_: &Summary| provenance.finish()))?;
-
     let source = JournaledSource::new(&source, journal.as_ref());
-    let output = JournaledSink::new(output, journal);
-    let reporter = Arc::new(Reporter::new(output.safe_rows()));
-    let mut sink = NamedSink { output, reporter: Arc::clone(&reporter) };
-    let told = Arc::clone(&reporter);
-    let options = RunOptions::new()
-        .batch_size(usize::from(arguments.batch_size))
-        .strict(arguments.strict)
-        .cancel(cancel)
-        .progress(move |progress| told.update(progress));
+    let sink = JournaledSink::new(output, journal);
+    let batch = batch.telling_safe_rows(sink.safe_rows());
     let mut encoder: Box<dyn Encoder> = match arguments.normalize {
         true => Box::new(Normalized(opened.model.session())),
         false => Box::new(opened.model.session()),
     };
-    let result = run_engine(&source, encoder.as_mut(), &mut sink, &request, &options);
-    reporter.finish();
-    let stream = arguments.output == Path::new("-");
-    let summary = match result {
-        Ok(summary) => summary,
-        Err(error) => {
-            // Not lost with the error that ended the run, nor hiding it.
-            let written = match sink.output.keep() {
-                _ if stream => String::new(),
-                Ok(0) => "; nothing was written".to_string(),
-                Ok(rows) => format!("; {rows} finished rows are kept, --resume continues"),
-                Err(error) => format!("; {error}; --resume continues with what was kept"),
-            };
-            return Err(match error {
-                RunError::Cancelled => anyhow!("interrupted{written}"),
-                RunError::Item { position, error } => {
-                    let key = source.keys().nth(position);
-                    let name = key.map_or_else(String::new, |key| key.key.row_name().into_owned());
-                    anyhow!("{name}: {error}\nstopped at the first failure (--strict){written}")
-                }
-                other => {
-                    if let Some(written) = written.strip_prefix("; ") {
-                        eprintln!("{written}");
-                    }
-                    other.into()
-                }
-            });
-        }
-    };
-    let failed = summary.failed.len();
-    let seconds = summary.elapsed.as_secs_f64();
-    eprintln!(
-        "{} images in {seconds:.1} s, {:.1} images/s, {failed} failed{} -> {}",
-        summary.done,
-        (summary.done - summary.known) as f64 / seconds.max(1e-9),
-        if summary.known > 0 { format!(", {} from before", summary.known) } else { String::new() },
-        if stream { "standard output".into() } else { arguments.output.display().to_string() }
-    );
-    Ok(if failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
+    batch.run(&source, encoder.as_mut(), sink, &request, |sink| match sink.keep() {
+        Ok(0) => "nothing was written".to_string(),
+        Ok(rows) => format!("{rows} finished rows are kept, --resume continues"),
+        Err(error) => format!("{error}; --resume continues with what was kept"),
+    })
 }
 
 fn request(arguments: &EmbedArguments, spec: &dinov3::ModelSpec) -> Result<Request> {
@@ -184,30 +133,4 @@ fn agree(
         eprintln!("continuing after {} rows", journal.rows());
     }
     Ok(())
-}
-
-/// Writes rows under the names of their keys, and tells of failures.
-struct NamedSink {
-    output: JournaledSink,
-    reporter: Arc<Reporter>,
-}
-
-impl Sink<JournalKey<InputKey>> for NamedSink {
-    fn write(&mut self, key: &JournalKey<InputKey>, features: ImageFeatures<'_>) -> Result<(), SinkError> {
-        self.output.write(key, features)
-    }
-
-    fn known(&mut self, key: &JournalKey<InputKey>) -> Result<(), SinkError> {
-        self.output.known(key)
-    }
-
-    fn failed(&mut self, key: &JournalKey<InputKey>, error: &ItemError) -> Result<(), SinkError> {
-        let error = ItemError::new(error.kind, in_words_of_the_command(&error.message));
-        self.reporter.line(&format!("failed: {}: {error}", key.key.row_name()));
-        self.output.failed(key, &error)
-    }
-
-    fn finish(&mut self, summary: &Summary) -> Result<(), SinkError> {
-        Sink::<JournalKey<InputKey>>::finish(&mut self.output, summary)
-    }
 }

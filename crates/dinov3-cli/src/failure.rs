@@ -74,6 +74,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Usage>()
             || matches!(cause.downcast_ref(), Some(dinov3::OpenError::UnknownModel(_)))
+            || matches!(cause.downcast_ref(), Some(dinov3::HeadError::NoClassToken { .. }))
             || matches!(
                 cause.downcast_ref(),
                 Some(

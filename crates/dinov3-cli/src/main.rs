@@ -1,7 +1,9 @@
 //! The `dinov3` command: a table of modes. Parsing is in `arguments`, each mode in a file of its own.
 
 mod arguments;
+mod batch;
 mod bench;
+mod classify;
 mod embed;
 mod failure;
 mod features;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         Command::Embed(arguments) => embed::run(arguments),
         Command::Features(arguments) => features::run(arguments),
         Command::Fetch(arguments) => fetch::run(arguments),
+        Command::Classify(arguments) => classify::run(arguments),
         Command::Models(arguments) => models::run(arguments),
         Command::Info(arguments) => info::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),

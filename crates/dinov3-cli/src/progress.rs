@@ -156,9 +156,14 @@ impl Reporter {
 
     /// Prints a line without tearing the bar.
     pub fn line(&self, text: &str) {
+        self.aside(|| eprintln!("{text}"));
+    }
+
+    /// Prints something without tearing the bar.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         match &self.display {
-            Display::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
-            Display::Log(_) => eprintln!("{text}"),
+            Display::Bar(bar) => bar.suspend(print),
+            Display::Log(_) => print(),
         }
     }
 

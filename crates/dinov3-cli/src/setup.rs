@@ -24,7 +24,7 @@ use crate::progress;
 pub fn model_spec(arguments: &ModelArguments) -> Result<ModelSpec> {
     let spec = find_model(&arguments.model)?;
     Ok(match arguments.num_classes {
-        Some(classes) if classes > 1 << 20 => return Err(usage("--num-classes: at most 1048576")),
+        Some(classes) if classes > dinov3::MOST_CLASSES => return Err(usage("--num-classes: at most 1048576")),
         Some(classes) => {
             let spec = spec.with_num_classes(classes);
             if spec.parameter_count() > dinov3::spec::MOST_PARAMETERS {

@@ -24,10 +24,12 @@
 //! ```
 
 mod convnext;
+mod head;
 mod load;
 mod model;
 mod output;
 mod patches;
 mod vit;
 
+pub use head::{LinearHead, LinearHeadError};
 pub use model::{Model, Options, Precision, Session};

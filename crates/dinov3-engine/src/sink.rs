@@ -40,6 +40,24 @@ pub trait Sink<K> {
     fn finish(&mut self, summary: &Summary) -> Result<(), SinkError>;
 }
 
+impl<K, T: Sink<K> + ?Sized> Sink<K> for Box<T> {
+    fn write(&mut self, key: &K, features: ImageFeatures<'_>) -> Result<(), SinkError> {
+        (**self).write(key, features)
+    }
+
+    fn known(&mut self, key: &K) -> Result<(), SinkError> {
+        (**self).known(key)
+    }
+
+    fn failed(&mut self, key: &K, error: &ItemError) -> Result<(), SinkError> {
+        (**self).failed(key, error)
+    }
+
+    fn finish(&mut self, summary: &Summary) -> Result<(), SinkError> {
+        (**self).finish(summary)
+    }
+}
+
 /// Why a sink could not go on. Carries the sink's own error; use [`SinkError::downcast_ref`] to see which.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]

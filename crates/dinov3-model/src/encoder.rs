@@ -339,11 +339,11 @@ pub struct Geometry {
 /// The first thing that does not fit.
 pub fn check(spec: &ModelSpec, batch: &ImageBatch<'_>, request: &Request) -> Result<Geometry, EncodeError> {
     let (height_px, width_px) = (batch.height_px, batch.width_px);
-    let expected = batch
-        .count
-        .checked_mul(3)
-        .and_then(|n| n.checked_mul(height_px))
-        .and_then(|n| n.checked_mul(width_px))
+    // One image first: a batch of none may not claim sizes beyond any memory.
+    let expected = height_px
+        .checked_mul(width_px)
+        .and_then(|n| n.checked_mul(3))
+        .and_then(|n| n.checked_mul(batch.count))
         .unwrap_or(usize::MAX);
     if expected != batch.pixels.len() {
         let (count, found) = (batch.count, batch.pixels.len());

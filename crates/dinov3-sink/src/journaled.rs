@@ -1,5 +1,6 @@
 //! A run that can be continued: a source that skips what the journal holds, and a sink that keeps the journal.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
@@ -27,6 +28,12 @@ pub struct JournalKey<K> {
     /// The source's own key.
     pub key: K,
     stamp: OnceLock<Option<Stamp>>,
+}
+
+impl<K: RowName> RowName for JournalKey<K> {
+    fn row_name(&self) -> Cow<'_, str> {
+        self.key.row_name()
+    }
 }
 
 /// Wraps a source: images whose rows are in the journal, and which have not changed since, are not loaded.

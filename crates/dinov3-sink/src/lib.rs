@@ -64,6 +64,7 @@ mod layout;
 mod name;
 mod npy;
 mod parquet;
+mod records;
 mod safetensors;
 #[cfg(test)]
 mod tests;
@@ -76,3 +77,4 @@ pub use journal::{Journal, JournalError, Stamp};
 pub use journaled::{JournalKey, JournaledSink, JournaledSource, Stamped};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};
 pub use name::{RowName, row_name_bytes};
+pub use records::RecordSink;

@@ -293,7 +293,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn element_bytes(files: &FileSet, key: &str, stored: &StoredTensor) -> Result<usize, WeightsError> {
+pub(crate) fn element_bytes(files: &FileSet, key: &str, stored: &StoredTensor) -> Result<usize, WeightsError> {
     match stored.dtype {
         Dtype::F32 => Ok(4),
         Dtype::F16 | Dtype::BF16 => Ok(2),
@@ -306,7 +306,7 @@ fn element_bytes(files: &FileSet, key: &str, stored: &StoredTensor) -> Result<us
 }
 
 /// Little-endian bytes from `offset_bytes` on to f32.
-fn convert(bytes: &[u8], dtype: Dtype, offset_bytes: usize, out: &mut [f32]) {
+pub(crate) fn convert(bytes: &[u8], dtype: Dtype, offset_bytes: usize, out: &mut [f32]) {
     match dtype {
         Dtype::F32 => {
             let (chunks, _) = bytes[offset_bytes..][..out.len() * 4].as_chunks::<4>();

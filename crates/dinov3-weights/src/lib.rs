@@ -17,6 +17,7 @@
 mod checkpoint;
 mod files;
 pub mod hash;
+mod head;
 mod pickle;
 mod torch;
 mod verify;
@@ -24,4 +25,5 @@ mod zip;
 
 pub use checkpoint::{Checkpoint, Report};
 pub use files::{FileSet, StoredTensor, open_files};
+pub use head::{StoredHead, classes_in};
 pub use verify::{TypeTotal, VerifiedFile, VerifyReport, verify_files};

@@ -7,9 +7,11 @@ use dinov3_model::config_json::{self, ConfigError};
 use dinov3_model::spec::{self, ModelSpec, UnknownModel};
 use dinov3_model::synthetic::{SyntheticSpec, SyntheticWeights};
 use dinov3_model::weights::WeightsError;
-use dinov3_weights::hash::PendingHashes;
+use dinov3_weights::hash::{FileHash, PendingHashes};
 use dinov3_weights::{Checkpoint, Report};
 use serde_json::{Value, json};
+
+use crate::opened::Sessions;
 
 /// Largest `config.json` that is read.
 const LARGEST_CONFIG_BYTES: u64 = 1 << 20;
@@ -93,6 +95,8 @@ pub struct Opened {
     pub model: Model,
     /// For provenance.
     pub weights: WeightsIdentity,
+    /// For [`Opened::encode`] and its relatives.
+    pub(crate) sessions: Sessions,
 }
 
 /// Which weights these are.
@@ -147,11 +151,7 @@ impl PendingIdentity {
     pub fn wait(self) -> Value {
         match (self.identity, self.hashes) {
             (WeightsIdentity::Files { report, origin, .. }, Some(hashes)) => {
-                let files = hashes.wait().into_iter().map(|hash| match hash {
-                    Ok(hash) => json!(hash),
-                    Err(error) => json!({"error": error.to_string()}),
-                });
-                let files = files.collect::<Vec<_>>();
+                let files = hashed_files(hashes);
                 let mut told = json!({"dialect": report.dialect.to_string(), "dtypes": report.dtypes, "files": files});
                 if let Some(origin) = origin {
                     told["hub"] = json!(origin);
@@ -162,6 +162,15 @@ impl PendingIdentity {
             (WeightsIdentity::Files { .. }, None) => Value::Null,
         }
     }
+}
+
+/// Waits for the hashes: `[{name, bytes, sha256}]`, for provenance.
+pub fn hashed_files(hashes: PendingHashes) -> Value {
+    let file = |hash: std::io::Result<FileHash>| match hash {
+        Ok(hash) => json!(hash),
+        Err(error) => json!({"error": error.to_string()}),
+    };
+    hashes.wait().into_iter().map(file).collect()
 }
 
 /// A model by name, alias, or path of a `config.json`. A folder with a `config.json` is a path too.
@@ -211,6 +220,7 @@ fn open_spec(spec: &ModelSpec, weights: &Weights, options: &Options) -> Result<O
         Weights::Synthetic(seed) => Opened {
             model: Model::load(spec, &SyntheticWeights::new(spec, *seed), options)?,
             weights: WeightsIdentity::Synthetic(*seed),
+            sessions: Sessions::default(),
         },
         Weights::Path(path) => open_files(spec, path, None, options)?,
         #[cfg(feature = "hub")]
@@ -252,6 +262,7 @@ fn open_files(
             report: checkpoint.report.clone(),
             origin,
         },
+        sessions: Sessions::default(),
     })
 }
 
