@@ -28,6 +28,8 @@ mod load;
 mod model;
 mod output;
 mod patches;
+mod peak;
 mod vit;
 
 pub use model::{Model, Options, Precision, Session};
+pub use peak::peak_flops;

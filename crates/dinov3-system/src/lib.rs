@@ -16,6 +16,8 @@
 
 mod directories;
 pub mod memory_map;
+mod memory_use;
 pub mod threads;
 
 pub use directories::cache_directory;
+pub use memory_use::{MemoryUse, memory_use};
