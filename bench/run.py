@@ -46,7 +46,7 @@ class Bench:
     cache: Path
     scratch: Path
 
-    def ours(self, *words, stdin=None) -> str:
+    def ours(self, *words) -> str:
         command = [str(self.binary), *map(str, words)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
@@ -231,8 +231,9 @@ def first(bench: Bench, row: Row) -> dict:
     form = "packed"
     try:
         bench.ours("pack", weights, "-m", case.model, "--precision", row.precision, "-o", packed)
-    except RuntimeError:
-        packed, form = weights, "safetensors (this binary has no usable pack command)"
+    except RuntimeError as reason:
+        print(f"  not packed: {reason}", file=sys.stderr)
+        packed, form = weights, "safetensors, not packed"
     ours_file, theirs_file = bench.scratch / "first.npy", bench.scratch / "theirs.npy"
 
     def timed(command: list) -> dict:
