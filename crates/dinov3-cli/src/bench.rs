@@ -41,7 +41,8 @@ pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
     }
 
     let precision = opened.model.options().precision;
-    let measure_peak = || peak_flops(precision, opened.model.isa(), session.threads()) / 1e9;
+    let threads = session.threads();
+    let measure_peak = || peak_flops(precision, opened.model.isa(), threads) / 1e9;
     session.encode(&batch, &request, &mut features)?;
     // Before and after: on a machine that others use the peak moves.
     let before = measure_peak();
@@ -67,7 +68,7 @@ pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
     let text = if arguments.json {
         let json = json!({
             "version": env!("CARGO_PKG_VERSION"), "model": spec.name, "precision": precision.name(),
-            "instruction_set": opened.model.isa().name(), "threads": session.threads(), "batch_size": count,
+            "instruction_set": opened.model.isa().name(), "threads": threads, "batch_size": count,
             "height_px": height_px, "width_px": width_px, "pooling": spec.pooling.name(),
             "seconds": seconds, "latency_seconds": {"p50": median, "p90": p90, "p99": p99},
             "images_per_second": rate, "gflops": gflops,
@@ -84,7 +85,7 @@ pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
             spec.name,
             precision.name(),
             opened.model.isa().name(),
-            session.threads(),
+            threads,
         );
         text += &format!("{rate:.2} images/s (median of {}; fastest {:.2})\n", seconds.len(), count as f64 / sorted[0]);
         text += &format!(
