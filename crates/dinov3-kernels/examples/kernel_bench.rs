@@ -30,7 +30,7 @@ fn numbers(count: usize) -> Vec<f32> {
 }
 
 fn peak<E: Element>(pool: &Pool, isa: Isa) -> f64 {
-    peak_flops::<E>(pool, isa) / 1e9
+    peak_flops::<E>(pool.threads(), isa) / 1e9
 }
 
 fn report(name: &str, flops: f64, seconds: f64, peak: f64) {
