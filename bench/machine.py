@@ -28,7 +28,7 @@ def facts() -> dict:
         "virtual": "hypervisor" in text,
         "threads": len(os.sched_getaffinity(0)),
         "memory_bytes": memory,
-        "kernel": platform.release(),
+        "kernel": platform.system() + " " + ".".join(platform.release().split(".")[:2]),
     }
 
 

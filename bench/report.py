@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rows import TITLES, MODELS, Row, read
+from rows import MODELS, TITLES, Row, read
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("docs/performance.md", "README.md")
@@ -94,15 +94,14 @@ def results(rows: list[Row], machines: dict) -> str:
 
 def headlines(rows: list[Row], machines: dict) -> str:
     """For the README: batch 8 against every peer, on the machine with most rows."""
-    if not machines:
-        return f"Against OpenVINO, ONNX Runtime and compiled timm: {NOT_MEASURED}; `bench/run.sh --list` shows what will be."
-    runs = machines[max(sorted(machines), key=lambda machine: len(machines[machine]))]
+    runs = max((machines[machine] for machine in sorted(machines)), key=len, default={})
     columns: dict[str, dict[str, str]] = {}
     for row in rows:
         if row.kind == "compare" and row.batch == 8 and row.name in runs:
-            column = f"{row.precision} / {against(row, None)}"
             value = f"{runs[row.name]['summary']['value']:.2f} ×"
-            columns.setdefault(column, {})[TITLES[row.model]] = value
+            columns.setdefault(f"{row.precision} / {against(row, None)}", {})[TITLES[row.model]] = value
+    if not columns:
+        return f"Against OpenVINO, ONNX Runtime and compiled timm: {NOT_MEASURED}; `bench/run.sh --list` shows what will be."
     models = [title for title in TITLES.values() if any(title in column for column in columns.values())]
     text = "| 256 × 256, batch 8 | " + " | ".join(columns) + " |\n| --- |" + " --- |" * len(columns)
     for model in models:
