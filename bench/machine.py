@@ -1,10 +1,10 @@
 """What a run was made on, and what disturbs it."""
 
-import multiprocessing
 import os
 import platform
 import re
 import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,23 +45,16 @@ def commit() -> str:
     return git("rev-parse", "--short=12", "HEAD").strip() + ("+" if changed else "")
 
 
-def _spin() -> None:
-    while True:
-        pass
-
-
 @contextmanager
 def busy_neighbours(count: int):
     """Processes that take all the time they get."""
-    spinners = [multiprocessing.get_context("spawn").Process(target=_spin, daemon=True) for _ in range(count)]
-    for spinner in spinners:
-        spinner.start()
+    spinners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
     finally:
         for spinner in spinners:
-            spinner.terminate()
-            spinner.join()
+            spinner.kill()
+            spinner.wait()
 
 
 @contextmanager

@@ -261,6 +261,7 @@ def neighbours(bench: Bench, row: Row) -> dict:
     """Each turn measures both sides alone and beside busy processes, all on two cores."""
     with machine.two_cores():
         bench.threads = min(bench.threads, 2)
+        bench.runs *= 4  # long enough for the scheduler to be fair
         inputs, outputs, _ = our_outputs(bench, row)
         name, setting, tried = best_peer(bench, row, inputs, outputs)
 
@@ -403,7 +404,7 @@ def main() -> None:
         facts = {
             "row": row.facts(),
             "summary": summary,
-            "command": "bench/run.sh " + shlex.join([row.name, "--turns", str(bench.turns), "--runs", str(bench.runs)]),
+            "command": "bench/run.sh " + shlex.join([row.name, "--turns", str(arguments.turns), "--runs", str(arguments.runs)]),
             "started": started.isoformat(timespec="seconds"),
             "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "load_average": {"before": load, "after": os.getloadavg()},
