@@ -7,6 +7,7 @@ import numpy as np
 import guard
 import report
 import rows
+import run
 import verdict
 
 
@@ -33,6 +34,12 @@ class Verdicts(unittest.TestCase):
 
     def test_few_pairs_have_no_interval(self):
         self.assertIsNone(verdict.interval(verdict.median, np.ones(verdict.ENOUGH_PAIRS - 1)))
+
+
+class Pipeline(unittest.TestCase):
+    def test_the_rate_is_read_from_what_embed_says(self):
+        self.assertEqual(run.rate_said("24 images in 1.2 s, 20.3 images/s, 0 failed -> x.npy"), 20.3)
+        self.assertEqual(run.rate_said("24 images in 15.0 s, 1.5 images/s, 0 failed -> x.npy"), 1.6)
 
 
 class Rows(unittest.TestCase):
