@@ -9,6 +9,8 @@ cargo clippy --workspace --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 cargo xtask floors
 cargo xtask draw-samples --check
+# The documents show the committed bench runs. Optional: nothing else here needs Python.
+if python3 -c 'import tomllib' 2>/dev/null; then python3 bench/report.py --check; fi
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

@@ -38,6 +38,7 @@ pub enum Command {
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArguments),
     /// Speed of the encoder alone
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArguments),
     /// Completions for a shell, on standard output
     Completions {
@@ -98,9 +99,13 @@ const INFO_EXAMPLES: &str = "Examples:
 const VERIFY_EXAMPLES: &str = "Examples:
   dinov3 verify model.safetensors
   dinov3 verify 7b/ -m vit_7b_patch16_dinov3.sat493m --json
-  dinov3 verify vit_small_patch16_dinov3 --weights model.safetensors --golden 000000039769.jpg
+  dinov3 verify vit_small_patch16_dinov3 --golden 000000039769.jpg
 
 Exit codes: 0 all is well, 1 something is not, or failed, 2 wrong usage";
+
+const BENCH_EXAMPLES: &str = "Examples:
+  dinov3 bench -m vit_large_patch16_dinov3 --weights synthetic:1 --precision bf16
+  dinov3 bench -m vit_small_patch16_dinov3 --weights synthetic:1 --batch-size 1 --size 512x768 --runs 50 --json";
 
 /// Model and weights.
 #[derive(Args)]
@@ -323,6 +328,9 @@ pub struct InfoArguments {
     /// Check the weights against this model
     #[arg(short, long, requires = "weights")]
     pub model: Option<String>,
+    /// Measure what all threads reach with multiply-adds alone: the peak that `bench` gives shares of
+    #[arg(long, conflicts_with = "weights")]
+    pub peak: bool,
     /// One JSON object
     #[arg(long)]
     pub json: bool,
@@ -366,6 +374,9 @@ pub struct BenchArguments {
     /// Timed passes, after one that is not timed
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub runs: u16,
+    /// Also write the images, [N, 3, H, W]: `embed FILE.npy --preprocess none` gives rows with the same hash
+    #[arg(long, value_name = "FILE.npy")]
+    pub write_inputs: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     pub json: bool,

@@ -13,6 +13,7 @@ use dinov3_testing::checkpoints::{self, Type};
 use dinov3_testing::dialect::Dialect;
 use dinov3_testing::pth::{Layout, PickleWriter, ZipWriter};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use snapbox::str;
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -47,7 +48,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items
 
 #[test]
 fn help_of_a_mode_shows_examples() {
-    for mode in ["embed", "features", "classify", "fetch", "info", "verify"] {
+    for mode in ["embed", "features", "classify", "fetch", "info", "verify", "bench"] {
         let output = Scene::new().dinov3(&format!("{mode} --help")).assert().code(0).stderr_eq("");
         let text = stdout(&output);
         assert!(text.contains(&format!("Examples:\n  dinov3 {mode}")), "{text}");
@@ -152,11 +153,54 @@ fn bench_tells_rates_and_what_was_computed() {
     let (one, two) = (run(1), run(2));
     assert!(one["images_per_second"].as_f64().unwrap() > 0.0);
     assert_eq!(one["output_sha256"], two["output_sha256"]);
+    for field in ["before", "after"] {
+        assert!(one["peak_gflops"][field].as_f64().unwrap() > 0.0);
+    }
+    assert!(one["share_of_peak"].as_f64().unwrap() > 0.0);
+    assert_eq!(one["latency_seconds"]["p50"], one["seconds"][0]);
     let line = "bench -m tiny.json --weights synthetic:7 --batch-size 4096 --size 2048";
     scene.dinov3(line).assert().code(2).stderr_eq(str![[r#"
 error: a batch of 51539607552 values is above the limit of 1000000000
 
 "#]]);
+}
+
+#[test]
+fn bench_hashes_what_embed_writes_for_the_same_images() {
+    let scene = Scene::new();
+    for precision in ["f32", "bf16"] {
+        let line = format!("bench --json --runs 1 --batch-size 3 --precision {precision} --write-inputs images.npy");
+        let output = scene.tiny(&line).assert().code(0).stderr_eq("");
+        let bench: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(scene.npy("images.npy").shape, [3, 3, 32, 32]);
+        let line = format!(
+            "embed images.npy --preprocess none --batch-size 2 --precision {precision} -m tiny.json --weights synthetic:7 \
+             -o rows.npy"
+        );
+        scene.dinov3(&line).assert().code(0);
+        let bytes: Vec<u8> = scene.npy("rows.npy").data.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(bench["output_sha256"], hash);
+    }
+}
+
+#[test]
+fn bench_says_in_words_what_share_of_the_peak_it_reached() {
+    let scene = Scene::new();
+    scene.tiny("bench --runs 3 --batch-size 1 --threads 1").assert().code(0).stderr_eq("").stdout_eq(str![[r#"
+vit_small_patch16_dinov3 (tiny.json) f32 on [..], 1 threads, batch 1, 32x32
+[..] images/s (median of 3; fastest [..])
+[..] GFLOP/s, [..] % of the peak of [..] ([..] before, [..] after)
+latency p50 [..] ms, p90 [..] ms, p99 [..] ms
+memory [..] MB at most, [..] MB of it not backed by files at the end
+
+"#]]);
+    let output = scene.dinov3("info --peak --json").assert().code(0).stderr_eq("");
+    let machine: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    for precision in ["f32", "bf16"] {
+        assert!(machine["peak_gflops"][precision].as_f64().unwrap() > 0.0);
+    }
+    scene.dinov3("info x.safetensors --peak").assert().code(2);
 }
 
 // ---------------------------------------------------------------------------------------------------------------

@@ -49,5 +49,5 @@ pub use elementwise::{convert, gelu, silu};
 pub use gemm::{Epilogue, PackedMatrix, linear};
 pub use isa::{Isa, IsaError};
 pub use norm::layer_norm;
-pub use probe::peak_probe;
+pub use probe::peak_flops;
 pub use reduce::{max_rows, mean_rows};

@@ -39,14 +39,14 @@ mod scores;
 #[cfg(feature = "hub")]
 pub mod url;
 
-pub use dinov3_cpu::{LinearHead, LinearHeadError, Model, Options, Precision, Session};
+pub use dinov3_cpu::{LinearHead, LinearHeadError, Model, Options, Precision, Session, peak_flops};
 pub use dinov3_engine as engine;
 pub use dinov3_kernels::Isa;
 pub use dinov3_model::array::Array;
 pub use dinov3_model::encoder::{EncodeError, Encoder, FeatureMap, Features, ImageBatch, MapLayout, Pooling, Request};
 pub use dinov3_model::rope::RopePeriods;
 pub use dinov3_model::spec::{self, ModelSpec};
-pub use dinov3_model::{config_json, synthetic, tensors, weights};
+pub use dinov3_model::{config_json, cost, synthetic, tensors, weights};
 pub use dinov3_picture as picture;
 pub use dinov3_pixels as pixels;
 pub use dinov3_sink as sink;
