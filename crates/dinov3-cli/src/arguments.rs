@@ -338,16 +338,16 @@ pub struct InfoArguments {
 
 #[derive(Args)]
 pub struct VerifyArguments {
-    /// A safetensors file, its folder or its index; with --golden a model
+    /// A safetensors or .pth file, its folder or its index; with --golden a model
     #[arg(value_name = "WEIGHTS|MODEL")]
     pub target: String,
     /// The model that the weights are of; by default the first that they fit
     #[arg(short, long, conflicts_with = "golden")]
     pub model: Option<String>,
     /// Compare what the model makes of this picture, COCO val2017 000000039769.jpg, with the published values
-    #[arg(long, value_name = "IMAGE", requires = "weights")]
+    #[arg(long, value_name = "IMAGE")]
     pub golden: Option<PathBuf>,
-    /// The weights of the model
+    /// The weights of the model; by default they are downloaded
     #[arg(long, value_name = "W", requires = "golden")]
     pub weights: Option<String>,
     /// Operands of matrix products; bf16 is not expected to agree to 1e-3

@@ -8,7 +8,7 @@ use anyhow::Result;
 use dinov3::checkpoint::hash::PendingHashes;
 use dinov3::engine::{ImageFeatures, ItemError, Sink, SinkError, Summary};
 use dinov3::sink::{AtomicFile, OutputError, RecordSink, RowName};
-use dinov3::{ClassScore, Encoder, Head, HeadInput, Labels, ModelSpec, Request, Weights, WithHead, top_k};
+use dinov3::{ClassScore, Encoder, Head, HeadInput, Labels, ModelSpec, Request, WithHead, top_k};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -17,14 +17,14 @@ use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::progress::Reporter;
 use crate::setup::{
-    InputKey, Inputs, Provenance, chosen_recipe, extension, model_spec, open_model, refuse_overwriting, report_weights,
-    weight_files,
+    InputKey, Inputs, Provenance, chosen_recipe, extension, model_spec, open_weights, refuse_overwriting,
+    report_weights, weight_files, weights,
 };
 
 /// Runs the command.
 pub fn run(arguments: &ClassifyArguments) -> Result<Outcome> {
     // Everything that can be wrong with the command line and the head is found before the weights are read.
-    let spec = spec_with_head(arguments)?;
+    let spec = model_spec(&arguments.model)?;
     let recipe = chosen_recipe(&spec, &arguments.model, &arguments.pixels)?;
     let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
     let json_output = json_output(arguments)?;
@@ -36,6 +36,9 @@ pub fn run(arguments: &ClassifyArguments) -> Result<Outcome> {
     }
     let given_labels = given_labels(arguments)?;
     let source = Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?;
+    let weights = weights(&spec, &arguments.model)?;
+    // The model, with the head that its checkpoint holds.
+    let spec = dinov3::with_stored_head(spec, &weights)?;
     let isa = dinov3::Isa::try_from_env()?;
     let head = arguments.head.as_deref().map(|path| Head::open(path, &spec, isa, arguments.head_pool)).transpose()?;
     refuse_overwriting(target, head.as_ref().map(Head::paths).unwrap_or_default())?;
@@ -57,7 +60,7 @@ pub fn run(arguments: &ClassifyArguments) -> Result<Outcome> {
         );
     }
 
-    let opened = open_model(&spec, &arguments.model)?;
+    let opened = open_weights(&spec, &weights, &arguments.model)?;
     refuse_overwriting(target, weight_files(&opened))?;
     report_weights(&opened);
     let batch = Batch::begin(&arguments.batch, target);
@@ -85,15 +88,6 @@ pub fn run(arguments: &ClassifyArguments) -> Result<Outcome> {
         None => Box::new(Table { scores, top, labels, reporter: Arc::clone(&batch.reporter) }),
     };
     batch.run(&source, encoder.as_mut(), sink, &request, |_| "nothing was written".to_string())
-}
-
-/// The model, with the head that its checkpoint holds.
-fn spec_with_head(arguments: &ClassifyArguments) -> Result<ModelSpec> {
-    let spec = model_spec(&arguments.model)?;
-    Ok(match &arguments.model.weights {
-        Some(weights) => dinov3::with_stored_head(spec, &Weights::parse(weights)?)?,
-        None => spec,
-    })
 }
 
 /// Where JSON lines go; nowhere for a table.

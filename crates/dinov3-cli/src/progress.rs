@@ -13,13 +13,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Time between two lines of a log.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A bar for reading weights; none in a log, where loading is one line of silence.
-pub fn loading(model: &str) -> Option<ProgressBar> {
+/// A bar for reading weights; none in a log, where reading is one line of silence.
+pub fn reading(what: String) -> Option<ProgressBar> {
     if !std::io::stderr().is_terminal() {
         return None;
     }
     let style = ProgressStyle::with_template("{msg} {bar:30} {percent}%").expect("the template is sound");
-    Some(ProgressBar::new(0).with_style(style).with_message(format!("loading {model}")))
+    Some(ProgressBar::new(0).with_style(style).with_message(what))
 }
 
 /// Tells how far a download is, and before the first what its licence is.

@@ -36,12 +36,21 @@ pub fn model_spec(arguments: &ModelArguments) -> Result<ModelSpec> {
     })
 }
 
-/// Opens the model with its weights, with progress on a terminal.
-pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened> {
-    let weights = match weights_reference(spec, arguments)? {
+/// The weights that the arguments name; downloads them if they come from a hub.
+pub fn weights(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Weights> {
+    Ok(match weights_reference(spec, arguments)? {
         Some(reference) => Weights::Snapshot(download(&reference)?),
         None => Weights::parse(arguments.weights.as_deref().unwrap_or_default())?,
-    };
+    })
+}
+
+/// Opens the model with the weights that the arguments name, with progress on a terminal.
+pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened> {
+    open_weights(spec, &weights(spec, arguments)?, arguments)
+}
+
+/// The same with weights that were found before.
+pub fn open_weights(spec: &ModelSpec, weights: &Weights, arguments: &ModelArguments) -> Result<Opened> {
     let mut options = Options::new()
         .precision(match arguments.precision {
             Precision::F32 => dinov3::Precision::F32,
@@ -54,7 +63,7 @@ pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened
         .threads(arguments.threads.map_or(0, usize::from))
         .most_tokens(most_tokens(arguments.max_tokens))
         .isa(dinov3::Isa::try_from_env()?);
-    let bar = progress::loading(&spec.name);
+    let bar = progress::reading(format!("loading {}", spec.name));
     if let Some(bar) = &bar {
         let bar = bar.clone();
         options = options.progress(std::sync::Arc::new(move |done, total| {
@@ -62,7 +71,7 @@ pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened
             bar.set_position(done as u64);
         }));
     }
-    let opened = Opened::from_spec(spec, &weights, &options);
+    let opened = Opened::from_spec(spec, weights, &options);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }

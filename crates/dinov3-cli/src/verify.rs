@@ -6,16 +6,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use dinov3::checkpoint::hash::{CheckedFile, check_file};
-use dinov3::checkpoint::{Checkpoint, FileSet, open_files};
+use dinov3::checkpoint::{Checkpoint, FileSet, VerifyReport, open_files, verify_files};
 use dinov3::golden::{self, GoldenRow};
 use dinov3::pixels::DecodeOptions;
-use dinov3::weights::WeightSource;
-use dinov3::{ModelSpec, find_model, tensors};
+use dinov3::{find_model, tensors};
 use serde_json::{Value, json};
 
 use crate::arguments::{ModelArguments, VerifyArguments};
 use crate::failure::{Outcome, usage};
 use crate::info::matching_model;
+use crate::progress::reading;
 use crate::setup::open_model;
 
 /// Runs the command.
@@ -41,7 +41,9 @@ fn verify_weights(arguments: &VerifyArguments) -> Result<Outcome> {
     };
     let tensor_count = files.tensors.len();
     let checkpoint = Checkpoint::from_files(files, &spec)?;
-    let values = check_values(&checkpoint, &spec)?;
+    let read = read_everything(Path::new(&arguments.target))?;
+    let values: usize = tensors::tensors(&spec).iter().map(|tensor| tensor.elements()).sum();
+    let checksums: usize = read.files.iter().map(|file| file.checksums).sum();
 
     let report = &checkpoint.report;
     let types: Vec<String> = report.dtypes.iter().map(|(dtype, count)| format!("{count} x {dtype}")).collect();
@@ -54,6 +56,9 @@ fn verify_weights(arguments: &VerifyArguments) -> Result<Outcome> {
         };
         text += &format!("sha256            {} ({record})\n", file.hash.sha256);
     }
+    if checksums > 0 {
+        text += &format!("crc32             {checksums} entries, all right\n");
+    }
     text += &format!("names             {}\n", report.dialect);
     text += &format!("tensors           {tensor_count} ({}), all accounted for\n", types.join(", "));
     text += &format!("values            {values}, all finite\n");
@@ -64,7 +69,7 @@ fn verify_weights(arguments: &VerifyArguments) -> Result<Outcome> {
             "name": file.hash.name, "bytes": file.hash.bytes, "sha256": file.hash.sha256, "recorded": file.recorded,
         })).collect::<Vec<_>>(),
         "dialect": report.dialect.to_string(), "tensors": tensor_count, "dtypes": report.dtypes,
-        "values": values, "model": spec.name,
+        "values": values, "crc32": checksums, "model": spec.name,
     });
     print(arguments, &json, &text)?;
     Ok(Outcome::Done)
@@ -88,19 +93,20 @@ fn checked_files(files: &FileSet) -> Result<Vec<CheckedFile>> {
     Ok(checked)
 }
 
-/// Reads every value of the model, which refuses those that are not finite. Returns how many there are.
-fn check_values(checkpoint: &Checkpoint, spec: &ModelSpec) -> Result<usize> {
-    const CHUNK: usize = 1 << 16;
-    let mut buffer = vec![0.0; CHUNK];
-    let mut count = 0;
-    for tensor in tensors::tensors(spec) {
-        for start in (0..tensor.elements()).step_by(CHUNK) {
-            let length = CHUNK.min(tensor.elements() - start);
-            checkpoint.read(&tensor.name, start, &mut buffer[..length])?;
+/// Reads every byte: CRC-32 of PyTorch files, and whether every value in use is finite.
+fn read_everything(path: &Path) -> Result<VerifyReport> {
+    let bar = reading(format!("reading {}", path.display()));
+    let report = verify_files(path, &mut |done, total| {
+        if let Some(bar) = &bar {
+            bar.set_length(total);
+            bar.set_position(done);
         }
-        count += tensor.elements();
+        std::ops::ControlFlow::Continue(())
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
     }
-    Ok(count)
+    Ok(report?)
 }
 
 /// Compares what a model makes of the picture with what is published.

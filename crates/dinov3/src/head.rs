@@ -106,8 +106,9 @@ pub struct Head {
 }
 
 impl Head {
-    /// Opens the head in `path` for the model `spec`, packed for `isa` ([`Model::isa`](crate::Model::isa)). Its input is the one asked for or, by its width, the model's own pooling
-    /// (D features) or the class token and the mean patch token (2·D).
+    /// Opens the head in `path` for the model `spec`, packed for `isa` ([`Model::isa`](crate::Model::isa)). Its input is
+    /// the one asked for or, by its width, the model's own pooling (D features) or the class token and the mean patch
+    /// token (2·D).
     ///
     /// # Errors
     /// If the file holds no head, if the head has another width, or if a value is not finite.
@@ -191,7 +192,12 @@ impl Head {
 /// # Errors
 /// If the checkpoint cannot be opened, or if the head is larger than any.
 pub fn with_stored_head(spec: ModelSpec, weights: &Weights) -> Result<ModelSpec, WeightsError> {
-    let Weights::Path(path) = weights else { return Ok(spec) };
+    let path = match weights {
+        Weights::Path(path) => path,
+        #[cfg(feature = "hub")]
+        Weights::Snapshot(snapshot) => &snapshot.weights,
+        _ => return Ok(spec),
+    };
     if spec.num_classes() > 0 {
         return Ok(spec);
     }
