@@ -35,6 +35,7 @@ mod decode;
 mod error;
 mod image;
 mod limits;
+pub mod npy;
 mod orientation;
 mod recipe;
 mod resize;
