@@ -90,6 +90,7 @@ impl Checkpoint {
             return Err(WeightsError::Mismatch { source_name, model: model.name.clone(), problems });
         }
         segments.values_mut().for_each(|list| list.sort_by_key(|segment| segment.start));
+        let ignored = ignored.into_iter().chain(files.left_out.iter().cloned()).collect();
         let report = Report { dialect, dtypes, ignored, dropped_zero_biases: dropped };
         Ok(Self { files, segments, report })
     }
@@ -340,6 +341,7 @@ impl WeightSource for Checkpoint {
             let width = if segment.dtype == Dtype::F32 { 4 } else { 2 };
             let offset = segment.offset_bytes + (from - segment.start) * width;
             convert(self.files.bytes(segment.file), segment.dtype, offset, &mut out[from - start..to - start]);
+            self.files.release(segment.file, offset..offset + (to - from) * width);
         }
         // Only a bad value pays for finding out which shard holds it.
         check_finite("", tensor, start, out).map_err(|error| match error {

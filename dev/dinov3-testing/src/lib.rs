@@ -5,6 +5,7 @@
 pub mod checkpoints;
 pub mod conformance;
 pub mod golden;
+pub mod pth;
 
 pub use dinov3_model::dialect;
 
