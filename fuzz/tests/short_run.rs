@@ -43,7 +43,22 @@ macro_rules! short_runs {
     };
 }
 
-short_runs!(safetensors, shard_index, config_json, npy, pca_basis, orientation, checkpoint, jpeg, png, webp, tiff, bmp);
+short_runs!(
+    safetensors,
+    shard_index,
+    torch_pickle,
+    torch_zip,
+    config_json,
+    npy,
+    pca_basis,
+    orientation,
+    checkpoint,
+    jpeg,
+    png,
+    webp,
+    tiff,
+    bmp
+);
 
 #[test]
 fn corpora_are_small() {

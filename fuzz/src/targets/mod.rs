@@ -4,6 +4,7 @@ mod basis;
 mod config;
 mod npy;
 mod pictures;
+mod torch;
 mod weights;
 
 use crate::Target;
@@ -12,6 +13,8 @@ use crate::Target;
 pub(crate) const ALL: &[Target] = &[
     weights::SAFETENSORS,
     weights::SHARD_INDEX,
+    torch::PICKLE,
+    torch::ZIP,
     config::CONFIG,
     npy::NPY,
     basis::BASIS,
