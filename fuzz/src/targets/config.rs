@@ -16,12 +16,10 @@ pub(super) const CONFIG: Target = Target {
             Ok(model) => {
                 assert!(!model.name.is_empty());
                 assert!(model.parameter_count() <= MOST_PARAMETERS);
-                assert!(
-                    model.data.std.iter().all(|&std| std > 0.0),
-                    "a picture would be divided by {:?}",
-                    model.data.std
-                );
-                assert!(model.data.mean.iter().chain(&model.data.std).all(|value| value.is_finite()));
+                for (mean, std) in model.data.mean.iter().zip(&model.data.std) {
+                    let normalised = [0.0, 1.0].map(|value| (value - mean) / std);
+                    assert!(normalised.iter().all(|value| value.is_finite()), "pixels become {normalised:?}");
+                }
                 if let Some(vit) = model.vit() {
                     assert_eq!(vit.head_dim() * vit.heads, vit.embed_dim);
                 }

@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, ErrorKind};
 
-use tiff::decoder::{Decoder, DecodingSampleType, Limits as TiffLimits};
+use tiff::decoder::{ChunkType, Decoder, DecodingSampleType, Limits as TiffLimits};
 use tiff::tags::Tag;
 use tiff::{ColorType, TiffError};
 
@@ -88,6 +88,13 @@ pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, 
     if decoder.find_tag_unsigned::<u16>(Tag::FillOrder).map_err(convert_error)? == Some(2) && colour.bit_depth() < 8 {
         // The TIFF crate would take the bits in the wrong order.
         return Err(unsupported("fill order 2".into()));
+    }
+    if layout.planes > 1 && decoder.get_chunk_type() == ChunkType::Tile {
+        // The TIFF crate loses count of the padding in all planes but the first, and panics.
+        let (tile_width_px, tile_height_px) = decoder.chunk_dimensions();
+        if !width_px.is_multiple_of(tile_width_px) || !height_px.is_multiple_of(tile_height_px) {
+            return Err(unsupported("planes of tiles that reach beyond the picture".into()));
+        }
     }
     let depth_kind = depth_kind(colour, layout.sample_type);
     if let Some(kind) = depth_kind {
