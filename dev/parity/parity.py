@@ -8,7 +8,7 @@ sections:
     bf16         our error beside timm's own bf16 error, both against timm in f32
     names        names without tag and aliases give the bits of the full name
     determinism  alone, in any batch, at any position, with any number of threads: the same bits
-    formats      timm's, Transformers' and Meta's files, whole, sharded, in three dtypes: the same bits
+    formats      timm's, Transformers' and Meta's files, safetensors and .pth, whole, sharded, three dtypes: same bits
     files        picture files through the model's own recipe, against timm's transform and model
     7b           (only with --seven-b or --only 7b) bf16 against f32 run block by block
 
@@ -462,7 +462,7 @@ def formats(run: Run) -> None:
                     compare_with_transformers(run.report, model, net, stack, expected | pooled)
                 if "_qkvb" in model:
                     plain = model.replace("_qkvb", "")
-                    for name in ("timm", "meta", "transformers folder"):
+                    for name in ("timm", "meta", "meta.pth", "transformers folder"):
                         message = run.binary.error_of("embed", stack, plain, paths[name])
                         named = model.partition(".")[0] in message
                         run.report.add(model, dtype, f"{name} refused as the plain model: unclear", not named, 0)

@@ -64,7 +64,7 @@ pub struct ModelArguments {
     /// Model name, alias (Hugging Face id, Meta's name), or a config.json
     #[arg(short, long)]
     pub model: String,
-    /// safetensors file, its folder or index, or synthetic:SEED / synthetic-outliers:SEED
+    /// safetensors or .pth file, its folder or index, or synthetic:SEED / synthetic-outliers:SEED
     #[arg(long, value_name = "W")]
     pub weights: Option<String>,
     /// Operands of matrix products; everything else stays f32
@@ -198,7 +198,7 @@ pub struct ModelsArguments {
 
 #[derive(Args)]
 pub struct InfoArguments {
-    /// A safetensors file, its folder or its index
+    /// A safetensors or .pth file, its folder or its index
     pub weights: Option<PathBuf>,
     /// Check the weights against this model
     #[arg(short, long, requires = "weights")]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use dinov3_testing::checkpoints::{self, Type};
 use dinov3_testing::dialect::Dialect;
+use dinov3_testing::pth::{Layout, PickleWriter, ZipWriter};
 use serde_json::Value;
 use snapbox::cmd::{Command, OutputAssert};
 use snapbox::str;
@@ -372,6 +373,46 @@ ignored           embeddings.mask_token: the mask token is used in training only
     let json = scene.dinov3("info hf.safetensors -m tiny.json --json").assert().code(0);
     let json: Value = serde_json::from_str(&stdout(&json)).unwrap();
     assert_eq!((json["dialect"].as_str(), json["tensors"].as_u64()), (Some("Transformers"), Some(37)));
+}
+
+#[test]
+fn info_and_embed_read_what_torch_save_writes() {
+    let scene = Scene::new();
+    let spec = dinov3::find_model(scene.path("tiny.json").to_str().unwrap()).unwrap();
+    let weights = checkpoints::synthetic_weights(&spec, 7, Dialect::Meta);
+    let training = Layout { wrapper: Some("teacher"), ..Layout::default() };
+    checkpoints::write_pth(&scene.path("training.pth"), &weights, Type::F32, &training);
+    scene.dinov3("info training.pth -m tiny.json").assert().code(0).stderr_eq("").stdout_eq(str![[r#"
+names             Meta
+files             training.pth (0.6 MB)
+tensors           36 (36 x F32)
+fits              vit_small_patch16_dinov3 (tiny.json) (0.1 M parameters)
+dropped           2 all-zero q/v biases
+ignored           optimizer and 1 more: lies beside "teacher", whose weights are read
+ignored           rope_embed.periods: RoPE periods are computed, not loaded
+ignored           mask_token: the mask token is used in training only
+
+"#]]);
+    scene.tiny("embed photos -o synthetic.npy").assert().code(0);
+    scene.dinov3("embed photos -m tiny.json --size 32 --weights training.pth -o pth.npy").assert().code(0);
+    assert_eq!(scene.npy("pth.npy"), scene.npy("synthetic.npy"));
+}
+
+#[test]
+fn a_pickle_that_wants_more_than_tensors_is_refused_by_name() {
+    let scene = Scene::new();
+    let mut pickle = PickleWriter::new(2);
+    pickle.global("posix", "system");
+    pickle.text("touch owned");
+    pickle.op(b"\x85R");
+    let mut zip = ZipWriter::new(Vec::new());
+    zip.entry("archive/data.pkl", &pickle.finish()).unwrap();
+    scene.file("evil.pth", zip.finish().unwrap());
+    scene.dinov3("info evil.pth").assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+error: evil.pth: its pickle holds the global posix.system (at byte 2), which weights do not need and which is never executed here; save the state dict alone, or convert it to safetensors, where you trust the file
+
+"#]]);
+    assert_eq!(scene.new_files(), ["evil.pth"]);
 }
 
 #[test]

@@ -9,10 +9,11 @@ use safetensors::tensor::{Dtype, SafeTensors};
 
 use crate::torch;
 
-/// Largest safetensors header, index or pickle that is parsed. The 7B's are below 0.2 MB.
-pub(crate) const MOST_HEADER_BYTES: usize = 4 << 20;
+/// Largest safetensors header or index that is parsed. The 7B's is below 0.1 MB; parsed, a hostile one takes up to
+/// fifty times its size.
+const MOST_HEADER_BYTES: usize = 1 << 20;
 /// Largest number of tensors in one checkpoint; the 7B has about 600.
-pub(crate) const MOST_TENSORS: usize = 20_000;
+pub(crate) const MOST_TENSORS: usize = 10_000;
 /// Largest number of files of one checkpoint: each is an open mapping.
 const MOST_SHARDS: usize = 1000;
 
@@ -71,8 +72,15 @@ pub(crate) struct Contents {
     pub left_out: Vec<(String, &'static str)>,
 }
 
+/// A refusal. Parsers quote what they met, which may be a text as long as the file: the reason stays a line.
 pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> WeightsError {
-    WeightsError::Malformed { file: path.display().to_string(), reason: reason.into() }
+    const LONGEST: usize = 400;
+    let mut reason = reason.into();
+    if let Some((end, _)) = reason.char_indices().nth(LONGEST) {
+        reason.truncate(end);
+        reason.push_str(" ...");
+    }
+    WeightsError::Malformed { file: path.display().to_string(), reason }
 }
 
 fn io_error(path: &Path, source: std::io::Error) -> WeightsError {

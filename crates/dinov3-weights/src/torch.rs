@@ -7,7 +7,7 @@ use std::path::Path;
 use dinov3_model::weights::WeightsError;
 use safetensors::tensor::Dtype;
 
-use crate::files::{Contents, MOST_HEADER_BYTES, MOST_TENSORS, StoredTensor, malformed};
+use crate::files::{Contents, MOST_TENSORS, StoredTensor, malformed};
 use crate::pickle::{self, Global, Pickle, PickleError, Value};
 use crate::zip::{self, Entry};
 
@@ -21,6 +21,8 @@ const WRAPPERS: [(&str, &str); 3] = [
     ("model", "lies beside \"model\", whose weights are read"),
     ("state_dict", "lies beside \"state_dict\", whose weights are read"),
 ];
+/// Largest pickle that is read. With student, teacher and optimizer the 7B's has about half a megabyte.
+const MOST_PICKLE_BYTES: usize = 4 << 20;
 /// Most dictionaries around the weights.
 const MOST_WRAPPERS: usize = 3;
 /// Most dimensions of a tensor; a convolution has four.
@@ -51,7 +53,7 @@ pub(crate) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<Contents, W
     let mut pickles =
         entries.keys().filter_map(|name| name.strip_suffix("/data.pkl").filter(|root| !root.contains('/')));
     let (Some(root), None) = (pickles.next(), pickles.next()) else {
-        return Err(malformed(path, "a zip, but not of torch.save: it has no data.pkl"));
+        return Err(malformed(path, "a zip, but not of torch.save, which has one data.pkl"));
     };
     if entries.contains_key(&format!("{root}/constants.pkl")) {
         return Err(malformed(path, "a TorchScript program, not weights; save the module's state_dict() instead"));
@@ -62,10 +64,10 @@ pub(crate) fn read(path: &Path, bytes: &[u8], file: usize) -> Result<Contents, W
         return Err(malformed(path, format!("its byte order is '{order}'; little-endian files are read")));
     }
     let pickled = &bytes[entries[&format!("{root}/data.pkl")].range.clone()];
-    if pickled.len() > MOST_HEADER_BYTES {
+    if pickled.len() > MOST_PICKLE_BYTES {
         return Err(malformed(
             path,
-            format!("a pickle of {} bytes, above the limit of {MOST_HEADER_BYTES}", pickled.len()),
+            format!("a pickle of {} bytes, above the limit of {MOST_PICKLE_BYTES}", pickled.len()),
         ));
     }
     let pickle = pickle::read(pickled).map_err(|error| match error {

@@ -2,9 +2,12 @@
 //!
 //! - `cargo xtask floors` checks that every crate depends on lower floors only.
 //! - `cargo xtask draw-samples [FOLDER]` draws the sample pictures into `samples/`; with `--check` it compares.
+//! - `cargo xtask make-checkpoint --model M [--weights synthetic:1] [--shards N | --pth] -o FOLDER` writes synthetic
+//!   weights as files, for `dev/parity/load_memory.py`.
 //! - `cargo xtask montage OUT.png A.png B.png ...` puts pictures side by side, for the README.
 
 mod floors;
+mod make_checkpoint;
 mod montage;
 mod png_file;
 mod samples;
@@ -14,6 +17,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask floors
        cargo xtask draw-samples [--check] [FOLDER]
+       cargo xtask make-checkpoint --model M [--weights synthetic:1] [--shards N | --pth] -o FOLDER
        cargo xtask montage OUT.png A.png B.png ...";
 
 fn main() -> ExitCode {
@@ -25,6 +29,7 @@ fn main() -> ExitCode {
         ["draw-samples", "--check"] => samples::check(Path::new(samples::FOLDER)),
         ["draw-samples", "--check", folder] => samples::check(Path::new(folder)),
         ["draw-samples", folder] if !folder.starts_with('-') => samples::draw(Path::new(folder)),
+        ["make-checkpoint", arguments @ ..] => make_checkpoint::run(arguments),
         ["montage", out, pictures @ ..] if !pictures.is_empty() => montage::run(Path::new(out), pictures),
         _ => {
             eprintln!("{USAGE}");
