@@ -13,7 +13,7 @@ use super::{
 use crate::error::PixelError;
 use crate::image::RgbImage;
 use crate::limits::zeroed_bytes;
-use crate::tiff_directory::tiff_entry;
+use crate::tiff_directory::{most_values, tiff_entry};
 
 const FORMAT: ImageFormat = ImageFormat::Tiff;
 
@@ -60,15 +60,28 @@ fn without_palette(bytes: &[u8]) -> Result<Option<WithoutPalette>, PixelError> {
     Ok(Some(WithoutPalette { bytes: patched, palette }))
 }
 
+/// Reads the first directory.
+fn open(bytes: &[u8]) -> Result<Decoder<Cursor<&[u8]>>, PixelError> {
+    // The tags that the TIFF crate reads. It makes room for as many values as an entry announces, up to 256 MiB, before
+    // limits can be set; but values lie in the file.
+    const READ: [u16; 20] =
+        [256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339, 347, 530];
+    let (value, limit) = (most_values(bytes, &READ), bytes.len() as u64);
+    if value > limit {
+        return Err(PixelError::LimitExceeded { quantity: "the number of values of a TIFF tag", value, limit });
+    }
+    Decoder::new(Cursor::new(bytes)).map_err(convert_error)
+}
+
 pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32), PixelError> {
-    let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(convert_error)?;
+    let mut decoder = open(bytes)?;
     decoder.dimensions().map_err(convert_error)
 }
 
 pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, PixelError> {
     let patched = without_palette(bytes)?;
     let bytes = patched.as_ref().map_or(bytes, |patched| &patched.bytes);
-    let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(convert_error)?;
+    let mut decoder = open(bytes)?;
     let (width_px, height_px) = decoder.dimensions().map_err(convert_error)?;
     options.limits.check_size(width_px, height_px)?;
     let (width, height) = (width_px as usize, height_px as usize);
