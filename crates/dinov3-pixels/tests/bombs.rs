@@ -70,6 +70,15 @@ fn largest_webp() -> Vec<u8> {
     bytes
 }
 
+/// A canvas of one pixel around a lossy frame of 16,000 x 16,000.
+fn webp_with_a_huge_frame() -> Vec<u8> {
+    let mut bytes = b"RIFF\x5a\0\0\0WEBPVP8X\x0a\0\0\0".to_vec();
+    bytes.extend([0; 10]);
+    bytes.extend(b"VP8 \x40\0\0\0\x30\x01\0\x9d\x01\x2a\x80\x3e\x80\x3e");
+    bytes.extend([0; 54]);
+    bytes
+}
+
 #[test]
 fn bombs_are_refused_by_their_header() {
     let start = std::time::Instant::now();
@@ -80,12 +89,13 @@ fn bombs_are_refused_by_their_header() {
         ("tiff list", endless_tiff()),
         ("bmp", largest_bmp()),
         ("webp", largest_webp()),
+        ("webp frame", webp_with_a_huge_frame()),
     ] {
         let result = decode(&bytes, &DecodeOptions::default());
         assert!(matches!(result, Err(PixelError::LimitExceeded { .. })), "{name}: {result:?}");
     }
     let elapsed = start.elapsed();
-    println!("six bombs refused in {elapsed:?}");
+    println!("seven bombs refused in {elapsed:?}");
     assert!(elapsed.as_millis() < 200, "{elapsed:?}");
     // This test is alone in its process, so the peak is its own; the bombs ask for up to 12 GB each.
     #[cfg(target_os = "linux")]
