@@ -36,6 +36,7 @@ mod decode;
 mod error;
 mod image;
 mod limits;
+pub mod npy;
 mod orientation;
 mod recipe;
 mod resize;

@@ -43,10 +43,34 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("png with 256 MB behind 8 x 8 pixels", png(8, 8, 8, 0, &[png_chunk(b"IDAT", &deflated_zeros(1 << 28))]), ""),
         ("png with 256 MB of text", png_with(b"zTXt", b"note\0\0"), ""),
         ("png with a colour profile of 256 MB", png_with(b"iCCP", b"icc\0\0"), ""),
+        ("tiff whose lists are not there", endless_tiff(), "TIFF"),
+        ("webp with a huge frame", webp_with_a_huge_frame(), TOO_LARGE),
         // Much work for few bytes.
         ("jpeg of 5000 scans", jpeg(0xc2, 64, 64, &vec![jpeg_scan(); 5000]), "progressive scans"),
         ("jpeg of 5000 scans over 4 Mpx", jpeg(0xc2, 2000, 2000, &vec![jpeg_scan(); 5000]), "JPEG"),
     ]
+}
+
+/// One pixel, and a list of eight million strips that is not there.
+fn endless_tiff() -> Vec<u8> {
+    let mut bytes = b"II*\0\x08\0\0\0\x05\0".to_vec();
+    for (tag, count) in [(256_u16, 1_u32), (257, 1), (262, 1), (273, 7_995_393), (279, 7_995_393)] {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(4_u16.to_le_bytes());
+        bytes.extend(count.to_le_bytes());
+        bytes.extend(1_u32.to_le_bytes());
+    }
+    bytes.extend([0; 200]);
+    bytes
+}
+
+/// A canvas of one pixel around a lossy frame of 16,000 x 16,000.
+fn webp_with_a_huge_frame() -> Vec<u8> {
+    let mut bytes = b"RIFF\x5a\0\0\0WEBPVP8X\x0a\0\0\0".to_vec();
+    bytes.extend([0; 10]);
+    bytes.extend(b"VP8 \x40\0\0\0\x30\x01\0\x9d\x01\x2a\x80\x3e\x80\x3e");
+    bytes.extend([0; 54]);
+    bytes
 }
 
 /// A picture with a compressed chunk in front of its pixels.
