@@ -29,6 +29,7 @@ Usage: dinov3 <COMMAND>
 Commands:
   embed        One vector per picture, for files, folders, patterns or lists
   features     Feature maps and tokens of one picture
+  fetch        Download the weights of models into the Hugging Face cache
   classify     The best classes of each picture
   models       The models that are known
   info         What this machine offers, or what a checkpoint holds
@@ -255,8 +256,8 @@ files             training.pth (0.6 MB)
 tensors           36 (36 x F32)
 fits              vit_small_patch16_dinov3 (tiny.json) (0.1 M parameters)
 dropped           2 all-zero q/v biases
-ignored           optimizer and 1 more: lies beside "teacher", whose weights are read
 ignored           rope_embed.periods: RoPE periods are computed, not loaded
+ignored           optimizer and 1 more: lies beside "teacher", whose weights are read
 ignored           mask_token: the mask token is used in training only
 
 "#]]);
@@ -327,7 +328,7 @@ fn provenance_names_the_weights_by_their_hash() {
 #[test]
 fn no_weights_are_an_error_that_says_where_to_get_them() {
     Scene::new().dinov3("embed photos -m tiny.json -o out.npy").assert().code(2).stdout_eq("").stderr_eq(str![[r#"
-error: no weights given for vit_small_patch16_dinov3 (tiny.json): this version does not download yet. Fetch model.safetensors from huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m and pass --weights FILE, or try --weights synthetic:7
+error: no weights given for vit_small_patch16_dinov3 (tiny.json), and no repository is known for it: pass --weights FILE or --weights hf-hub:org/name, or try --weights synthetic:7
 
 "#]]);
 }
@@ -354,7 +355,7 @@ fn weights_that_cannot_be_read_are_refused_with_the_file_and_the_reason() {
         ("cut.safetensors", "cut.safetensors: not a well-formed safetensors file: [..] (is the file cut short?)"),
         ("empty.safetensors", "empty.safetensors: not a well-formed safetensors file: header too small"),
         ("missing.safetensors", "missing.safetensors: No such file or directory (os error 2)"),
-        ("folder", "folder: the folder holds no model.safetensors, [..]"),
+        ("folder", "folder: the folder holds no weights: no model.safetensors, [..]"),
         ("shards", "shards/model-1.safetensors: No such file or directory (os error 2)"),
         ("photos/a.bmp", "photos/a.bmp: not a safetensors file, or a damaged one: [..]"),
     ] {
