@@ -73,7 +73,7 @@ fn meaning(argument: &Arg) -> String {
 }
 
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('\n', " ")
+    text.replace('|', " or ").replace('\n', " ")
 }
 
 #[test]

@@ -141,7 +141,6 @@ fn values_are_published_for_some_models_only() {
     assert!(
         String::from_utf8_lossy(&output.get_output().stderr).contains("no published values; there are some for vit_")
     );
-    dinov3(folder.path(), "verify vit_small_patch16_dinov3 --golden photo.bmp").assert().code(2).stdout_eq("");
 }
 
 #[test]

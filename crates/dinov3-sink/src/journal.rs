@@ -280,12 +280,17 @@ impl Journal {
             known.0.retain(|_, place| place.values == values);
         }
         if self.inherited {
-            remove_leftovers(&self.target);
-            if let Ok(sidecar) = target_of(&sidecar(&self.output)) {
-                remove_leftovers(&sidecar);
-            }
+            self.remove_leftovers();
         }
         Ok(())
+    }
+
+    /// Temporary files of a killed process, or that could not be removed at first.
+    fn remove_leftovers(&self) {
+        remove_leftovers(&self.target);
+        if let Ok(sidecar) = target_of(&sidecar(&self.output)) {
+            remove_leftovers(&sidecar);
+        }
     }
 
     fn start(&mut self, fingerprint: &[u8]) -> io::Result<()> {
@@ -375,6 +380,8 @@ impl Journal {
 
     /// The output is there.
     pub(crate) fn remove(&mut self) -> Result<(), JournalError> {
+        // While the lock is held.
+        self.remove_leftovers();
         disk::remove(&self.path).map_err(self.failed("removed"))?;
         self.removed = true;
         Ok(())

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dinov3_model::config_json;
 use dinov3_model::spec::ModelSpec;
@@ -16,7 +17,8 @@ use serde_json::{Map, Value, json};
 use super::{has_a_reason, safetensors_file};
 use crate::Target;
 
-/// Writes a file of this name, different for each process, and removes it afterwards.
+/// Writes a file whose name ends like this, different for each call, and removes it afterwards. Mapped files that
+/// another thread shortens would raise a bus error.
 pub(super) fn with_file<T>(name: &str, bytes: &[u8], use_it: impl FnOnce(&Path) -> T) -> T {
     let path = own_path(name);
     std::fs::write(&path, bytes).expect("the temporary folder can be written to");
@@ -26,7 +28,9 @@ pub(super) fn with_file<T>(name: &str, bytes: &[u8], use_it: impl FnOnce(&Path) 
 }
 
 fn own_path(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("dinov3-fuzz-{}-{name}", std::process::id()))
+    static COUNTER: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("dinov3-fuzz-{}-{number}-{name}", std::process::id()))
 }
 
 const HEADER_WORDS: &[&[u8]] = &[
