@@ -4,10 +4,10 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use anyhow::Result;
+use dinov3::checkpoint::hash::sha256;
 use dinov3::sink::write_npy;
 use dinov3::{Array, Encoder, Features, ImageBatch, Request, cost, peak_flops};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::arguments::BenchArguments;
 use crate::failure::{Outcome, usage};
@@ -62,8 +62,7 @@ pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
     let memory = dinov3::system::memory_use();
     // A rate cannot come from work left out: the hash is that of the outputs.
     let embeddings = &features.pooled[0].1.data;
-    let hash = Sha256::digest(embeddings.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = sha256(&embeddings.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
 
     let text = if arguments.json {
         let json = json!({

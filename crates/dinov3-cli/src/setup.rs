@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use dinov3::checkpoint::hash::sha256;
 use dinov3::engine::{Item, ItemError, Source};
 use dinov3::image::{FileSource, PictureReader, describe, recipe, statistics};
 use dinov3::npy::NpySource;
@@ -13,7 +14,6 @@ use dinov3::sink::{RowName, Stamp, Stamped};
 use dinov3::url::{UrlOptions, UrlReader};
 use dinov3::{ModelSpec, Opened, Options, PendingIdentity, Weights, WeightsIdentity, find_model};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::arguments::{DeepGrey, ModelArguments, Periods, PixelArguments, Precision, Preprocess};
 use crate::failure::usage;
@@ -338,8 +338,7 @@ impl Provenance {
         };
         fields.insert("weights".to_owned(), weights);
         // A config.json may say something else tomorrow under the same name.
-        let definition = Sha256::digest(format!("{:?}", opened.model.spec()));
-        let definition: String = definition.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let definition = sha256(format!("{:?}", opened.model.spec()).as_bytes());
         fields.insert("model_definition".to_owned(), json!(definition));
         fields
     }

@@ -124,11 +124,6 @@ impl<'a> ImageFeatures<'a> {
         ArrayView { shape: array.shape.get(1..).unwrap_or_default(), data: array.item(self.index) }
     }
 
-    /// Number of poolings.
-    pub fn pooled_len(&self) -> usize {
-        self.features.pooled.len()
-    }
-
     /// Pooling `position` in request order and its values: `[D]`, or a matrix or map for pooling `none`.
     pub fn pooled(&self, position: usize) -> Option<(Pooling, ArrayView<'a>)> {
         let (pooling, array) = self.features.pooled.get(position)?;

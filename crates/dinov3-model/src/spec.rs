@@ -190,14 +190,6 @@ impl ModelSpec {
         }
     }
 
-    /// Channels of the map that block or stage `index` gives.
-    pub fn tap_dim(&self, index: usize) -> usize {
-        match &self.architecture {
-            Architecture::Vit(vit) => vit.embed_dim,
-            Architecture::ConvNext(convnext) => convnext.dims[index],
-        }
-    }
-
     /// Classes of the head; 0 for no head.
     pub fn num_classes(&self) -> usize {
         match &self.architecture {

@@ -23,8 +23,6 @@ pub struct VerifyReport {
     pub dtypes: BTreeMap<String, TypeTotal>,
     /// Number of tensors.
     pub tensors: usize,
-    /// Tensors whose type has no infinities, or none that are known here: only their checksums count.
-    pub not_floats: usize,
     /// Whose names the tensors have ("Meta"), if they are a DINOv3 encoder's.
     pub dialect: Option<String>,
 }
@@ -70,7 +68,6 @@ pub fn verify_files(
         files: Vec::new(),
         dtypes: BTreeMap::new(),
         tensors: set.tensors.len(),
-        not_floats: set.tensors.values().filter(|stored| non_finite(stored.dtype).is_none()).count(),
         dialect: dialect.map(|dialect| dialect.to_string()),
     };
     for stored in set.tensors.values() {

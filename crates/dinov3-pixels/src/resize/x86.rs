@@ -319,8 +319,7 @@ unsafe fn vertical_avx2(
 ///
 /// # Safety
 ///
-/// As for [`vertical_avx2`], and the machine has the instructions of [`Level::Avx512`]. From each row start, `rows` holds `target.len()` bytes. There are `row_count / 2` weights,
-/// rounded up.
+/// As for [`vertical_avx2`], and the machine has the instructions of [`Level::Avx512`].
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vnni")]
 unsafe fn vertical_avx512(
     rows: &[u8],
