@@ -7,6 +7,7 @@
 # Needs clang and a C++ compiler beside stable Rust. What is found lies in target/fuzz/TARGET/: `found` (the growing
 # corpus), `crash-*`, `timeout-*`, `oom-*` (findings), `log`. A line per run is added to target/fuzz/results.tsv.
 # --minimise afterwards replaces the committed corpus by the smallest inputs that keep most of the coverage.
+# FUZZ_TIMEOUT_SECONDS=30 for a busy machine: the clock does not know who was computing; the default is 1.
 # FUZZ_SIMD=1 keeps libjpeg's assembler code, as in a release; without it all of libjpeg is C and under the sanitizers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -65,7 +66,7 @@ search() {
     local name=$1 longest=$2 folder=$work/$1
     mkdir -p "$folder/found" "$folder/seeds" "fuzz/corpus/$name"
     ASAN_OPTIONS= "$programs/seeds" "$name" "$folder/seeds"
-    local limits=(-max_len="$longest" -timeout=1 -rss_limit_mb=1024 -malloc_limit_mb=64 -artifact_prefix="$folder/")
+    local limits=(-max_len="$longest" -timeout="${FUZZ_TIMEOUT_SECONDS:-1}" -rss_limit_mb=1024 -malloc_limit_mb=64 -artifact_prefix="$folder/")
     local bounds=()
     [ -z "$runs" ] || bounds+=(-runs="$runs")
     [ -z "$seconds" ] || bounds+=(-max_total_time="$seconds")
