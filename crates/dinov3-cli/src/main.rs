@@ -1,5 +1,6 @@
 //! The `dinov3` command: a table of modes. Parsing is in `arguments`, each mode in a file of its own.
 
+mod accuracy;
 mod arguments;
 mod bench;
 mod embed;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::Models(arguments) => models::run(arguments),
         Command::Info(arguments) => info::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Accuracy(arguments) => accuracy::run(arguments),
         Command::Completions { shell } => arguments::print_completions(*shell).map(|()| Outcome::Done),
     };
     exit_code(result)
