@@ -53,8 +53,7 @@ pub fn run(arguments: &AccuracyArguments) -> Result<Outcome> {
     if let Some(bound) = arguments.at_least {
         for image in &measured {
             for (what, cosine) in image.end.gated() {
-                // Written so that NaN fails.
-                if !(cosine >= bound) {
+                if cosine < bound || cosine.is_nan() {
                     bail!("{}: the cosine of the {what} is {cosine:.5}, below --at-least {bound}", image.name);
                 }
             }
@@ -253,17 +252,15 @@ impl Report<'_> {
         let mut text = format!("{} in {} against f32, cosines over {images} images\n", self.spec.name, self.precision);
         let mut table = |title: &str, cosines: &dyn Fn(&Measured) -> &Cosines| {
             let _ = writeln!(text, "\n{title:<24}  worst image  mean of images");
-            let rows: [(&str, &dyn Fn(&Cosines) -> Option<f64>); 4] = [
-                ("class token", &|c| c.class_token),
-                ("mean of patch tokens", &|c| c.average),
-                ("patch tokens, mean", &|c| Some(c.patch_tokens)),
-                ("worst token", &|c| Some(c.worst_token)),
-            ];
-            for (name, cosine) in rows {
+            let mut row = |name: &str, cosine: fn(&Cosines) -> Option<f64>| {
                 if let Some((worst, mean)) = self.over_images(|image| cosine(cosines(image))) {
                     let _ = writeln!(text, "  {name:<22}  {worst:11.5}  {mean:14.5}");
                 }
-            }
+            };
+            row("class token", |cosines| cosines.class_token);
+            row("mean of patch tokens", |cosines| cosines.average);
+            row("patch tokens, mean", |cosines| Some(cosines.patch_tokens));
+            row("worst token", |cosines| Some(cosines.worst_token));
         };
         table("output", &|image| &image.end);
         let place = if self.spec.vit().is_some() { "block" } else { "stage" };

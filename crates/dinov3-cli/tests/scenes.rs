@@ -209,6 +209,7 @@ Commands:
   models       The models that are known
   info         What this machine offers, or what a checkpoint holds
   bench        Speed of the encoder alone
+  accuracy     What a precision costs: cosines to the same model in f32
   completions  Completions for a shell, on standard output
   help         Print this message or the help of the given subcommand(s)
 

@@ -25,7 +25,7 @@ pub enum Precision {
     /// bf16 operands, f32 sums.
     Bf16,
     /// Bytes in the matrix products of blocks: weights with a scale per output channel, activations with one per token,
-    /// exact integer sums. The patch embedding and attention are bf16. See `docs/precision.md`.
+    /// exact integer sums. The patch embedding, attention and its projection are bf16. See `docs/precision.md`.
     Int8,
 }
 

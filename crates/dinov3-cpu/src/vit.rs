@@ -25,12 +25,13 @@ pub(crate) struct VitNet<E: Operand> {
     head: Option<Linear<f32>>,
 }
 
-struct Block<E> {
+struct Block<E: Operand> {
     norm1: Norm,
     qkv: PackedMatrix<E>,
     /// [3 D]: q, zero, v; none for models without these biases.
     qkv_bias: Option<Vec<f32>>,
-    proj: Linear<E>,
+    /// A twelfth of the work, and the step whose rounding shows most: never in bytes.
+    proj: Linear<E::Element>,
     gamma_1: Vec<f32>,
     norm2: Norm,
     fc1: Linear<E>,
@@ -111,7 +112,7 @@ pub(crate) struct VitScratch<E: Operand> {
     attended: Vec<E::Element>,
     /// [rows, M].
     hidden: Vec<E::Element>,
-    /// One of the two above as operands, if its numbers are not operands already.
+    /// The hidden numbers as operands, if they are not operands already.
     quantized: Vec<E>,
     /// Normed tokens for output [rows, D].
     output: Vec<f32>,
@@ -207,8 +208,7 @@ impl<E: Operand> VitNet<E> {
         };
         attention(pool, isa, &shape, qkv, &rope.sin, &rope.cos, attention_scratch, attended);
         let residual = Epilogue::Residual { bias: Some(&block.proj.bias), gamma: &block.gamma_1 };
-        let attended = E::operands(pool, isa, attended, d, quantized);
-        linear(pool, attended, rows, row_length, &block.proj.matrix, residual, tokens, d);
+        linear(pool, attended, rows, d, &block.proj.matrix, residual, tokens, d);
 
         let norm = &block.norm2;
         layer_norm(pool, isa, tokens, rows, d, &norm.weight, &norm.bias, norm.eps, normed);

@@ -126,7 +126,9 @@ impl SealedOperand for Int8 {
             let largest = column.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
             let steps = if largest > 0.0 { WEIGHT_STEPS / largest } else { 0.0 };
             for weight in column.iter_mut() {
-                *weight = (*weight * steps).round_ties_even().clamp(-WEIGHT_STEPS, WEIGHT_STEPS);
+                // Adding 1.5 * 2^23 leaves no fraction bits; the library's rounding is a call without vectors.
+                const SHIFT: f32 = 12_582_912.0;
+                *weight = ((*weight * steps + SHIFT) - SHIFT).clamp(-WEIGHT_STEPS, WEIGHT_STEPS);
             }
             *scale = largest / WEIGHT_STEPS * unit;
             *sum = column.iter().map(|&weight| weight as i32).sum();
