@@ -9,11 +9,14 @@ cargo clippy --workspace --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 cargo xtask floors
 cargo xtask draw-samples --check
+# The documents show the committed bench runs. Optional: nothing else here needs Python.
+if python3 -c 'import tomllib' 2>/dev/null; then python3 bench/report.py --check; fi
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
 cargo test --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
+scripts/check_hardening.sh || status=1
 # One closing line for all test programs.
 awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
      END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$log"

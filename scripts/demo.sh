@@ -18,6 +18,6 @@ mkdir -p out
 echo "Embeddings are in out/embeddings.parquet and out/embeddings.npy, feature maps in out/aerial-fields.safetensors,"
 echo "a picture of them in out/aerial-fields-pca.png."
 if [ "$weights" = synthetic:7 ]; then
-    echo "These used synthetic weights: exact arithmetic, no knowledge. For real ones, download model.safetensors from"
-    echo "huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m and run: WEIGHTS=model.safetensors scripts/demo.sh"
+    echo "These used synthetic weights: exact arithmetic, no knowledge. For real ones, which are downloaded:"
+    echo "WEIGHTS=hf-hub:timm/vit_small_patch16_dinov3.lvd1689m scripts/demo.sh"
 fi

@@ -1,6 +1,8 @@
-"""The same random weights as files in the three dialects: timm's, Transformers' and Meta's names."""
+"""The same random weights as files in the three dialects (timm's, Transformers' and Meta's names), as safetensors and
+as PyTorch files."""
 
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import timm
@@ -163,8 +165,9 @@ def write_all(model: nn.Module, dtype: str, folder: Path, local_cls_norm: bool) 
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: tensor.to(DTYPES[dtype]) for key, tensor in model.state_dict().items()}
     timm_file, meta_file = folder / "timm.safetensors", folder / "meta.safetensors"
+    meta = meta_state(state, local_cls_norm)
     save_file(state, timm_file)
-    save_file(meta_state(state, local_cls_norm), meta_file)
+    save_file(meta, meta_file)
     twin = transformers_model(model).to(DTYPES[dtype])
     whole, sharded = folder / "transformers", folder / "transformers-sharded"
     twin.save_pretrained(whole)
@@ -178,4 +181,31 @@ def write_all(model: nn.Module, dtype: str, folder: Path, local_cls_norm: bool) 
         "transformers file": whole / "model.safetensors",
         "transformers sharded folder": sharded,
         "transformers index": index,
+    } | write_torch_files(state, meta, folder)
+
+
+def write_torch_files(state: State, meta: State, folder: Path) -> dict[str, Path]:
+    """The same as `torch.save` writes it: Meta's flat files, a training checkpoint, timm's pytorch_model.bin."""
+    flat, newest, training = folder / "meta.pth", folder / "meta-protocol5.pth", folder / "training.pth"
+    torch.save(OrderedDict(meta), flat)
+    torch.save(meta, newest, pickle_protocol=5)
+    teacher = {f"backbone.{key}": nn.Parameter(tensor) for key, tensor in meta.items()}
+    teacher |= {f"{head}.last_layer.weight": torch.ones(4, 3) for head in ("dino_head", "ibot_head")}
+    student = {key: torch.zeros_like(tensor) for key, tensor in teacher.items()}
+    settings = {"lr": 1e-4, "crops": (2, 8), "large": 2**80, "bf16": torch.bfloat16, "notes": [None, True, "x"]}
+    torch.save({"student": student, "teacher": teacher, "iteration": 12_499, "args": settings}, training)
+    one_storage = folder / "shared.pth"  # views of one storage, at their offsets
+    kind = next(iter(state.values())).dtype
+    parts = torch.cat([tensor.flatten().to(kind) for tensor in state.values()]).split([t.numel() for t in state.values()])
+    views = {key: part.view(tensor.shape) for (key, tensor), part in zip(state.items(), parts)}
+    torch.save(views, one_storage)
+    hub = folder / "timm-bin"
+    hub.mkdir()
+    torch.save(state, hub / "pytorch_model.bin")
+    return {
+        "meta.pth": flat,
+        "meta.pth, protocol 5": newest,
+        "training checkpoint": training,
+        "one storage": one_storage,
+        "pytorch_model.bin": hub,
     }

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes the Python environment of the parity command, or finds it made, and prints its Python.
+# Makes a Python environment, or finds it made, and prints its Python: that of the parity command, or of the bench.
 #
-#   environment.sh [FOLDER]     default: target/parity-venv of this repository
+#   environment.sh [FOLDER [REQUIREMENTS]]     default: target/parity-venv and the requirements.txt beside this file
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=${1:-$here/../../target/parity-venv}
-requirements=$here/requirements.txt
+requirements=${2:-$here/requirements.txt}
 
 if ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

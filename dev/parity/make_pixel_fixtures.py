@@ -2,10 +2,15 @@
 
     python dev/parity/make_pixel_fixtures.py
 
-Needs Pillow and NumPy only. The pictures are synthetic. `expected.tsv` holds one case per line, tab-separated:
+Needs the environment of `requirements.txt`. The pictures are synthetic. `expected.tsv` holds one case per line,
+tab-separated:
 
     decode  FILE  DEEP_GREY  ORIENTATION  WIDTH  HEIGHT  SHA256-OF-RGB
     resize  FILE  WIDTH  HEIGHT  FILTER  SHA256-OF-RGB
+    recipe  FILE  NAME  HEIGHT  WIDTH  STATISTICS  SHA256-OF-F32
+
+The recipes are torchvision's (`meta`, `meta-eval`) and Transformers' (`hf`), on a CPU with AVX2; the hash is that of the
+little-endian f32 planes.
 """
 
 import hashlib
@@ -15,7 +20,10 @@ import struct
 
 import numpy as np
 import PIL
+import torchvision
+import transformers
 from PIL import Image, ImageOps
+from preprocess import IMAGENET, SATELLITE, hf_transform, meta_eval_transform, meta_transform
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "crates" / "dinov3-pixels" / "tests" / "fixtures"
 WIDTH, HEIGHT = 45, 31
@@ -183,16 +191,34 @@ def cases(name, data):
                 yield "resize", name, *size, filter_name, digest(picture.resize(size, resample))
 
 
+def recipe_cases(name, data):
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    for statistics, (mean, std) in [("imagenet", IMAGENET), ("satellite", SATELLITE)]:
+        for recipe, make, sizes in [
+            ("hf", hf_transform, [(16, 16), (24, 64), (224, 224), (31, 45), (1, 1)]),
+            ("meta", meta_transform, [(16, 16), (24, 64), (256, 256), (31, 45), (1, 1)]),
+            ("meta-eval", lambda size, *rest: meta_eval_transform(size[0], *rest), [(16, 16), (33, 33), (224, 224)]),
+        ]:
+            for size in sizes:
+                values = make(size, mean, std)(picture).numpy()
+                sha = hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
+                yield "recipe", name, recipe, *size, statistics, sha
+
+
 def main():
     FOLDER.mkdir(parents=True, exist_ok=True)
     for old in FOLDER.iterdir():
         old.unlink()
-    lines = [f"# Pillow {PIL.__version__}; written by dev/parity/make_pixel_fixtures.py"]
+    versions = f"Pillow {PIL.__version__}, torchvision {torchvision.__version__}, transformers {transformers.__version__}"
+    lines = [f"# {versions}; written by dev/parity/make_pixel_fixtures.py"]
     total = 0
     for name, data in files():
         (FOLDER / name).write_bytes(data)
         total += len(data)
-        lines += ["\t".join(map(str, case)) for case in cases(name, data)]
+        found = list(cases(name, data))
+        if name in ("rgb.png", "rgb_420.jpg", "cmyk.jpg", "grey.png", "turned_1.jpg"):
+            found += recipe_cases(name, data)
+        lines += ["\t".join(map(str, case)) for case in found]
     (FOLDER / "expected.tsv").write_text("\n".join(lines) + "\n")
     print(f"{len(list(FOLDER.iterdir())) - 1} pictures of {total} bytes, {len(lines) - 1} cases")
 

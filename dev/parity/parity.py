@@ -8,8 +8,9 @@ sections:
     bf16         our error beside timm's own bf16 error, both against timm in f32
     names        names without tag and aliases give the bits of the full name
     determinism  alone, in any batch, at any position, with any number of threads: the same bits
-    formats      timm's, Transformers' and Meta's files, whole, sharded, in three dtypes: the same bits
+    formats      timm's, Transformers' and Meta's files, safetensors and .pth, whole, sharded, three dtypes: same bits
     files        picture files through the model's own recipe, against timm's transform and model
+    classify     class scores and the five best classes, of heads inside a checkpoint and of heads in files of their own
     7b           (only with --seven-b or --only 7b) bf16 against f32 run block by block
 
 Prints a line per model, size and quantity, then the worst of each model; exits with 1 if anything failed.
@@ -19,6 +20,7 @@ import argparse
 import contextlib
 import copy
 import fnmatch
+import json
 import os
 import platform
 import secrets
@@ -37,7 +39,8 @@ import timm
 import torch
 import transformers
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
+from torch import nn
 
 import checkpoints
 import images
@@ -74,7 +77,14 @@ FILES_MODELS = [
     "vit_large_patch16_dinov3.sat493m",
     "convnext_tiny.dinov3_lvd1689m",
 ]
+CLASSIFY_MODELS = [
+    "vit_small_patch16_dinov3.lvd1689m",
+    "vit_small_plus_patch16_dinov3_qkvb.lvd1689m",
+    "convnext_tiny.dinov3_lvd1689m",
+]
+CLASSIFY_BOUND = 2e-6
 CLASSES = 10
+IMAGENET_CLASSES = 1000
 BF16_IMAGES = 8
 
 Tensors = dict[str, np.ndarray]
@@ -114,6 +124,17 @@ class Binary:
     def features(self, source, model: str, weights, *options) -> Tensors:
         """`tokens`, and `blocks.K` or `stages.K`."""
         return self.run("features", source, model, weights, "--all-tokens", *options)
+
+    def classify(self, stack: np.ndarray, model: str, weights, *options: str | int | Path) -> list[dict]:
+        """The `top` lists of all images, best class first."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            inputs = Path(folder, "in.npy")
+            np.save(inputs, stack)
+            command = [self.path, "classify", inputs, "--preprocess", "none", "-m", model, "--weights", weights]
+            done = subprocess.run([str(item) for item in [*command, *options, "--json"]], capture_output=True, text=True)
+            if done.returncode:
+                raise BinaryFailed(f"classify -m {model}: exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
+            return [json.loads(line)["top"] for line in done.stdout.splitlines()[:-1]]  # the last is the provenance
 
     def error_of(self, *arguments) -> str:
         """The message of a command that must fail."""
@@ -316,6 +337,10 @@ def compare_everything(run: Run, net, model: str, weights: Synthetic, stack: np.
                 f"prefix tokens of {len(taps)} blocks, normed": [f"normed/{name}" for name in prefixes],
             }
             default = taps[-3:]
+            rows = run.binary.features(stack, model, weights.spec, "--last", 3, "--norm", "--layout", "nlc")
+            truth |= {f"rows/{name}": tensor for name, tensor in timm_side.last_rows(net, stack).items()}
+            found |= {f"rows/{name}": tensor for name, tensor in rows.items()}
+            groups["rows (NLC) of the last 3 blocks, normed"] = [f"rows/{name}" for name in default]
         else:
             default = [f"stages.{index}" for index in range(4)]
             found = run.binary.features(stack, model, weights.spec, "--blocks", "0,1,2,3")
@@ -462,7 +487,7 @@ def formats(run: Run) -> None:
                     compare_with_transformers(run.report, model, net, stack, expected | pooled)
                 if "_qkvb" in model:
                     plain = model.replace("_qkvb", "")
-                    for name in ("timm", "meta", "transformers folder"):
+                    for name in ("timm", "meta", "meta.pth", "transformers folder"):
                         message = run.binary.error_of("embed", stack, plain, paths[name])
                         named = model.partition(".")[0] in message
                         run.report.add(model, dtype, f"{name} refused as the plain model: unclear", not named, 0)
@@ -495,6 +520,54 @@ def files(run: Run) -> None:
                 values = errors(found.get("pool.avg"), truth)
                 for path, value in zip(paths, values):
                     run.report.add(model, "files", path.name, value, max(FILES_BOUND, f32_bound(model)))
+
+
+@torch.inference_mode()
+def classify(run: Run) -> None:
+    for model in run.selected(CLASSIFY_MODELS):
+        weights = run.weights(model, "classify")
+        print(f"# {model}: {weights.spec}")
+        net = timm_side.create(model, weights, num_classes=IMAGENET_CLASSES)
+        state = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+        layer = {name: value for name, value in state.items() if name.startswith("head.") and ".norm." not in name}
+        stack = run.stack(model, "classify", 224, 256)
+        pixels = torch.from_numpy(stack)
+        truth = net(pixels)
+        with tempfile.TemporaryDirectory(dir=run.binary.scratch) as folder, run.report.case(model, "224x256"):
+            whole, encoder, head = (Path(folder, f"{name}.safetensors") for name in ("whole", "encoder", "head"))
+            save_file(state, whole)
+            save_file({name: value for name, value in state.items() if name not in layer}, encoder)
+            save_file(layer, head)
+            compare_classes(run, model, "head in the checkpoint", truth, stack, whole)
+            compare_classes(run, model, "head in its own file", truth, stack, encoder, "--head", head)
+            if timm_side.family(model) == "vit":
+                # Meta's form: a bare linear layer over the class token and the mean patch token.
+                linear = nn.Linear(2 * net.embed_dim, IMAGENET_CLASSES)
+                weights.fill(linear, prefix="meta.")
+                save_file({name: value.numpy() for name, value in linear.state_dict().items()}, head)
+                tokens = net.forward_features(pixels)
+                truth = linear(torch.cat([tokens[:, 0], tokens[:, net.num_prefix_tokens :].mean(dim=1)], dim=1))
+                compare_classes(run, model, "Meta's form of head", truth, stack, encoder, "--head", head)
+            truth = net.forward_head(net.forward_features(pixels), pre_logits=True)
+            compare_classes(run, model, "no head: softmax of features", truth, stack, encoder)
+
+
+def compare_classes(run: Run, model: str, quantity: str, truth: torch.Tensor, stack: np.ndarray, weights, *options) -> None:
+    """All scores and probabilities, and the five best as the model card's example takes them."""
+    count = truth.shape[1]
+    found = run.binary.classify(stack, model, weights, "--top", count, *options)
+    logits, probabilities = (np.empty(truth.shape) for _ in range(2))
+    for image, classes in enumerate(found):
+        for entry in classes:
+            logits[image, entry["index"]] = entry["logit"]
+            probabilities[image, entry["index"]] = entry["probability"]
+    report = run.report.add
+    report(model, "224x256", f"{quantity}: logits", errors(logits, truth.numpy()).max(), CLASSIFY_BOUND)
+    softmax = truth.double().softmax(dim=1).numpy()
+    report(model, "224x256", f"{quantity}: probabilities", errors(probabilities, softmax).max(), CLASSIFY_BOUND)
+    best = torch.topk(truth.softmax(dim=1) * 100, k=5).indices.tolist()
+    other = sum([entry["index"] for entry in classes[:5]] != indices for classes, indices in zip(found, best))
+    report(model, "224x256", f"{quantity}: other top 5", other, 0)
 
 
 def seven_b(run: Run) -> None:
@@ -531,6 +604,7 @@ SECTIONS: dict[str, Callable[[Run], None]] = {
     "determinism": determinism,
     "formats": formats,
     "files": files,
+    "classify": classify,
     "7b": seven_b,
 }
 

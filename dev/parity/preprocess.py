@@ -1,11 +1,13 @@
-"""Compares dinov3-pixels with Pillow and timm, bit for bit.
+"""Compares dinov3-pixels with Pillow, timm, torchvision and Transformers, bit for bit.
 
 Run in an environment with Pillow, NumPy, torch, torchvision, timm and scikit-image, from anywhere in the repository:
 
     python dev/parity/preprocess.py [--binary PATH]
 
 Without --binary the example is built and run with cargo. One line per group of cases; the last line is
-"0 differing values in N comparisons" and the exit status 0 if, and only if, every value is equal.
+"0 differing values in N comparisons" and the exit status 0 if, and only if, every value is equal. Only the `hf` recipe,
+which resizes in f32, has a tolerance: a value differs there if it is more than 1e-6 away. torch resizes 8-bit tensors in
+fixed point on CPUs with AVX2 only; the `meta` groups are meaningless on others.
 """
 
 import argparse
@@ -22,8 +24,12 @@ import PIL
 import skimage
 import timm
 import torch
+import torchvision
+import transformers
 from PIL import Image, ImageFile, ImageOps
 from timm.data import create_transform
+from torchvision.transforms import v2
+from transformers import DINOv3ViTImageProcessor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -84,7 +90,7 @@ class Parity:
         out = self.folder / f"{next(self.counter)}.npy"
         self.jobs.append(("\t".join([kind, str(path), str(out), *map(str, arguments)]), out, expect))
 
-    def finish(self, group):
+    def finish(self, group, tolerance=0.0):
         lines = "\n".join(job for job, _, _ in self.jobs) + "\n"
         answer = subprocess.run(self.binary, input=lines, capture_output=True, text=True, check=True, cwd=ROOT)
         replies = answer.stdout.splitlines()
@@ -110,12 +116,14 @@ class Parity:
                 differing += expect.size
                 first = first or f"{actual.dtype}{actual.shape}, not {expect.dtype}{expect.shape}: {job}"
                 continue
-            unequal = int(np.count_nonzero(actual != expect))
+            distance = np.abs(actual.astype(np.float64) - expect.astype(np.float64))
+            worst = max(worst, float(distance.max()))
+            unequal = int(np.count_nonzero(~(distance <= tolerance)))
             if unequal:
                 differing += unequal
-                worst = max(worst, float(np.abs(actual.astype(np.float64) - expect.astype(np.float64)).max()))
                 first = first or f"{unequal} of {expect.size} values: {job}"
-        print(f"{group}: {len(self.jobs)} cases, {values} values, {differing} differing, largest difference {worst:g}", flush=True)
+        beyond = f" by more than {tolerance:g}" if tolerance else ""
+        print(f"{group}: {len(self.jobs)} cases, {values} values, {differing} differing{beyond}, largest difference {worst:g}", flush=True)
         if first:
             print(f"    first: {first}", flush=True)
         self.comparisons += values
@@ -275,7 +283,8 @@ def resizing(parity, photos):
         parity.finish(f"resize {name}, up and down")
 
 
-def transforms(parity, photos):
+def encoded_pictures(parity, photos):
+    """A PNG and a JPEG of each size, as path and bytes."""
     files = []
     for number, size in enumerate(SIZES):
         picture = source_picture(size, number + 1, photos)
@@ -284,7 +293,11 @@ def transforms(parity, photos):
         name, options = kinds[number % len(kinds)]
         picture = picture.convert({"g": "L", "C": "CMYK"}.get(name[0], "RGB"))
         files.append((encode(picture, format="JPEG", quality=90, **options), ".jpg"))
-    paths = [(parity.write(*file), file[0]) for file in files]
+    return [(parity.write(*file), file[0]) for file in files]
+
+
+def transforms(parity, photos):
+    paths = encoded_pictures(parity, photos)
     recipes = [
         ((256, 256), 1.0, "center", IMAGENET), ((224, 224), 0.875, "center", IMAGENET), ((256, 256), 1.0, "center", SATELLITE),
         ((256, 384), 1.0, "center", IMAGENET), ((320, 192), 0.9, "center", IMAGENET), ((224, 224), 1.0, "squash", IMAGENET),
@@ -312,20 +325,78 @@ def transforms(parity, photos):
     parity.finish("native")
 
 
+def opened(data):
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def comma(values):
+    return ",".join(map(str, values))
+
+
+def meta_transform(size, mean, std):
+    """What the README of Meta's repository describes: an 8-bit tensor, squashed."""
+    return v2.Compose(
+        [v2.ToImage(), v2.Resize(size, antialias=True), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean=mean, std=std)]
+    )
+
+
+def meta_eval_transform(crop, mean, std):
+    """What make_classification_eval_transform of Meta's repository builds."""
+    shorter = 256 * crop // 224
+    return v2.Compose([
+        v2.ToImage(), v2.Resize(shorter, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(crop),
+        v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean=mean, std=std),
+    ])  # fmt: skip
+
+
+def hf_transform(size, mean, std):
+    processor = DINOv3ViTImageProcessor(size={"height": size[0], "width": size[1]}, image_mean=mean, image_std=std)
+    return lambda picture: processor(picture, return_tensors="pt").pixel_values[0]
+
+
+def recipes(parity, photos):
+    paths = encoded_pictures(parity, photos)
+    # Long and thin: many weights on one side, few on the other.
+    for number, size in enumerate([(1, 300), (300, 1), (3, 900), (900, 3), (1, 2), (2, 1), (2000, 31), (31, 2000)]):
+        data = encode(source_picture(size, number, photos), format="PNG")
+        paths.append((parity.write(data, ".png"), data))
+    squashed = [(256, 256), (224, 224), (160, 400), (257, 33), (512, 768), (1, 1)]
+    for name, make, tolerance in [("meta", meta_transform, 0.0), ("hf", hf_transform, 1e-6)]:
+        for size, (mean, std) in itertools.product(squashed, [IMAGENET, SATELLITE]):
+            transform = make(size, mean, std)
+            for path, data in paths:
+                expect = transform(opened(data)).numpy()
+                parity.job(name, path, *size, comma(mean), comma(std), expect=expect)
+            parity.finish(f"{name} {size[0]}x{size[1]}", tolerance)
+    for crop, (mean, std) in itertools.product([224, 256, 97, 512], [IMAGENET, SATELLITE]):
+        transform = meta_eval_transform(crop, mean, std)
+        for path, data in paths:
+            picture = opened(data)
+            if max(picture.size) > 200 * min(picture.size):
+                continue  # gigabytes in torch
+            parity.job("meta-eval", path, crop, crop, comma(mean), comma(std), expect=transform(picture).numpy())
+        parity.finish(f"meta-eval {crop}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", help="the built `preprocess` example; default: cargo run")
-    parser.add_argument("--only", help="comma-separated groups: decoding,orientation,truncation,resizing,transforms")
+    parser.add_argument("--only", help="comma-separated groups: decoding,orientation,truncation,resizing,transforms,recipes")
     arguments = parser.parse_args()
     cargo = ["cargo", "run", "--quiet", "--release", "--package", "dinov3-pixels", "--example", "preprocess"]
     binary = [os.path.abspath(arguments.binary)] if arguments.binary else cargo
-    print(f"Pillow {PIL.__version__}, timm {timm.__version__}, torch {torch.__version__}, NumPy {np.__version__}", flush=True)
+    print(
+        f"Pillow {PIL.__version__}, timm {timm.__version__}, torch {torch.__version__} "
+        f"({torch.backends.cpu.get_cpu_capability()}), torchvision {torchvision.__version__}, "
+        f"transformers {transformers.__version__}, NumPy {np.__version__}",
+        flush=True,
+    )
     torch.set_num_threads(1)
     # Progressive files are written in one piece; the default buffer is too small for noise.
     ImageFile.MAXBLOCK = 1 << 26
     photos = photographs()
     print(f"photographs: {', '.join(photos) or 'none'}", flush=True)
-    groups = [decoding, orientation, truncation, resizing, transforms]
+    groups = [decoding, orientation, truncation, resizing, transforms, recipes]
     chosen = arguments.only.split(",") if arguments.only else [group.__name__ for group in groups]
     with tempfile.TemporaryDirectory() as folder:
         parity = Parity(binary, folder)

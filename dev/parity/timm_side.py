@@ -92,6 +92,15 @@ def unpooled(model: nn.Module, features: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
+def last_rows(model: nn.Module, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The last three blocks with the final norm, as rows [B, h * w, D]."""
+    x = torch.from_numpy(images).to(next(model.parameters()).dtype)
+    taps = model.forward_intermediates(x, indices=3, norm=True, output_fmt="NLC", intermediates_only=True)
+    first = len(model.blocks) - 3
+    return {f"blocks.{first + index}": tap.numpy() for index, tap in enumerate(taps)}
+
+
+@torch.inference_mode()
 def outputs(model: nn.Module, images: np.ndarray, maps: bool = True) -> dict[str, np.ndarray]:
     """Everything timm says about a stack of normalised images.
 

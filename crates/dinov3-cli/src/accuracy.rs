@@ -78,7 +78,7 @@ impl Images {
         }
         let recipe = chosen_recipe(spec, &arguments.model, &arguments.pixels)?;
         let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
-        Ok(Self::Files(Inputs::new(files, recipe, &arguments.model, &arguments.pixels)?))
+        Ok(Self::Files(Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?))
     }
 
     /// One image after the other, with its name. The first that cannot be had ends it: figures over what is left would
@@ -87,7 +87,7 @@ impl Images {
         match self {
             Self::Files(inputs) => {
                 for key in inputs.keys() {
-                    let name = key.1.row_name();
+                    let name = key.row_name();
                     let item = inputs.load(&key).with_context(|| name.to_string())?;
                     each(&name, &item)?;
                 }

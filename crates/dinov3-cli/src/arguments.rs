@@ -1,7 +1,8 @@
 //! The command line: what can be said, and nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// DINOv3 image encoders: feature maps and embeddings with the numbers of timm, from one binary.
@@ -22,12 +23,22 @@ pub enum Command {
     /// Feature maps and tokens of one picture
     #[command(after_help = FEATURES_EXAMPLES)]
     Features(FeaturesArguments),
+    /// Download the weights of models into the Hugging Face cache
+    #[command(after_help = FETCH_EXAMPLES)]
+    Fetch(FetchArguments),
+    /// The best classes of each picture
+    #[command(after_help = CLASSIFY_EXAMPLES)]
+    Classify(ClassifyArguments),
     /// The models that are known
     Models(ModelsArguments),
     /// What this machine offers, or what a checkpoint holds
     #[command(after_help = INFO_EXAMPLES)]
     Info(InfoArguments),
+    /// Whether weights are whole, and whether a model gives its published values
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArguments),
     /// Speed of the encoder alone
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArguments),
     /// What a precision costs: cosines to the same model in f32
     #[command(after_help = ACCURACY_EXAMPLES)]
@@ -37,13 +48,22 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Man pages, one per command, for packagers
+    #[command(hide = true)]
+    Man {
+        /// The folder to write them to
+        #[arg(short, long, value_name = "FOLDER", default_value = ".")]
+        output: PathBuf,
+    },
 }
 
 const EMBED_EXAMPLES: &str = "Examples:
   dinov3 embed photos/ -m vit_large_patch16_dinov3 --weights model.safetensors -o photos.parquet
   dinov3 embed *.jpg -m facebook/dinov3-vits16-pretrain-lvd1689m --weights vits16/ --pool token --normalize -o out.npy
+  dinov3 embed https://example.org/a.jpg -m vit_small_patch16_dinov3 -o -
   find . -name '*.png' | dinov3 embed - -m vit_base_patch16_dinov3 --weights synthetic:7 -o - | jq .path
   dinov3 embed tiles/ -m vit_7b_patch16_dinov3.sat493m --weights 7b/ --precision bf16 --preprocess native -o tiles.parquet
+  dinov3 embed archive/ -m vit_large_patch16_dinov3 --weights model.safetensors -o archive.parquet --resume
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
 
@@ -56,17 +76,46 @@ const FEATURES_EXAMPLES: &str = "Examples:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage";
 
+const FETCH_EXAMPLES: &str = "\
+A model is downloaded from timm's repository of it, which is open to everyone; Meta's own need an accepted licence and
+HF_TOKEN, and are named in full. The cache and its variables are those of huggingface_hub: HF_HOME, HF_HUB_CACHE,
+HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
+
+Examples:
+  dinov3 fetch vit_small_patch16_dinov3 vit_large_patch16_dinov3.sat493m
+  dinov3 fetch hf-hub:facebook/dinov3-vits16-pretrain-lvd1689m --revision main --json
+
+Prints where the weights are, for --weights. Exit codes: 0 done, 1 failed, 2 wrong usage";
+
+const CLASSIFY_EXAMPLES: &str = "Examples:
+  dinov3 classify photos/ -m dinov3_vit7b16 --weights 7b/ --precision bf16 --head imagenet1k_linear_head.pth
+  dinov3 classify *.jpg -m vit_base_patch16_dinov3 --weights finetuned.safetensors --labels classes.txt --json
+  dinov3 classify cat.jpg -m vit_small_patch16_dinov3 --weights synthetic:7 --head probe.safetensors --head-pool token
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
+
 const INFO_EXAMPLES: &str = "Examples:
   dinov3 info
   dinov3 info model.safetensors
   dinov3 info folder-with-shards/ -m vit_7b_patch16_dinov3.sat493m";
 
 const ACCURACY_EXAMPLES: &str = "Examples:
-  dinov3 accuracy -m vit_large_patch16_dinov3 --weights model.safetensors --precision int8 photos/
+  dinov3 accuracy -m vit_large_patch16_dinov3 --precision int8 photos/
   dinov3 accuracy -m vit_small_patch16_dinov3 --weights synthetic-outliers:1 --precision int8 --blocks
   dinov3 accuracy -m vit_base_patch16_dinov3 --weights model.safetensors --precision bf16 --at-least 0.999 --json
 
 Exit codes: 0 done, 1 failed or below --at-least, 2 wrong usage";
+
+const VERIFY_EXAMPLES: &str = "Examples:
+  dinov3 verify model.safetensors
+  dinov3 verify 7b/ -m vit_7b_patch16_dinov3.sat493m --json
+  dinov3 verify vit_small_patch16_dinov3 --golden 000000039769.jpg
+
+Exit codes: 0 all is well, 1 something is not, or failed, 2 wrong usage";
+
+const BENCH_EXAMPLES: &str = "Examples:
+  dinov3 bench -m vit_large_patch16_dinov3 --weights synthetic:1 --precision bf16
+  dinov3 bench -m vit_small_patch16_dinov3 --weights synthetic:1 --batch-size 1 --size 512x768 --runs 50 --json";
 
 /// Model and weights.
 #[derive(Args, Clone)]
@@ -74,9 +123,14 @@ pub struct ModelArguments {
     /// Model name, alias (Hugging Face id, Meta's name), or a config.json
     #[arg(short, long)]
     pub model: String,
-    /// safetensors file, its folder or index, or synthetic:SEED / synthetic-outliers:SEED
+    /// safetensors or .pth file, its folder or index, hf-hub:org/name[@revision], or synthetic:SEED /
+    /// synthetic-outliers:SEED.
+    /// By default the model's weights are downloaded from timm's repository, which is open to everyone
     #[arg(long, value_name = "W")]
     pub weights: Option<String>,
+    /// Branch, tag or commit of downloaded weights
+    #[arg(long, value_name = "REV")]
+    pub revision: Option<String>,
     /// Operands of matrix products; everything else stays f32
     #[arg(long, value_enum, default_value_t)]
     pub precision: Precision,
@@ -90,7 +144,7 @@ pub struct ModelArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Refuse images with more tokens; a token is 16 x 16 pixels, and the default 66000
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
     pub max_tokens: Option<usize>,
 }
 
@@ -98,11 +152,13 @@ pub struct ModelArguments {
 #[derive(Args)]
 #[command(next_help_heading = "Pixels")]
 pub struct PixelArguments {
-    /// timm: resize and crop as the model's data config says; native: the picture as it is; none: the input is an
-    /// .npy of normalised f32 [N, 3, H, W]
+    /// timm: resize and crop as the model's data config says; hf, meta, meta-eval: as Transformers' processor, Meta's
+    /// README or Meta's evaluation; native: the picture as it is; none: the input is an .npy of normalised f32
+    /// [N, 3, H, W]
     #[arg(long, value_enum, default_value_t)]
     pub preprocess: Preprocess,
-    /// Input size of the timm recipe: N, or height x width
+    /// Input size of the recipe: N, or height x width; by default 256 or the model's own (timm), 256 (meta), 224 (hf,
+    /// meta-eval)
     #[arg(long, value_name = "N|HxW", value_parser = parse_size)]
     pub size: Option<(u32, u32)>,
     /// Zero-pad at the right and bottom where the patch size does not divide the picture
@@ -129,11 +185,28 @@ pub struct PixelArguments {
     /// Refuse pictures with a longer side
     #[arg(long, value_name = "PX")]
     pub max_side: Option<u32>,
+    /// Longest time for a picture from a URL
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub url_timeout: u32,
+    /// Let redirects, and URLs of a list, lead to private and loopback addresses too
+    #[arg(long)]
+    pub allow_local_addresses: bool,
+}
+
+/// A run over many pictures.
+#[derive(Args)]
+pub struct BatchArguments {
+    /// Pictures per forward pass; results do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub batch_size: u16,
+    /// Stop at the first picture that fails
+    #[arg(long)]
+    pub strict: bool,
 }
 
 #[derive(Args)]
 pub struct EmbedArguments {
-    /// Pictures, folders (searched recursively), patterns, or - for a list of paths on standard input
+    /// Pictures, folders (searched recursively), patterns, URLs, or - for a list of paths and URLs on standard input
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
     #[command(flatten)]
@@ -147,12 +220,14 @@ pub struct EmbedArguments {
     /// Also write the class scores of the head, as `logits`
     #[arg(long)]
     pub logits: bool,
-    /// Pictures per forward pass; results do not depend on it
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub batch_size: u16,
-    /// Stop at the first picture that fails
+    #[command(flatten)]
+    pub batch: BatchArguments,
+    /// Continue an interrupted run of the same command; without one, just start
     #[arg(long)]
-    pub strict: bool,
+    pub resume: bool,
+    /// Start anew and forget what an interrupted run has done
+    #[arg(long, conflicts_with = "resume")]
+    pub fresh: bool,
     /// Output: .parquet, .npy, .safetensors, .jsonl, or - for JSON lines on standard output
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
@@ -163,7 +238,7 @@ pub struct EmbedArguments {
 
 #[derive(Args)]
 pub struct FeaturesArguments {
-    /// A picture, or an .npy with --preprocess none
+    /// A picture or its URL, or an .npy with --preprocess none
     pub input: PathBuf,
     #[command(flatten)]
     pub model: ModelArguments,
@@ -179,6 +254,9 @@ pub struct FeaturesArguments {
     /// Also write CLS and registers of each map, as blocks.N.prefix_tokens
     #[arg(long)]
     pub prefix_tokens: bool,
+    /// Layout of the maps: nchw is [1, D, h, w], nlc one row per patch, [1, h * w, D]
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub layout: Layout,
     /// Write all normed tokens, as `tokens`: timm's forward_features
     #[arg(long)]
     pub all_tokens: bool,
@@ -200,6 +278,53 @@ pub struct FeaturesArguments {
 }
 
 #[derive(Args)]
+pub struct FetchArguments {
+    /// Model names or aliases, or repositories as hf-hub:org/name[@revision]
+    #[arg(required = true, value_name = "MODEL")]
+    pub models: Vec<String>,
+    /// Branch, tag or commit
+    #[arg(long, value_name = "REV")]
+    pub revision: Option<String>,
+    /// One JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct ClassifyArguments {
+    /// Pictures, folders (searched recursively), patterns, URLs, or - for a list of paths and URLs on standard input
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// Linear head in a file of its own; by default the one that the checkpoint holds
+    #[arg(long, value_name = "HEAD", conflicts_with = "num_classes")]
+    pub head: Option<PathBuf>,
+    /// What the head is fed with: avg, token, max, avgmax, or cls+mean, the class token and the mean patch token. By
+    /// default what its width says: the model's own pooling, or cls+mean for twice as many features
+    #[arg(long, value_name = "POOL", value_parser = parse_head_input)]
+    pub head_pool: Option<dinov3::HeadInput>,
+    /// Names of the classes: a file with one per line, a JSON list or object, or imagenet. Meta's ImageNet head has its
+    /// names without being asked
+    #[arg(long, value_name = "FILE|imagenet")]
+    pub labels: Option<PathBuf>,
+    /// Classes to show
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub top: u32,
+    /// JSON lines instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub batch: BatchArguments,
+    /// Output as JSON lines: .jsonl, or - for standard output. By default a table on standard output
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    // Last: its heading holds for everything after it.
+    #[command(flatten)]
+    pub pixels: PixelArguments,
+}
+
+#[derive(Args)]
 pub struct ModelsArguments {
     /// One JSON array, with aliases and preprocessing
     #[arg(long)]
@@ -208,11 +333,39 @@ pub struct ModelsArguments {
 
 #[derive(Args)]
 pub struct InfoArguments {
-    /// A safetensors file, its folder or its index
+    /// A safetensors or .pth file, its folder or its index
     pub weights: Option<PathBuf>,
     /// Check the weights against this model
     #[arg(short, long, requires = "weights")]
     pub model: Option<String>,
+    /// Measure what all threads reach with multiply-adds alone: the peak that `bench` gives shares of
+    #[arg(long, conflicts_with = "weights")]
+    pub peak: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct VerifyArguments {
+    /// A safetensors or .pth file, its folder or its index; with --golden a model
+    #[arg(value_name = "WEIGHTS|MODEL")]
+    pub target: String,
+    /// The model that the weights are of; by default the first that they fit
+    #[arg(short, long, conflicts_with = "golden")]
+    pub model: Option<String>,
+    /// Compare what the model makes of this picture, COCO val2017 000000039769.jpg, with the published values
+    #[arg(long, value_name = "IMAGE")]
+    pub golden: Option<PathBuf>,
+    /// The weights of the model; by default they are downloaded
+    #[arg(long, value_name = "W", requires = "golden")]
+    pub weights: Option<String>,
+    /// Operands of matrix products; bf16 is not expected to agree to 1e-3
+    #[arg(long, value_enum, default_value_t, requires = "golden")]
+    pub precision: Precision,
+    /// RoPE periods: f32 as timm, or rounded to bf16 as in Meta's files
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE", requires = "golden")]
+    pub rope_periods: Periods,
     /// One JSON object
     #[arg(long)]
     pub json: bool,
@@ -231,6 +384,9 @@ pub struct BenchArguments {
     /// Timed passes, after one that is not timed
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub runs: u16,
+    /// Also write the images, [N, 3, H, W]: `embed FILE.npy --preprocess none` gives rows with the same hash
+    #[arg(long, value_name = "FILE.npy")]
+    pub write_inputs: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     pub json: bool,
@@ -278,10 +434,25 @@ pub enum Periods {
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Layout {
+    /// [1, D, h, w]
+    #[default]
+    Nchw,
+    /// [1, h * w, D]
+    Nlc,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Preprocess {
     /// The model's data config
     #[default]
     Timm,
+    /// Transformers' DINOv3ViTImageProcessor: bilinear in f32, squashed to 224
+    Hf,
+    /// Meta's README: bilinear in 8 bits, squashed to 256
+    Meta,
+    /// Meta's evaluation: bicubic in 8 bits, shorter side to 256, of which the middle 224
+    MetaEval,
     /// No resize
     Native,
     /// Input is an .npy of normalised pixels
@@ -301,6 +472,14 @@ pub enum DeepGrey {
 
 fn parse_pooling(text: &str) -> Result<dinov3::Pooling, String> {
     dinov3::Pooling::from_name(text).ok_or_else(|| "expected avg, token, max or avgmax".to_string())
+}
+
+fn parse_positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a whole number above 0".to_string())
+}
+
+fn parse_head_input(text: &str) -> Result<dinov3::HeadInput, String> {
+    dinov3::HeadInput::from_name(text).ok_or_else(|| "expected avg, token, max, avgmax or cls+mean".to_string())
 }
 
 /// `256` or `256x384`, height first.
@@ -331,6 +510,12 @@ pub fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     clap_complete::generate(shell, &mut Arguments::command(), "dinov3", &mut text);
     std::io::Write::write_all(&mut std::io::stdout(), &text)?;
     Ok(())
+}
+
+/// Writes `dinov3.1` and one page per command.
+pub fn write_man_pages(folder: &Path) -> anyhow::Result<()> {
+    let written = std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Arguments::command(), folder));
+    written.with_context(|| folder.display().to_string())
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use anyhow::Result;
-use dinov3::{Encoder, Features, ImageBatch, ModelSpec, Request};
+use dinov3::checkpoint::hash::sha256;
+use dinov3::sink::write_npy;
+use dinov3::{Array, Encoder, Features, ImageBatch, Request, cost, peak_flops};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::arguments::BenchArguments;
 use crate::failure::{Outcome, usage};
@@ -34,67 +35,91 @@ pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
     let mut session = opened.model.session();
     let mut features = Features::default();
 
+    if let Some(path) = &arguments.write_inputs {
+        let shape = vec![count, 3, height_px, width_px];
+        write_npy(path, &Array { shape, data: pixels.clone() }, None)?;
+    }
+
+    let precision = opened.model.options().precision;
+    let threads = session.threads();
+    let measure_peak = || peak_flops(precision, opened.model.isa(), threads) / 1e9;
     session.encode(&batch, &request, &mut features)?;
+    // Before and after: on a machine that others use the peak moves.
+    let before = measure_peak();
     let mut seconds = Vec::new();
     for _ in 0..arguments.runs {
         let start = Instant::now();
         session.encode(&batch, &request, &mut features)?;
         seconds.push(start.elapsed().as_secs_f64());
     }
-    seconds.sort_by(f64::total_cmp);
-    let median = seconds[seconds.len() / 2];
+    let after = measure_peak();
+    let mut sorted = seconds.clone();
+    sorted.sort_by(f64::total_cmp);
+    let [median, p90, p99] = [50, 90, 99].map(|percent| percentile(&sorted, percent));
     let rate = count as f64 / median;
-    let gflops = rate * flops(&spec, height_px, width_px) / 1e9;
+    let gflops = rate * cost::flops_per_image(&spec, height_px, width_px) / 1e9;
+    let peak = (before + after) / 2.0;
+    let memory = dinov3::system::memory_use();
     // A rate cannot come from work left out: the hash is that of the outputs.
     let embeddings = &features.pooled[0].1.data;
-    let hash = Sha256::digest(embeddings.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = sha256(&embeddings.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
 
     let text = if arguments.json {
         let json = json!({
-            "model": spec.name, "precision": opened.model.options().precision.name(),
-            "instruction_set": opened.model.isa().name(), "threads": session.threads(), "batch_size": count,
-            "height_px": height_px, "width_px": width_px, "seconds": seconds, "images_per_second": rate,
-            "gflops": gflops, "output_sha256": hash,
+            "version": env!("CARGO_PKG_VERSION"), "model": spec.name, "precision": precision.name(),
+            "instruction_set": opened.model.isa().name(), "threads": threads, "batch_size": count,
+            "height_px": height_px, "width_px": width_px, "pooling": spec.pooling.name(),
+            "seconds": seconds, "latency_seconds": {"p50": median, "p90": p90, "p99": p99},
+            "images_per_second": rate, "gflops": gflops,
+            "peak_gflops": {"before": before, "after": after}, "share_of_peak": gflops / peak,
+            "peak_resident_bytes": memory.map(|memory| memory.peak_resident_bytes),
+            "anonymous_bytes": memory.map(|memory| memory.anonymous_bytes),
+            "output_sha256": hash,
         });
         serde_json::to_string_pretty(&json)? + "\n"
     } else {
-        format!(
-            "{} {} on {}, {} threads, batch {count}, {height_px}x{width_px}\n{rate:.2} images/s, {gflops:.0} GFLOP/s \
-             (median of {} runs; fastest {:.2} images/s)\n",
+        let milliseconds = |seconds: f64| format!("{:.1} ms", seconds * 1e3);
+        let mut text = format!(
+            "{} {} on {}, {} threads, batch {count}, {height_px}x{width_px}\n",
             spec.name,
-            opened.model.options().precision.name(),
+            precision.name(),
             opened.model.isa().name(),
-            session.threads(),
-            seconds.len(),
-            count as f64 / seconds[0],
-        )
+            threads,
+        );
+        text += &format!("{rate:.2} images/s (median of {}; fastest {:.2})\n", seconds.len(), count as f64 / sorted[0]);
+        text += &format!(
+            "{gflops:.0} GFLOP/s, {:.1} % of the peak of {peak:.0} ({before:.0} before, {after:.0} after)\n",
+            100.0 * gflops / peak
+        );
+        text +=
+            &format!("latency p50 {}, p90 {}, p99 {}\n", milliseconds(median), milliseconds(p90), milliseconds(p99));
+        if let Some(memory) = memory {
+            text += &format!(
+                "memory {:.0} MB at most, {:.0} MB of it not backed by files at the end\n",
+                memory.peak_resident_bytes as f64 / 1e6,
+                memory.anonymous_bytes as f64 / 1e6
+            );
+        }
+        text
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(Outcome::Done)
 }
 
-/// Floating-point operations of one image, a multiplication and an addition counted as two.
-fn flops(spec: &ModelSpec, height_px: usize, width_px: usize) -> f64 {
-    let product = |rows: usize, n: usize, k: usize| 2.0 * rows as f64 * n as f64 * k as f64;
-    if let Some(vit) = spec.vit() {
-        let patches = height_px.div_ceil(vit.patch_px) * width_px.div_ceil(vit.patch_px);
-        let (tokens, d) = (patches + vit.prefix_tokens(), vit.embed_dim);
-        let branches = if vit.mlp == dinov3::spec::Mlp::SwiGlu { 3 } else { 2 };
-        let block =
-            product(tokens, 4 * d, d) + product(tokens, 2 * tokens, d) + product(tokens, branches * vit.mlp_hidden, d);
-        return product(patches, d, 3 * vit.patch_px * vit.patch_px) + vit.depth as f64 * block;
+/// The smallest value that at least `percent` percent of the values, in ascending order, do not exceed.
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentile;
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!([50, 90, 99].map(|percent| percentile(&hundred, percent)), [50.0, 90.0, 99.0]);
+        assert_eq!([50, 90, 99].map(|percent| percentile(&hundred[..3], percent)), [2.0, 3.0, 3.0]);
+        assert_eq!(percentile(&hundred[..1], 50), 1.0);
     }
-    let Some(convnext) = spec.convnext() else { return 0.0 };
-    let (mut h, mut w) = (height_px / 4, width_px / 4);
-    let mut total = product(h * w, convnext.dims[0], 48);
-    for stage in 0..4 {
-        let c = convnext.dims[stage];
-        if stage > 0 {
-            (h, w) = (h / 2, w / 2);
-            total += product(h * w, c, 4 * convnext.dims[stage - 1]);
-        }
-        total += convnext.depths[stage] as f64 * (product(h * w, 8 * c, c) + product(h * w, c, 49));
-    }
-    total
 }

@@ -1,19 +1,16 @@
 //! `dinov3 embed`: one vector per picture.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Result;
-use dinov3::engine::{
-    CancelToken, ImageFeatures, ItemError, RunError, RunOptions, Sink, SinkError, Source, Summary, run as run_engine,
-};
-use dinov3::sink::{EmbeddingLayout, EmbeddingSink, RowName};
+use dinov3::engine::Summary;
+use dinov3::sink::{EmbeddingLayout, EmbeddingSink, Format, Journal, JournalError, JournaledSink, JournaledSource};
 use dinov3::{Encoder, Normalized, Pooling, Request};
 use serde_json::json;
 
 use crate::arguments::EmbedArguments;
-use crate::failure::{Outcome, in_words_of_the_command, usage};
-use crate::progress::Reporter;
+use crate::batch::Batch;
+use crate::failure::{Outcome, usage};
 use crate::setup::{
     Inputs, Provenance, chosen_recipe, model_spec, open_model, refuse_overwriting, report_weights, weight_files,
 };
@@ -26,9 +23,10 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     let layout = EmbeddingLayout::for_request(&spec, &request)?;
     let recipe = chosen_recipe(&spec, &arguments.model, &arguments.pixels)?;
     let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
+    let mut journal = open_journal(arguments)?;
     check_output(arguments, &layout)?;
     refuse_overwriting(&arguments.output, &files)?;
-    let source = Inputs::new(files, recipe, &arguments.model, &arguments.pixels)?;
+    let source = Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?;
 
     let opened = open_model(&spec, &arguments.model)?;
     refuse_overwriting(&arguments.output, weight_files(&opened))?;
@@ -36,46 +34,24 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     let provenance = Provenance::start(&opened, recipe.as_ref(), &arguments.pixels)
         .with("pooling", json!(request.poolings.iter().map(|pooling| pooling.name()).collect::<Vec<_>>()))
         .with("normalized", json!(arguments.normalize));
+    if let Some(journal) = &mut journal {
+        agree(journal, arguments, provenance.fingerprint(&opened), &layout)?;
+    }
     // Before the output exists, so that an interruption always removes it.
-    let cancel = CancelToken::new();
-    let token = cancel.clone();
-    // A second handler cannot be set, and none is needed in a process that has one command.
-    let _ = ctrlc::set_handler(move || token.cancel());
+    let batch = Batch::begin(&arguments.batch, &arguments.output);
     let output = EmbeddingSink::open(&arguments.output, layout, Box::new(move |_: &Summary| provenance.finish()))?;
-
-    let reporter = Arc::new(Reporter::new());
-    let mut sink = NamedSink { output, reporter: Arc::clone(&reporter) };
-    let told = Arc::clone(&reporter);
-    let options = RunOptions::new()
-        .batch_size(usize::from(arguments.batch_size))
-        .strict(arguments.strict)
-        .cancel(cancel)
-        .progress(move |progress| told.update(progress));
+    let source = JournaledSource::new(&source, journal.as_ref());
+    let sink = JournaledSink::new(output, journal);
+    let batch = batch.telling_safe_rows(sink.safe_rows());
     let mut encoder: Box<dyn Encoder> = match arguments.normalize {
         true => Box::new(Normalized(opened.model.session())),
         false => Box::new(opened.model.session()),
     };
-    let result = run_engine(&source, encoder.as_mut(), &mut sink, &request, &options);
-    reporter.finish();
-    let stream = arguments.output == Path::new("-");
-    let written = if stream { "" } else { "; nothing was written" };
-    let summary = match result {
-        Err(RunError::Cancelled) => anyhow::bail!("interrupted{written}"),
-        Err(RunError::Item { position, error }) => {
-            let name = source.keys().nth(position).map_or_else(String::new, |key| key.1.row_name().into_owned());
-            anyhow::bail!("{name}: {error}\nstopped at the first failure (--strict){written}");
-        }
-        other => other?,
-    };
-    let failed = summary.failed.len();
-    let seconds = summary.elapsed.as_secs_f64();
-    eprintln!(
-        "{} images in {seconds:.1} s, {:.1} images/s, {failed} failed -> {}",
-        summary.done,
-        summary.done as f64 / seconds.max(1e-9),
-        if stream { "standard output".into() } else { arguments.output.display().to_string() }
-    );
-    Ok(if failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
+    batch.run(&source, encoder.as_mut(), sink, &request, |sink| match sink.keep() {
+        Ok(0) => "nothing was written".to_string(),
+        Ok(rows) => format!("{rows} finished rows are kept, --resume continues"),
+        Err(error) => format!("{error}; --resume continues with what was kept"),
+    })
 }
 
 fn request(arguments: &EmbedArguments, spec: &dinov3::ModelSpec) -> Result<Request> {
@@ -108,24 +84,53 @@ fn check_output(arguments: &EmbedArguments, layout: &EmbeddingLayout) -> Result<
     Ok(())
 }
 
-/// Writes rows under the names of their keys, and tells of failures.
-struct NamedSink {
-    output: EmbeddingSink,
-    reporter: Arc<Reporter>,
+/// The journal of the output file; a stream has none.
+fn open_journal(arguments: &EmbedArguments) -> Result<Option<Journal>> {
+    if arguments.output == Path::new("-") {
+        return match arguments.resume || arguments.fresh {
+            true => Err(usage("--resume and --fresh need a file; standard output cannot be continued")),
+            false => Ok(None),
+        };
+    }
+    // A name without a format is no output, and shall not get a journal.
+    Format::from_path(&arguments.output)?;
+    let mut journal = Journal::open(&arguments.output)?;
+    let rows = journal.rows();
+    if rows > 0 && arguments.fresh {
+        eprintln!("forgetting {rows} rows of an interrupted run");
+        journal.discard();
+    } else if rows > 0 && !arguments.resume {
+        return Err(usage(format!(
+            "{}: an interrupted run has finished {rows} rows; continue it with --resume, or start anew with --fresh",
+            arguments.output.display()
+        )));
+    }
+    Ok(Some(journal))
 }
 
-impl Sink<(usize, std::path::PathBuf)> for NamedSink {
-    fn write(&mut self, key: &(usize, std::path::PathBuf), features: ImageFeatures<'_>) -> Result<(), SinkError> {
-        self.output.write(&key.1, features)
+/// Makes sure that the rows of the interrupted run are what this command would make.
+fn agree(
+    journal: &mut Journal,
+    arguments: &EmbedArguments,
+    mut fingerprint: serde_json::Map<String, serde_json::Value>,
+    layout: &EmbeddingLayout,
+) -> Result<()> {
+    let (pixels, model) = (&arguments.pixels, &arguments.model);
+    let limits = json!({
+        "max_pixels": pixels.max_pixels,
+        "max_file_bytes": pixels.max_file_bytes,
+        "max_side": pixels.max_side,
+        "max_tokens": model.max_tokens,
+    });
+    fingerprint.insert("limits".to_owned(), limits);
+    match journal.agree(fingerprint, layout) {
+        Err(error @ JournalError::Differs { .. }) => {
+            return Err(usage(format!("{error}; repeat its command, or start anew with --fresh")));
+        }
+        other => other?,
     }
-
-    fn failed(&mut self, key: &(usize, std::path::PathBuf), error: &ItemError) -> Result<(), SinkError> {
-        let error = ItemError::new(error.kind, in_words_of_the_command(&error.message));
-        self.reporter.line(&format!("failed: {}: {error}", key.1.row_name()));
-        self.output.failed(&key.1, &error)
+    if journal.rows() > 0 {
+        eprintln!("continuing after {} rows", journal.rows());
     }
-
-    fn finish(&mut self, summary: &Summary) -> Result<(), SinkError> {
-        Sink::<std::path::PathBuf>::finish(&mut self.output, summary)
-    }
+    Ok(())
 }

@@ -39,7 +39,7 @@ pub fn exit_code(result: anyhow::Result<Outcome>) -> ExitCode {
     if error.chain().any(is_broken_pipe) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", in_words_of_the_command(&told(&error)));
+    eprintln!("error: {}", printable(&in_words_of_the_command(&told(&error))));
     ExitCode::from(if is_usage(&error) { 2 } else { 1 })
 }
 
@@ -56,12 +56,29 @@ fn told(error: &anyhow::Error) -> String {
     text
 }
 
+/// Control characters made visible, line ends apart: errors quote what strangers' files say, and a terminal obeys.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => shown.push('\n'),
+            control if control.is_control() => shown.extend(control.escape_default()),
+            other => shown.push(other),
+        }
+    }
+    shown
+}
+
 /// The library's errors name its options as Rust does; here they have other names.
 pub fn in_words_of_the_command(text: &str) -> String {
     text.replace("DeepGrey::HighByte", "--deep-grey high-byte")
         .replace("DeepGrey::Clip", "--deep-grey clip")
         .replace("or pad on request", "or --pad")
         .replace("Options::most_tokens, ", "")
+        .replace(
+            "only public addresses are allowed here",
+            "only public addresses are allowed here (--allow-local-addresses)",
+        )
 }
 
 /// Whether another command line would do, whatever the files.
@@ -70,6 +87,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Usage>()
             || matches!(cause.downcast_ref(), Some(dinov3::OpenError::UnknownModel(_)))
+            || matches!(cause.downcast_ref(), Some(dinov3::HeadError::NoClassToken { .. }))
             || matches!(
                 cause.downcast_ref(),
                 Some(
@@ -78,7 +96,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
                         | OutputError::OneColumnOnly { .. }
                 )
             )
-            || matches!(cause.downcast_ref(), Some(dinov3::weights::WeightsError::BadSyntheticSpec { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(dinov3::OpenError::Weights(dinov3::weights::WeightsError::BadSyntheticSpec { .. }))
+            )
     })
 }
 
@@ -90,6 +111,11 @@ fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_cannot_command_the_terminal() {
+        assert_eq!(printable("é: \u{1b}[2J\u{9b}\r\nb"), "é: \\u{1b}[2J\\u{9b}\\r\nb");
+    }
 
     #[test]
     fn a_cause_that_is_quoted_already_is_not_said_twice() {

@@ -11,13 +11,13 @@ use dinov3::npy::NpySource;
 use dinov3::picture::{PcaBasis, RgbPicture, pca_picture, similarity_picture};
 use dinov3::pixels::{NormalizedImage, Recipe};
 use dinov3::sink::{AtomicFile, RowName, write_features_safetensors, write_npy};
-use dinov3::{Array, Encoder, Features, ImageBatch, ModelSpec, Request};
+use dinov3::{Array, Encoder, Features, ImageBatch, MapLayout, ModelSpec, Request};
 use serde_json::json;
 
-use crate::arguments::FeaturesArguments;
+use crate::arguments::{FeaturesArguments, Layout};
 use crate::failure::{Outcome, usage};
 use crate::setup::{
-    Provenance, chosen_recipe, decode_options, extension, model_spec, open_model, refuse_overwriting, report_weights,
+    Provenance, chosen_recipe, extension, model_spec, open_model, picture_reader, refuse_overwriting, report_weights,
     weight_files,
 };
 
@@ -38,6 +38,9 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
     let arrays = request.taps.len() * (1 + usize::from(request.tap_prefix_tokens)) + usize::from(request.tokens);
     if output == Output::Npy && arrays != 1 {
         return Err(usage(format!("{arrays} arrays do not fit into one .npy; write .safetensors")));
+    }
+    if arguments.layout == Layout::Nlc && (arguments.pca.is_some() || arguments.similarity.is_some()) {
+        return Err(usage("--layout nlc: pictures are painted from nchw maps"));
     }
     if request.taps.is_empty() && arguments.pca.is_some() {
         return Err(usage("--pca needs a feature map: add --blocks or --last to --all-tokens"));
@@ -62,6 +65,7 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
         .with("input", json!(arguments.input.row_name()))
         .with("taps", json!(request.taps.iter().map(|tap| format!("{}.{tap}", unit(&spec))).collect::<Vec<_>>()))
         .with("norm", json!(request.tap_norm))
+        .with("layout", json!(request.tap_layout.name()))
         .with("pooling", json!([]));
     let mut session = opened.model.session();
     let mut features = Features::default();
@@ -148,8 +152,9 @@ impl PreparedInput {
             return Err(usage(format!("{}: arrays need --preprocess none", input.display())));
         }
         let named = |error: ItemError| anyhow::anyhow!("{}: {error}", input.display());
-        let options = decode_options(&arguments.pixels, arguments.model.max_tokens);
-        let picture = dinov3::image::read_rgb(input, &options).map_err(named)?;
+        let typed = std::slice::from_ref(input);
+        let reader = picture_reader(&arguments.pixels, arguments.model.max_tokens, typed, typed)?;
+        let picture = reader.read(input).map_err(named)?;
         Ok(Self::Picture(recipe.apply(&picture).with_context(|| input.display().to_string())?))
     }
 
@@ -251,6 +256,10 @@ fn request(arguments: &FeaturesArguments, spec: &ModelSpec, output: Output) -> R
         .taps(taps)
         .tap_norm(arguments.norm || pictures_only)
         .tap_prefix_tokens(arguments.prefix_tokens)
+        .tap_layout(match arguments.layout {
+            Layout::Nchw => MapLayout::ChannelsFirst,
+            Layout::Nlc => MapLayout::Rows,
+        })
         .pad(arguments.pixels.pad);
     if arguments.all_tokens {
         request = request.tokens();

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use dinov3::checkpoint::{Checkpoint, FileSet, Report, open_files};
 use dinov3::weights::WeightsError;
-use dinov3::{Isa, ModelSpec, find_model, spec, system};
+use dinov3::{Isa, ModelSpec, Precision, find_model, peak_flops, spec, system};
 use serde_json::{Value, json};
 
 use crate::arguments::InfoArguments;
@@ -16,7 +16,7 @@ use crate::failure::Outcome;
 /// Runs the command.
 pub fn run(arguments: &InfoArguments) -> Result<Outcome> {
     let (json, text) = match &arguments.weights {
-        None => machine()?,
+        None => machine(arguments.peak)?,
         Some(path) => weights(path, arguments.model.as_deref())?,
     };
     let text = if arguments.json { serde_json::to_string_pretty(&json)? + "\n" } else { text };
@@ -24,7 +24,7 @@ pub fn run(arguments: &InfoArguments) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn machine() -> Result<(Value, String)> {
+fn machine(peak: bool) -> Result<(Value, String)> {
     let isa = Isa::try_from_env()?;
     let supported: Vec<&str> = Isa::all_supported().iter().map(|isa| isa.name()).collect();
     let forced = std::env::var_os("DINOV3_ISA").is_some();
@@ -32,16 +32,23 @@ fn machine() -> Result<(Value, String)> {
     let threads = system::threads::available_threads();
     let cache = system::cache_directory().map(|path| path.display().to_string());
     let version = env!("CARGO_PKG_VERSION");
-    let text = format!(
+    let mut text = format!(
         "dinov3            {version}\ninstruction set   {} ({reason}; it has {})\nthreads           {threads}\ncache             {}\n",
         isa.name(),
         supported.join(", "),
         cache.as_deref().unwrap_or("none"),
     );
-    let json = json!({
+    let mut json = json!({
         "version": version, "instruction_set": isa.name(), "reason": reason, "supported": supported,
         "threads": threads, "cache": cache,
     });
+    if peak {
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+            let gflops = peak_flops(precision, isa, threads) / 1e9;
+            text += &format!("{:<18}{gflops:.0} GFLOP/s\n", format!("peak {}", precision.name()));
+            json["peak_gflops"][precision.name()] = json!(gflops);
+        }
+    }
     Ok((json, text))
 }
 
@@ -93,7 +100,7 @@ fn weights(path: &Path, model: Option<&str>) -> Result<(Value, String)> {
 }
 
 /// The first model of the table that the files fit. A file name that names a model goes first.
-fn matching_model(files: &FileSet) -> Result<(ModelSpec, Report)> {
+pub fn matching_model(files: &FileSet) -> Result<(ModelSpec, Report)> {
     let named = files.name.display().to_string();
     let mut specs = spec::all();
     specs.sort_by_key(|spec| {

@@ -2,14 +2,20 @@
 
 mod accuracy;
 mod arguments;
+mod batch;
 mod bench;
+mod classify;
 mod embed;
 mod failure;
 mod features;
+mod fetch;
 mod info;
 mod models;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod setup;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -19,15 +25,20 @@ use crate::arguments::{Arguments, Command};
 use crate::failure::{Outcome, exit_code};
 
 fn main() -> ExitCode {
+    dinov3::system::fail_beyond_file_size_limit();
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         Command::Embed(arguments) => embed::run(arguments),
         Command::Features(arguments) => features::run(arguments),
+        Command::Fetch(arguments) => fetch::run(arguments),
+        Command::Classify(arguments) => classify::run(arguments),
         Command::Models(arguments) => models::run(arguments),
         Command::Info(arguments) => info::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Accuracy(arguments) => accuracy::run(arguments),
         Command::Completions { shell } => arguments::print_completions(*shell).map(|()| Outcome::Done),
+        Command::Man { output } => arguments::write_man_pages(output).map(|()| Outcome::Done),
     };
     exit_code(result)
 }

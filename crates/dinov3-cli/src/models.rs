@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anyhow::Result;
-use dinov3::{ModelSpec, spec};
+use dinov3::{ModelSpec, cost, spec};
 use serde_json::{Value, json};
 
 use crate::arguments::ModelsArguments;
@@ -47,6 +47,7 @@ pub fn describe(spec: &ModelSpec) -> Value {
         "hub_ids": spec.hub_ids,
         "license": spec.license,
         "parameters": spec.parameter_count(),
+        "flops_at_256_px": cost::flops_per_image(spec, 256, 256),
         "embed_dim": spec.embed_dim(),
         "pooling": spec.pooling.name(),
         "input_px": [data.input_px.0, data.input_px.1],

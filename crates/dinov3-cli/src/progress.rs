@@ -1,75 +1,175 @@
 //! Progress on standard error: a bar on a terminal, plain lines in a log.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dinov3::engine::Progress;
+use dinov3::hub::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Time between two lines of a log.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A bar for reading weights; none in a log, where loading is one line of silence.
-pub fn loading(model: &str) -> Option<ProgressBar> {
+/// A bar for reading weights; none in a log, where reading is one line of silence.
+pub fn reading(what: String) -> Option<ProgressBar> {
     if !std::io::stderr().is_terminal() {
         return None;
     }
     let style = ProgressStyle::with_template("{msg} {bar:30} {percent}%").expect("the template is sound");
-    Some(ProgressBar::new(0).with_style(style).with_message(format!("loading {model}")))
+    Some(ProgressBar::new(0).with_style(style).with_message(what))
+}
+
+/// Tells how far a download is, and before the first what its licence is.
+pub struct DownloadReporter {
+    license: Option<String>,
+    bar: Option<ProgressBar>,
+    last: Instant,
+    waiting: bool,
+}
+
+impl DownloadReporter {
+    /// For a repository under this licence, if it is known.
+    pub fn new(license: Option<String>) -> Self {
+        Self { license, bar: None, last: Instant::now(), waiting: false }
+    }
+
+    /// Called by the download; it goes on.
+    pub fn tell(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        match event {
+            Event::FirstDownload { page } => match &self.license {
+                Some(license) => self.line(&format!("downloading {page}\nlicense: {license} (and on that page)")),
+                None => self.line(&format!("downloading {page}\nlicense: see that page")),
+            },
+            Event::Download { name, size_bytes, from_bytes } => {
+                if std::io::stderr().is_terminal() {
+                    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}, {eta} left");
+                    let bar = ProgressBar::new(size_bytes.unwrap_or(0)).with_position(*from_bytes);
+                    self.bar =
+                        Some(bar.with_style(style.expect("the template is sound")).with_message(name.to_string()));
+                    return ControlFlow::Continue(());
+                }
+                self.last = Instant::now();
+                let size = size_bytes.map_or("size unknown".to_string(), megabytes);
+                match from_bytes {
+                    0 => self.line(&format!("{name}: {size}")),
+                    _ => self.line(&format!("{name}: {size}, continued at {}", megabytes(*from_bytes))),
+                }
+            }
+            Event::Bytes { name, done_bytes, size_bytes } => match &self.bar {
+                Some(bar) => bar.set_position(*done_bytes),
+                None if self.last.elapsed() >= LOG_INTERVAL => {
+                    self.last = Instant::now();
+                    let share =
+                        size_bytes.map_or(String::new(), |size| format!(", {}%", done_bytes * 100 / size.max(1)));
+                    self.line(&format!("{name}: {}{share}", megabytes(*done_bytes)));
+                }
+                None => {}
+            },
+            Event::Done { .. } => self.finish(),
+            Event::Waiting { name } => {
+                if !std::mem::replace(&mut self.waiting, true) {
+                    self.line(&format!("{name}: waiting for another process that downloads it"));
+                }
+            }
+            Event::Retry { error, wait } => {
+                self.line(&format!("note: {error}; trying again in {:.1} s", wait.as_secs_f64()));
+            }
+            Event::UsingCache { error, commit } => {
+                self.line(&format!("note: {error}; using commit {commit} from the cache"));
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Removes the bar.
+    pub fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 /// Tells how far a run is.
-pub enum Reporter {
+pub struct Reporter {
+    display: Display,
+    /// The rows that are safe on disk, where the output keeps a journal.
+    safe_rows: Option<Arc<AtomicUsize>>,
+}
+
+enum Display {
     Bar(ProgressBar),
     Log(Mutex<Instant>),
 }
 
 impl Reporter {
-    /// A bar if standard error is a terminal.
-    pub fn new() -> Self {
-        if !std::io::stderr().is_terminal() {
-            return Self::Log(Mutex::new(Instant::now()));
-        }
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {msg}, {eta} left");
-        Self::Bar(ProgressBar::new(0).with_style(style.expect("the template is sound")))
+    /// A bar if standard error is a terminal. `safe_rows` is told as done, and not what a power failure could take.
+    pub fn new(safe_rows: Option<Arc<AtomicUsize>>) -> Self {
+        let display = match std::io::stderr().is_terminal() {
+            false => Display::Log(Mutex::new(Instant::now())),
+            true => {
+                let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {msg}, {eta} left");
+                Display::Bar(ProgressBar::new(0).with_style(style.expect("the template is sound")))
+            }
+        };
+        Self { display, safe_rows }
     }
 
     /// Called by the run.
     pub fn update(&self, progress: &Progress) {
         let speed = format!("{:.1} images/s", progress.images_per_second());
-        match self {
-            Self::Bar(bar) => {
+        let done = self.safe_rows.as_ref().map_or(progress.done, |rows| rows.load(Ordering::Relaxed)) + progress.failed;
+        match &self.display {
+            Display::Bar(bar) => {
                 bar.set_length(progress.total.unwrap_or(progress.done + progress.failed) as u64);
-                bar.set_position((progress.done + progress.failed) as u64);
+                bar.set_position(done as u64);
                 bar.set_message(match progress.failed {
                     0 => speed,
                     failed => format!("{speed}, {failed} failed"),
                 });
             }
-            Self::Log(last) => {
+            Display::Log(last) => {
                 let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if last.elapsed() < LOG_INTERVAL {
                     return;
                 }
                 *last = Instant::now();
                 let total = progress.total.map_or("?".to_string(), |total| total.to_string());
-                eprintln!("{}/{total} images, {speed}, {} failed", progress.done + progress.failed, progress.failed);
+                eprintln!("{done}/{total} images, {speed}, {} failed", progress.failed);
             }
         }
     }
 
     /// Prints a line without tearing the bar.
     pub fn line(&self, text: &str) {
-        match self {
-            Self::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
-            Self::Log(_) => eprintln!("{text}"),
+        self.aside(|| eprintln!("{text}"));
+    }
+
+    /// Prints something without tearing the bar.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.display {
+            Display::Bar(bar) => bar.suspend(print),
+            Display::Log(_) => print(),
         }
     }
 
     /// Removes the bar.
     pub fn finish(&self) {
-        if let Self::Bar(bar) = self {
+        if let Display::Bar(bar) = &self.display {
             bar.finish_and_clear();
         }
     }

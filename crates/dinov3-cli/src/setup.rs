@@ -1,24 +1,30 @@
 //! From arguments to a model, a recipe and a source: what several modes share.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use dinov3::checkpoint::hash::sha256;
 use dinov3::engine::{Item, ItemError, Source};
-use dinov3::image::{FileSource, describe, recipe, statistics};
+use dinov3::image::{FileSource, PictureReader, describe, recipe, statistics};
 use dinov3::npy::NpySource;
 use dinov3::pixels::{DecodeOptions, Limits, Orientation, Recipe};
-use dinov3::{ModelSpec, Opened, Options, PendingIdentity, Weights, find_model};
+use dinov3::sink::{RowName, Stamp, Stamped};
+use dinov3::url::{UrlOptions, UrlReader};
+use dinov3::{ModelSpec, Opened, Options, PendingIdentity, Weights, WeightsIdentity, find_model};
 use serde_json::{Value, json};
 
 use crate::arguments::{DeepGrey, ModelArguments, Periods, PixelArguments, Precision, Preprocess};
 use crate::failure::usage;
+use crate::fetch::{download, weights_reference};
 use crate::progress;
 
 /// The model that the arguments name, without its weights.
 pub fn model_spec(arguments: &ModelArguments) -> Result<ModelSpec> {
     let spec = find_model(&arguments.model)?;
     Ok(match arguments.num_classes {
-        Some(classes) if classes > 1 << 20 => return Err(usage("--num-classes: at most 1048576")),
+        Some(classes) if classes > dinov3::MOST_CLASSES => return Err(usage("--num-classes: at most 1048576")),
         Some(classes) => {
             let spec = spec.with_num_classes(classes);
             if spec.parameter_count() > dinov3::spec::MOST_PARAMETERS {
@@ -30,16 +36,21 @@ pub fn model_spec(arguments: &ModelArguments) -> Result<ModelSpec> {
     })
 }
 
-/// Opens the model with its weights, with progress on a terminal.
+/// The weights that the arguments name; downloads them if they come from a hub.
+pub fn weights(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Weights> {
+    Ok(match weights_reference(spec, arguments)? {
+        Some(reference) => Weights::Snapshot(download(&reference)?),
+        None => Weights::parse(arguments.weights.as_deref().unwrap_or_default())?,
+    })
+}
+
+/// Opens the model with the weights that the arguments name, with progress on a terminal.
 pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened> {
-    let weights = arguments.weights.as_deref().with_context(|| {
-        format!(
-            "no weights given for {}: this version does not download yet. Fetch model.safetensors from {} and pass \
-             --weights FILE, or try --weights synthetic:7",
-            spec.name,
-            spec.hub_ids.first().map_or("the model's repository".to_string(), |id| format!("huggingface.co/{id}")),
-        )
-    })?;
+    open_weights(spec, &weights(spec, arguments)?, arguments)
+}
+
+/// The same with weights that were found before.
+pub fn open_weights(spec: &ModelSpec, weights: &Weights, arguments: &ModelArguments) -> Result<Opened> {
     let mut options = Options::new()
         .precision(match arguments.precision {
             Precision::F32 => dinov3::Precision::F32,
@@ -53,7 +64,7 @@ pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened
         .threads(arguments.threads.map_or(0, usize::from))
         .most_tokens(most_tokens(arguments.max_tokens))
         .isa(dinov3::Isa::try_from_env()?);
-    let bar = progress::loading(&spec.name);
+    let bar = progress::reading(format!("loading {}", spec.name));
     if let Some(bar) = &bar {
         let bar = bar.clone();
         options = options.progress(std::sync::Arc::new(move |done, total| {
@@ -61,7 +72,7 @@ pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened
             bar.set_position(done as u64);
         }));
     }
-    let opened = Opened::from_spec(spec, &Weights::parse(weights)?, &options);
+    let opened = Opened::from_spec(spec, weights, &options);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
@@ -77,6 +88,9 @@ fn most_tokens(chosen: Option<usize>) -> usize {
 pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &PixelArguments) -> Result<Option<Recipe>> {
     let mut chosen = match arguments.preprocess {
         Preprocess::Timm => recipe(spec),
+        Preprocess::Hf => Recipe::hf(statistics(spec)),
+        Preprocess::Meta => Recipe::meta(statistics(spec)),
+        Preprocess::MetaEval => Recipe::meta_eval(statistics(spec)),
         Preprocess::Native => Recipe::Native { statistics: statistics(spec) },
         Preprocess::None => {
             if arguments.size.is_some() || arguments.mean.is_some() || arguments.std.is_some() {
@@ -85,7 +99,7 @@ pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &Pixel
             return Ok(None);
         }
     };
-    match (&mut chosen, arguments.size) {
+    match (&chosen, arguments.size) {
         (Recipe::Native { .. }, Some(_)) => return Err(usage("--size has no meaning with --preprocess native")),
         (_, Some((height_px, width_px))) => {
             check_size(spec, height_px, width_px, arguments.pad, model.max_tokens)?;
@@ -93,11 +107,7 @@ pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &Pixel
         }
         _ => {}
     }
-    let statistics = match &mut chosen {
-        Recipe::Timm(timm) => &mut timm.statistics,
-        Recipe::Native { statistics } => statistics,
-        _ => unreachable!("the two recipes above"),
-    };
+    let mut statistics = chosen.statistics();
     statistics.mean = arguments.mean.unwrap_or(statistics.mean);
     statistics.std = arguments.std.unwrap_or(statistics.std);
     if statistics.std.iter().any(|&std| std <= 0.0) {
@@ -109,7 +119,7 @@ pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &Pixel
     if normalised.into_iter().any(|value| !value.is_finite() || value.abs() > 1e6) {
         return Err(usage("--mean and --std give pixels beyond 1e6"));
     }
-    Ok(Some(chosen))
+    Ok(Some(chosen.with_statistics(statistics)))
 }
 
 /// A size that no picture could be encoded at is wrong usage, not a failure per picture.
@@ -148,7 +158,7 @@ pub fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool, ma
 }
 
 /// How pictures are decoded.
-pub fn decode_options(arguments: &PixelArguments, max_tokens: Option<usize>) -> DecodeOptions {
+fn decode_options(arguments: &PixelArguments, max_tokens: Option<usize>) -> DecodeOptions {
     let mut limits = Limits::default();
     if arguments.preprocess == Preprocess::Native {
         // No larger picture could be encoded in its own size: it is refused before it is decoded. A token of a ViT
@@ -174,6 +184,24 @@ pub fn decode_options(arguments: &PixelArguments, max_tokens: Option<usize>) -> 
         })
 }
 
+/// Reads pictures from these inputs, files or URLs; `typed` is what stands on the command line.
+pub fn picture_reader(
+    arguments: &PixelArguments,
+    max_tokens: Option<usize>,
+    inputs: &[PathBuf],
+    typed: &[PathBuf],
+) -> Result<PictureReader> {
+    let reader = PictureReader::new(decode_options(arguments, max_tokens));
+    if !inputs.iter().any(|input| dinov3::inputs::is_url(input)) {
+        return Ok(reader);
+    }
+    let mut options = UrlOptions::default();
+    options.total_timeout = Duration::from_secs(arguments.url_timeout.into());
+    options.allow_local_addresses = arguments.allow_local_addresses;
+    options.trusted = typed.iter().filter_map(|input| input.to_str().map(str::to_string)).collect();
+    Ok(reader.with_urls(UrlReader::new(options)?))
+}
+
 /// Pictures, or rows of arrays.
 pub enum Inputs {
     Files(FileSource),
@@ -181,9 +209,10 @@ pub enum Inputs {
 }
 
 impl Inputs {
-    /// A source of these files.
+    /// A source of these files, which `typed` on the command line meant.
     pub fn new(
         files: Vec<PathBuf>,
+        typed: &[PathBuf],
         recipe: Option<Recipe>,
         model: &ModelArguments,
         arguments: &PixelArguments,
@@ -193,9 +222,13 @@ impl Inputs {
                 if let Some(array) = files.iter().find(|path| path.extension().is_some_and(|e| e == "npy")) {
                     return Err(usage(format!("{}: arrays need --preprocess none", array.display())));
                 }
-                Ok(Self::Files(FileSource::new(files, decode_options(arguments, model.max_tokens), recipe)))
+                let reader = picture_reader(arguments, model.max_tokens, &files, typed)?;
+                Ok(Self::Files(FileSource::new(files, reader, recipe)))
             }
             None => {
+                if let Some(url) = files.iter().find(|input| dinov3::inputs::is_url(input)) {
+                    return Err(usage(format!("{}: arrays are read from files only", url.display())));
+                }
                 let arrays: Result<Vec<NpySource>, _> = files.iter().map(|path| NpySource::open(path)).collect();
                 Ok(Self::Arrays(arrays?))
             }
@@ -203,16 +236,37 @@ impl Inputs {
     }
 }
 
+/// An input.
+pub struct InputKey {
+    /// Which of the arrays it lies in.
+    array: usize,
+    /// Its name: a path, or `FILE#INDEX`.
+    pub path: PathBuf,
+    /// The file that decides its pixels.
+    file: PathBuf,
+}
+
+impl RowName for InputKey {
+    fn row_name(&self) -> Cow<'_, str> {
+        self.path.row_name()
+    }
+}
+
+impl Stamped for InputKey {
+    fn stamp(&self) -> Option<Stamp> {
+        Stamp::of_file(&self.file)
+    }
+}
+
 impl Source for Inputs {
-    /// Where it lies among the arrays, and its name.
-    type Key = (usize, PathBuf);
+    type Key = InputKey;
 
     fn keys(&self) -> Box<dyn Iterator<Item = Self::Key> + Send + '_> {
         match self {
-            Self::Files(files) => Box::new(files.keys().map(|path| (0, path))),
-            Self::Arrays(arrays) => {
-                Box::new(arrays.iter().enumerate().flat_map(|(array, rows)| rows.keys().map(move |row| (array, row))))
-            }
+            Self::Files(files) => Box::new(files.keys().map(|path| InputKey { array: 0, file: path.clone(), path })),
+            Self::Arrays(arrays) => Box::new(arrays.iter().enumerate().flat_map(|(array, rows)| {
+                rows.keys().map(move |path| InputKey { array, path, file: rows.path().to_owned() })
+            })),
         }
     }
 
@@ -225,8 +279,8 @@ impl Source for Inputs {
 
     fn load(&self, key: &Self::Key) -> Result<Item, ItemError> {
         match self {
-            Self::Files(files) => files.load(&key.1),
-            Self::Arrays(arrays) => arrays[key.0].load(&key.1),
+            Self::Files(files) => files.load(&key.path),
+            Self::Arrays(arrays) => arrays[key.array].load(&key.path),
         }
     }
 }
@@ -270,6 +324,24 @@ impl Provenance {
     pub fn with(mut self, name: &str, value: Value) -> Self {
         self.fields[name] = value;
         self
+    }
+
+    /// What decides the values of a row, beside its image. The weights are told by name, size and time: hashing
+    /// them may take longer than the run.
+    pub fn fingerprint(&self, opened: &Opened) -> serde_json::Map<String, Value> {
+        let mut fields = self.fields.as_object().cloned().unwrap_or_default();
+        let weights = match &opened.weights {
+            WeightsIdentity::Files { paths, .. } => {
+                let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+                paths.iter().map(|path| json!([name(path), Stamp::of_file(path)])).collect()
+            }
+            other => json!(format!("{other:?}")),
+        };
+        fields.insert("weights".to_owned(), weights);
+        // A config.json may say something else tomorrow under the same name.
+        let definition = sha256(format!("{:?}", opened.model.spec()).as_bytes());
+        fields.insert("model_definition".to_owned(), json!(definition));
+        fields
     }
 
     /// Waits for the hashes.

@@ -2,196 +2,19 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test -p dinov3-cli` rewrites the texts in this file; `[..]` in them stands for anything.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 
+use common::*;
+use dinov3_testing::bmp;
 use dinov3_testing::checkpoints::{self, Type};
 use dinov3_testing::dialect::Dialect;
+use dinov3_testing::pth::{Layout, PickleWriter, ZipWriter};
 use serde_json::Value;
-use snapbox::cmd::{Command, OutputAssert};
+use sha2::{Digest, Sha256};
 use snapbox::str;
-use tempfile::TempDir;
-
-/// A model small enough that a scene takes no time.
-const TINY: &str =
-    r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"embed_dim": 64, "depth": 2, "num_heads": 1}}"#;
-const TINY_CONVNEXT: &str = r#"{"architecture": "convnext_tiny.dinov3_lvd1689m",
-    "model_args": {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}}"#;
-
-/// A folder in which commands run.
-struct Scene(TempDir);
-
-impl Scene {
-    /// With `tiny.json`, a model, and the folder `photos` with three pictures and a text.
-    fn new() -> Self {
-        let scene = Self(tempfile::tempdir().unwrap());
-        scene.file("tiny.json", TINY);
-        for (seed, name) in ["photos/b.bmp", "photos/a.bmp", "photos/more/c.bmp"].into_iter().enumerate() {
-            scene.picture(name, 40, 30, seed as u32);
-        }
-        scene.file("photos/notes.txt", "not a picture");
-        scene
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-
-    fn picture(&self, name: &str, width: u32, height: u32, seed: u32) {
-        self.file(name, bmp(width, height, seed));
-    }
-
-    /// A file of the decoder's test pictures.
-    fn fixture(&self, name: &str) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dinov3-pixels/tests/fixtures");
-        self.file(name, fs::read(folder.join(name)).unwrap());
-    }
-
-    /// Random weights of the tiny model under someone's names.
-    fn weights(&self, name: &str, dialect: Dialect) {
-        let spec = dinov3::find_model(self.path("tiny.json").to_str().unwrap()).unwrap();
-        checkpoints::write(&self.path(name), &checkpoints::synthetic_weights(&spec, 7, dialect), Type::F32);
-    }
-
-    /// The command line, split at spaces.
-    fn dinov3(&self, line: &str) -> Command {
-        Command::new(snapbox::cmd::cargo_bin!("dinov3"))
-            .current_dir(self.0.path())
-            .env("DINOV3_CACHE", self.path(".cache"))
-            .env_remove("DINOV3_ISA")
-            .env_remove("COLUMNS")
-            .args(line.split_whitespace())
-    }
-
-    /// The same with the tiny model at a small size.
-    fn tiny(&self, line: &str) -> Command {
-        self.dinov3(&format!("{line} -m tiny.json --weights synthetic:7 --size 32"))
-    }
-
-    fn json(&self, name: &str) -> Value {
-        serde_json::from_slice(&fs::read(self.path(name)).unwrap()).unwrap()
-    }
-
-    fn json_lines(&self, name: &str) -> Vec<Value> {
-        json_lines(&fs::read_to_string(self.path(name)).unwrap())
-    }
-
-    fn npy(&self, name: &str) -> Tensor {
-        let bytes = fs::read(self.path(name)).unwrap();
-        let header = dinov3::npy::parse_header(&bytes).unwrap();
-        assert_eq!((header.descr.as_str(), header.fortran_order), ("<f4", false));
-        Tensor { data: floats(&bytes[header.data_offset..]), shape: header.shape }
-    }
-
-    /// Tensors and metadata.
-    fn safetensors(&self, name: &str) -> (BTreeMap<String, Tensor>, Value) {
-        let bytes = fs::read(self.path(name)).unwrap();
-        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-        let (header, data) = bytes[8..].split_at(length);
-        let mut header: BTreeMap<String, Value> = serde_json::from_slice(header).unwrap();
-        let metadata = header.remove("__metadata__").unwrap_or_default();
-        let number = |value: &Value| value.as_u64().unwrap() as usize;
-        let tensors = header.into_iter().map(|(name, info)| {
-            assert_eq!(info["dtype"], "F32");
-            let offsets = number(&info["data_offsets"][0])..number(&info["data_offsets"][1]);
-            let shape = info["shape"].as_array().unwrap().iter().map(number).collect();
-            (name, Tensor { shape, data: floats(&data[offsets]) })
-        });
-        (tensors.collect(), metadata)
-    }
-
-    /// What lies in the folder beside what the scene began with.
-    fn new_files(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.path()).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-        names.retain(|name| !["photos", "tiny.json", ".cache"].contains(&name.as_str()));
-        names.sort();
-        names
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Tensor {
-    shape: Vec<usize>,
-    data: Vec<f32>,
-}
-
-impl Tensor {
-    fn rows(&self) -> Vec<&[f32]> {
-        self.data.chunks(self.data.len() / self.shape[0]).collect()
-    }
-}
-
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    let (chunks, rest) = bytes.as_chunks::<4>();
-    assert!(rest.is_empty());
-    chunks.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect()
-}
-
-/// The lines of `-o -`, without the last one, which is the provenance.
-fn streamed(output: &OutputAssert) -> Vec<Value> {
-    let mut lines = json_lines(&stdout(output));
-    let last = lines.pop().unwrap();
-    assert_eq!(last["provenance"]["schema"], 1);
-    lines
-}
-
-fn json_lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// The `path` of every line.
-fn paths(lines: &[Value]) -> Vec<&str> {
-    lines.iter().map(|line| line["path"].as_str().unwrap()).collect()
-}
-
-fn vector(value: &Value) -> Vec<f32> {
-    value.as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect()
-}
-
-fn stdout(output: &OutputAssert) -> String {
-    String::from_utf8(output.get_output().stdout.clone()).unwrap()
-}
-
-fn stderr(output: &OutputAssert) -> String {
-    String::from_utf8(output.get_output().stderr.clone()).unwrap()
-}
-
-/// ‖a − b‖ / ‖b‖.
-fn distance(a: &[f32], b: &[f32]) -> f64 {
-    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-    let difference = square(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
-    (difference / square(&mut b.iter().map(|&b| f64::from(b)))).sqrt()
-}
-
-/// A colourful picture.
-fn bmp(width: u32, height: u32, seed: u32) -> Vec<u8> {
-    let row = (width * 3).next_multiple_of(4);
-    let mut bytes = b"BM".to_vec();
-    for value in [54 + row * height, 0, 54, 40, width, height, 1 | 24 << 16, 0, row * height, 2835, 2835, 0, 0] {
-        bytes.extend(value.to_le_bytes());
-    }
-    bytes.extend((0..row * height).map(|i| (i * (seed + 3) % 251 + i / row * 5) as u8));
-    bytes
-}
-
-/// An `.npy` file of f32.
-fn npy(shape: &str, values: impl Iterator<Item = f32>) -> Vec<u8> {
-    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((header.len() as u16).to_le_bytes());
-    bytes.extend(header.as_bytes());
-    values.for_each(|value| bytes.extend(value.to_le_bytes()));
-    bytes
-}
 
 // ---------------------------------------------------------------------------------------------------------------
 // What it says of itself
@@ -206,8 +29,11 @@ Usage: dinov3 <COMMAND>
 Commands:
   embed        One vector per picture, for files, folders, patterns or lists
   features     Feature maps and tokens of one picture
+  fetch        Download the weights of models into the Hugging Face cache
+  classify     The best classes of each picture
   models       The models that are known
   info         What this machine offers, or what a checkpoint holds
+  verify       Whether weights are whole, and whether a model gives its published values
   bench        Speed of the encoder alone
   accuracy     What a precision costs: cosines to the same model in f32
   completions  Completions for a shell, on standard output
@@ -224,7 +50,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items
 
 #[test]
 fn help_of_a_mode_shows_examples() {
-    for mode in ["embed", "features", "info"] {
+    for mode in ["embed", "features", "classify", "fetch", "info", "verify", "bench"] {
         let output = Scene::new().dinov3(&format!("{mode} --help")).assert().code(0).stderr_eq("");
         let text = stdout(&output);
         assert!(text.contains(&format!("Examples:\n  dinov3 {mode}")), "{text}");
@@ -329,11 +155,54 @@ fn bench_tells_rates_and_what_was_computed() {
     let (one, two) = (run(1), run(2));
     assert!(one["images_per_second"].as_f64().unwrap() > 0.0);
     assert_eq!(one["output_sha256"], two["output_sha256"]);
+    for field in ["before", "after"] {
+        assert!(one["peak_gflops"][field].as_f64().unwrap() > 0.0);
+    }
+    assert!(one["share_of_peak"].as_f64().unwrap() > 0.0);
+    assert_eq!(one["latency_seconds"]["p50"], one["seconds"][0]);
     let line = "bench -m tiny.json --weights synthetic:7 --batch-size 4096 --size 2048";
     scene.dinov3(line).assert().code(2).stderr_eq(str![[r#"
 error: a batch of 51539607552 values is above the limit of 1000000000
 
 "#]]);
+}
+
+#[test]
+fn bench_hashes_what_embed_writes_for_the_same_images() {
+    let scene = Scene::new();
+    for precision in ["f32", "bf16"] {
+        let line = format!("bench --json --runs 1 --batch-size 3 --precision {precision} --write-inputs images.npy");
+        let output = scene.tiny(&line).assert().code(0).stderr_eq("");
+        let bench: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(scene.npy("images.npy").shape, [3, 3, 32, 32]);
+        let line = format!(
+            "embed images.npy --preprocess none --batch-size 2 --precision {precision} -m tiny.json --weights synthetic:7 \
+             -o rows.npy"
+        );
+        scene.dinov3(&line).assert().code(0);
+        let bytes: Vec<u8> = scene.npy("rows.npy").data.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(bench["output_sha256"], hash);
+    }
+}
+
+#[test]
+fn bench_says_in_words_what_share_of_the_peak_it_reached() {
+    let scene = Scene::new();
+    scene.tiny("bench --runs 3 --batch-size 1 --threads 1").assert().code(0).stderr_eq("").stdout_eq(str![[r#"
+vit_small_patch16_dinov3 (tiny.json) f32 on [..], 1 threads, batch 1, 32x32
+[..] images/s (median of 3; fastest [..])
+[..] GFLOP/s, [..] % of the peak of [..] ([..] before, [..] after)
+latency p50 [..] ms, p90 [..] ms, p99 [..] ms
+memory [..] MB at most, [..] MB of it not backed by files at the end
+
+"#]]);
+    let output = scene.dinov3("info --peak --json").assert().code(0).stderr_eq("");
+    let machine: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    for precision in ["f32", "bf16"] {
+        assert!(machine["peak_gflops"][precision].as_f64().unwrap() > 0.0);
+    }
+    scene.dinov3("info x.safetensors --peak").assert().code(2);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -373,6 +242,46 @@ ignored           embeddings.mask_token: the mask token is used in training only
     let json = scene.dinov3("info hf.safetensors -m tiny.json --json").assert().code(0);
     let json: Value = serde_json::from_str(&stdout(&json)).unwrap();
     assert_eq!((json["dialect"].as_str(), json["tensors"].as_u64()), (Some("Transformers"), Some(37)));
+}
+
+#[test]
+fn info_and_embed_read_what_torch_save_writes() {
+    let scene = Scene::new();
+    let spec = dinov3::find_model(scene.path("tiny.json").to_str().unwrap()).unwrap();
+    let weights = checkpoints::synthetic_weights(&spec, 7, Dialect::Meta);
+    let training = Layout { wrapper: Some("teacher"), ..Layout::default() };
+    checkpoints::write_pth(&scene.path("training.pth"), &weights, Type::F32, &training);
+    scene.dinov3("info training.pth -m tiny.json").assert().code(0).stderr_eq("").stdout_eq(str![[r#"
+names             Meta
+files             training.pth (0.6 MB)
+tensors           36 (36 x F32)
+fits              vit_small_patch16_dinov3 (tiny.json) (0.1 M parameters)
+dropped           2 all-zero q/v biases
+ignored           rope_embed.periods: RoPE periods are computed, not loaded
+ignored           optimizer and 1 more: lies beside "teacher", whose weights are read
+ignored           mask_token: the mask token is used in training only
+
+"#]]);
+    scene.tiny("embed photos -o synthetic.npy").assert().code(0);
+    scene.dinov3("embed photos -m tiny.json --size 32 --weights training.pth -o pth.npy").assert().code(0);
+    assert_eq!(scene.npy("pth.npy"), scene.npy("synthetic.npy"));
+}
+
+#[test]
+fn a_pickle_that_wants_more_than_tensors_is_refused_by_name() {
+    let scene = Scene::new();
+    let mut pickle = PickleWriter::new(2);
+    pickle.global("posix", "system");
+    pickle.text("touch owned");
+    pickle.op(b"\x85R");
+    let mut zip = ZipWriter::new(Vec::new());
+    zip.entry("archive/data.pkl", &pickle.finish()).unwrap();
+    scene.file("evil.pth", zip.finish().unwrap());
+    scene.dinov3("info evil.pth").assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+error: evil.pth: its pickle holds the global posix.system (at byte 2), which weights do not need and which is never executed here; save the state dict alone, or convert it to safetensors, where you trust the file
+
+"#]]);
+    assert_eq!(scene.new_files(), ["evil.pth"]);
 }
 
 #[test]
@@ -419,8 +328,8 @@ fn provenance_names_the_weights_by_their_hash() {
 
 #[test]
 fn no_weights_are_an_error_that_says_where_to_get_them() {
-    Scene::new().dinov3("embed photos -m tiny.json -o out.npy").assert().code(1).stdout_eq("").stderr_eq(str![[r#"
-error: no weights given for vit_small_patch16_dinov3 (tiny.json): this version does not download yet. Fetch model.safetensors from huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m and pass --weights FILE, or try --weights synthetic:7
+    Scene::new().dinov3("embed photos -m tiny.json -o out.npy").assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+error: no weights given for vit_small_patch16_dinov3 (tiny.json), and no repository is known for it: pass --weights FILE or --weights hf-hub:org/name, or try --weights synthetic:7
 
 "#]]);
 }
@@ -447,7 +356,7 @@ fn weights_that_cannot_be_read_are_refused_with_the_file_and_the_reason() {
         ("cut.safetensors", "cut.safetensors: not a well-formed safetensors file: [..] (is the file cut short?)"),
         ("empty.safetensors", "empty.safetensors: not a well-formed safetensors file: header too small"),
         ("missing.safetensors", "missing.safetensors: No such file or directory (os error 2)"),
-        ("folder", "folder: the folder holds no model.safetensors, [..]"),
+        ("folder", "folder: the folder holds no weights: no model.safetensors, [..]"),
         ("shards", "shards/model-1.safetensors: No such file or directory (os error 2)"),
         ("photos/a.bmp", "photos/a.bmp: not a safetensors file, or a damaged one: [..]"),
     ] {
@@ -999,7 +908,7 @@ fn long_run(scene: &Scene, output: &str) -> std::process::Child {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupted_run_leaves_nothing_behind() {
+fn an_interrupted_run_leaves_its_rows_and_nothing_else() {
     let scene = Scene::new();
     let child = long_run(&scene, "out.npy");
     // Until it is under way, which its hidden file shows.
@@ -1012,9 +921,15 @@ fn an_interrupted_run_leaves_nothing_behind() {
     let pid = child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "error: interrupted; nothing was written\n");
+    let text = String::from_utf8(output.stderr).unwrap();
+    match scene.new_files().as_slice() {
+        [] => assert_eq!(text, "error: interrupted; nothing was written\n"),
+        files => {
+            assert!(text.ends_with(" finished rows are kept, --resume continues\n"), "{text}");
+            assert_eq!(files, [".out.npy.dinov3-journal"]);
+        }
+    }
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(scene.new_files(), Vec::<String>::new());
 }
 
 #[cfg(unix)]
@@ -1065,6 +980,7 @@ fn features_are_the_blocks_that_were_asked_for() {
         scene.shapes("--last 1 --prefix-tokens"),
         table(&[("blocks.1", map), ("blocks.1.prefix_tokens", prefix)])
     );
+    assert_eq!(scene.shapes("--last 1 --layout nlc"), table(&[("blocks.1", &[1, 6, 64])]));
     assert_eq!(scene.shapes("--all-tokens"), table(&[("tokens", &[1, 11, 64])]));
     assert_eq!(scene.shapes("--all-tokens --blocks 0"), table(&[("blocks.0", map), ("tokens", &[1, 11, 64])]));
 }
@@ -1080,6 +996,7 @@ fn the_last_map_normed_is_the_patch_tokens_and_their_mean_is_the_embedding() {
     let tokens = write("--all-tokens", "tokens.npy");
     assert_ne!(write("--last 1", "raw.npy"), map);
     assert_eq!(scene.json("map.npy.json")["array"], "blocks.1");
+    assert_eq!(write("--last 1 --norm --layout nlc", "rows.npy").data, tokens.data[5 * 64..]);
     for patch in 0..4 {
         let column: Vec<f32> = map.data.chunks(4).map(|channel| channel[patch]).collect();
         assert_eq!(column, tokens.data[(5 + patch) * 64..][..64]);

@@ -7,7 +7,7 @@ use dinov3_model::weights::WeightsError;
 
 use crate::load::{Linear, Loader, Norm};
 use crate::model::Run;
-use crate::output::{channels_first, classify, pool_rows, wanted};
+use crate::output::{channels_first, classify, pool_rows, wanted, write_map};
 use crate::patches::{image_patches, map_blocks};
 
 /// Packed weights.
@@ -123,8 +123,7 @@ impl<E: Operand> ConvNextNet<E> {
             if let Some((_, map)) = taps.next_if(|(tap, _)| *tap == index) {
                 map.index = index;
                 map.prefix_tokens = None;
-                map.map.reshape(&[count, c, h, w]);
-                channels_first(run.pool, &scratch.map, h * w, 0, c, &mut map.map.data);
+                write_map(run.pool, &scratch.map, 0, (count, c, h, w), request.tap_layout, &mut map.map);
             }
         }
         self.outputs(run, scratch, features, (h, w));

@@ -24,10 +24,14 @@
 //! ```
 
 mod convnext;
+mod head;
 mod load;
 mod model;
 mod output;
 mod patches;
+mod peak;
 mod vit;
 
+pub use head::{LinearHead, LinearHeadError};
 pub use model::{Model, Options, Precision, Session};
+pub use peak::peak_flops;

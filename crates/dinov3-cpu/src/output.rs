@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use dinov3_kernels::{Epilogue, PackedMatrix, linear, max_rows, mean_rows};
 use dinov3_model::array::Array;
-use dinov3_model::encoder::Pooling;
+use dinov3_model::encoder::{MapLayout, Pooling};
 use dinov3_system::threads::Pool;
 
 use crate::load::Linear;
@@ -21,6 +21,27 @@ impl<'a, T> SharedRows<'a, T> {
     pub fn take(&self, index: usize) -> &'a mut [T] {
         let mut slot = self.0[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         slot.take().expect("every task takes its own part")
+    }
+}
+
+/// [count, n, c] of which rows `skip ..` are wanted, h · w of them -> a batch of maps in the layout asked for.
+pub(crate) fn write_map(
+    pool: &Pool,
+    rows: &[f32],
+    skip: usize,
+    (count, c, h, w): (usize, usize, usize, usize),
+    layout: MapLayout,
+    out: &mut Array,
+) {
+    out.reshape(&layout.shape(count, c, h, w));
+    let n = skip + h * w;
+    match layout {
+        MapLayout::Rows => {
+            for (image, out) in rows.chunks_exact(n * c).zip(out.data.chunks_exact_mut(h * w * c)) {
+                out.copy_from_slice(&image[skip * c..]);
+            }
+        }
+        _ => channels_first(pool, rows, n, skip, c, &mut out.data),
     }
 }
 

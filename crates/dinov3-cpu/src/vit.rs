@@ -10,7 +10,7 @@ use dinov3_model::weights::WeightsError;
 
 use crate::load::{Linear, Loader, Norm, gated_width};
 use crate::model::Run;
-use crate::output::{channels_first, classify, pool_rows, wanted};
+use crate::output::{classify, pool_rows, wanted, write_map};
 use crate::patches::image_patches;
 
 /// Packed weights.
@@ -240,8 +240,8 @@ impl<E: Operand> VitNet<E> {
             false => &scratch.tokens[..],
         };
         map.index = index;
-        map.map.reshape(&[count, d, run.geometry.grid_rows, run.geometry.grid_columns]);
-        channels_first(run.pool, rows, tokens_per_image, prefix, d, &mut map.map.data);
+        let size = (count, d, run.geometry.grid_rows, run.geometry.grid_columns);
+        write_map(run.pool, rows, prefix, size, run.request.tap_layout, &mut map.map);
         if run.request.tap_prefix_tokens {
             let out = wanted(&mut map.prefix_tokens, &[count, prefix, d]);
             for (out, image) in out.chunks_exact_mut(prefix * d).zip(rows.chunks_exact(tokens_per_image * d)) {

@@ -17,9 +17,17 @@ use crate::source::{Item, ItemError, ItemErrorKind, Source};
 /// How often a waiting driver looks at the cancel token.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
+/// What became of a key.
+pub(crate) enum Arrival {
+    Item(Item),
+    /// Not loaded: the sink has its row.
+    Known,
+    Failed(ItemError),
+}
+
 /// What the driver gets when it asks for the next position.
 pub(crate) enum Next<K> {
-    Loaded(K, Result<Item, ItemError>),
+    Arrived(K, Arrival),
     End,
     Cancelled,
     /// The key iterator panicked.
@@ -28,7 +36,7 @@ pub(crate) enum Next<K> {
 
 struct State<K> {
     /// Loaded, not yet fetched; by position.
-    arrived: BTreeMap<usize, (K, Result<Item, ItemError>)>,
+    arrived: BTreeMap<usize, (K, Arrival)>,
     /// Keys handed out.
     taken: usize,
     /// Rows that the sink has got.
@@ -93,23 +101,31 @@ impl<'s, S: Source + ?Sized> Loader<'s, S> {
     /// What a loader thread does until the keys end or the driver stops.
     pub(crate) fn work(&self) {
         while let Some((position, key)) = self.take_key() {
-            let loaded = catch_unwind(AssertUnwindSafe(|| self.source.load(&key)))
-                .unwrap_or_else(|panic| {
-                    let message = format!("loading panicked: {}", panic_message(&*panic));
-                    Err(ItemError::new(ItemErrorKind::Panicked, message))
-                })
-                .and_then(checked);
+            let arrival = catch_unwind(AssertUnwindSafe(|| self.load(&key))).unwrap_or_else(|panic| {
+                let message = format!("loading panicked: {}", panic_message(&*panic));
+                Arrival::Failed(ItemError::new(ItemErrorKind::Panicked, message))
+            });
             let mut state = lock(&self.state);
             state.loading -= 1;
-            if let Ok(item) = &loaded {
+            if let Arrival::Item(item) = &arrival {
                 let bytes = pixel_bytes(item);
                 state.held_bytes += bytes;
                 // Follows a larger image at once and forgets it over the next ones.
                 state.estimate_bytes = bytes.max(state.estimate_bytes / 8 * 7);
             }
-            state.arrived.insert(position, (key, loaded));
+            state.arrived.insert(position, (key, arrival));
             drop(state);
             self.changed.notify_all();
+        }
+    }
+
+    fn load(&self, key: &S::Key) -> Arrival {
+        if self.source.is_known(key) {
+            return Arrival::Known;
+        }
+        match self.source.load(key).and_then(checked) {
+            Ok(item) => Arrival::Item(item),
+            Err(error) => Arrival::Failed(error),
         }
     }
 
@@ -161,8 +177,8 @@ impl<'s, S: Source + ?Sized> Loader<'s, S> {
             if cancel.is_cancelled() {
                 return Next::Cancelled;
             }
-            if let Some((key, loaded)) = state.arrived.remove(&position) {
-                return Next::Loaded(key, loaded);
+            if let Some((key, arrival)) = state.arrived.remove(&position) {
+                return Next::Arrived(key, arrival);
             }
             if state.exhausted && state.taken <= position {
                 return match state.panicked.take() {

@@ -31,8 +31,10 @@ impl CancelToken {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Images encoded so far.
+    /// Images with features so far, known ones included.
     pub done: usize,
+    /// Images so far whose rows were known from an earlier run.
+    pub known: usize,
     /// Images failed so far.
     pub failed: usize,
     /// How many there are in all, if the source knows.
@@ -45,7 +47,7 @@ impl Progress {
     /// Encoded images per second since the start.
     pub fn images_per_second(&self) -> f64 {
         let seconds = self.elapsed.as_secs_f64();
-        if seconds > 0.0 { self.done as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 { self.done.saturating_sub(self.known) as f64 / seconds } else { 0.0 }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use dinov3_model::encoder::{EncodeError, Encoder, Features, ImageBatch, Request};
 
-use crate::loader::{Loader, Next, StopOnDrop, pixel_bytes};
+use crate::loader::{Arrival, Loader, Next, StopOnDrop, pixel_bytes};
 use crate::options::{Progress, RunOptions};
 use crate::sink::{ImageFeatures, Sink, SinkError, arrays, inconsistency};
 use crate::source::{Item, ItemError, ItemErrorKind, Source};
@@ -28,8 +28,10 @@ pub struct FailedItem {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Images whose features went to the sink.
+    /// Images whose features are in the sink, known ones included.
     pub done: usize,
+    /// Images whose rows the sink had already, from an earlier run.
+    pub known: usize,
     /// Images without features, in the source's order.
     pub failed: Vec<FailedItem>,
     /// Duration of the run up to [`Sink::finish`].
@@ -129,6 +131,7 @@ pub fn run<S: Source + ?Sized>(
             spare: Vec::new(),
             batch_pixels: Vec::new(),
             encoded: 0,
+            known: 0,
             refused: 0,
             summary: Summary::default(),
         };
@@ -149,6 +152,8 @@ enum RowState {
         batch: usize,
         index: usize,
     },
+    /// The sink has its row.
+    Known,
     Failed(ItemError),
 }
 
@@ -187,6 +192,7 @@ struct Driver<'r, 's, S: Source + ?Sized> {
     spare: Vec<Features>,
     batch_pixels: Vec<f32>,
     encoded: usize,
+    known: usize,
     refused: usize,
     summary: Summary,
 }
@@ -196,7 +202,7 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
         loop {
             let position = self.first_position + self.rows.len();
             match self.loader.next(position, &self.options.cancel) {
-                Next::Loaded(key, loaded) => self.arrive(position, key, loaded)?,
+                Next::Arrived(key, arrival) => self.arrive(position, key, arrival)?,
                 Next::End => break,
                 Next::Cancelled => return Err(RunError::Cancelled),
                 Next::SourcePanicked(message) => return Err(RunError::Source { message }),
@@ -217,9 +223,9 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
         self.sink.finish(&self.summary).map_err(RunError::Sink)
     }
 
-    fn arrive(&mut self, position: usize, key: S::Key, loaded: Result<Item, ItemError>) -> Result<(), RunError> {
-        match loaded {
-            Ok(item) => {
+    fn arrive(&mut self, position: usize, key: S::Key, arrival: Arrival) -> Result<(), RunError> {
+        match arrival {
+            Arrival::Item(item) => {
                 let size = (item.height_px, item.width_px);
                 let state = RowState::Waiting(size);
                 self.rows.push_back(Row { key, state });
@@ -231,7 +237,13 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
                     self.encode(size)?;
                 }
             }
-            Err(error) => {
+            Arrival::Known => {
+                self.known += 1;
+                self.rows.push_back(Row { key, state: RowState::Known });
+                self.write_ready_rows()?;
+                self.report();
+            }
+            Arrival::Failed(error) => {
                 let state = RowState::Failed(self.refuse(position, error)?);
                 self.rows.push_back(Row { key, state });
                 self.write_ready_rows()?;
@@ -352,6 +364,11 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
             match row.state {
                 RowState::Waiting(_) => {}
                 RowState::Ready { batch, index } => self.write_row(&row.key, batch, index)?,
+                RowState::Known => {
+                    self.sink.known(&row.key).map_err(RunError::Sink)?;
+                    self.summary.done += 1;
+                    self.summary.known += 1;
+                }
                 RowState::Failed(error) => {
                     self.sink.failed(&row.key, &error).map_err(RunError::Sink)?;
                     let position = self.first_position;
@@ -384,7 +401,8 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
     fn report(&self) {
         if let Some(progress) = &self.options.progress {
             progress(&Progress {
-                done: self.encoded,
+                done: self.encoded + self.known,
+                known: self.known,
                 failed: self.refused,
                 total: self.total,
                 elapsed: self.start.elapsed(),

@@ -8,7 +8,7 @@ use crate::source::ItemError;
 
 /// Where rows go: a file, an array in memory, an HTTP answer.
 ///
-/// `write` and `failed` are called once per key, in the order of the source's keys. `finish` is called once, after
+/// `write`, `known` or `failed` is called once per key, in the order of the source's keys. `finish` is called once, after
 /// the last row, and makes the output appear. A sink that is dropped unfinished leaves nothing behind.
 pub trait Sink<K> {
     /// Takes the features of one image.
@@ -16,6 +16,16 @@ pub trait Sink<K> {
     /// # Errors
     /// If they cannot be stored; the run ends.
     fn write(&mut self, key: &K, features: ImageFeatures<'_>) -> Result<(), SinkError>;
+
+    /// Puts the row of an image here that [`Source::is_known`](crate::Source::is_known) said it has already. Only
+    /// sinks whose source ever says so need this.
+    ///
+    /// # Errors
+    /// If it has none, or if it cannot be stored; the run ends.
+    fn known(&mut self, key: &K) -> Result<(), SinkError> {
+        let _ = key;
+        Err(SinkError::new("the source said that a row is known, and this sink keeps none"))
+    }
 
     /// Learns that an image has no features.
     ///
@@ -28,6 +38,24 @@ pub trait Sink<K> {
     /// # Errors
     /// If it cannot be completed; then it does not appear.
     fn finish(&mut self, summary: &Summary) -> Result<(), SinkError>;
+}
+
+impl<K, T: Sink<K> + ?Sized> Sink<K> for Box<T> {
+    fn write(&mut self, key: &K, features: ImageFeatures<'_>) -> Result<(), SinkError> {
+        (**self).write(key, features)
+    }
+
+    fn known(&mut self, key: &K) -> Result<(), SinkError> {
+        (**self).known(key)
+    }
+
+    fn failed(&mut self, key: &K, error: &ItemError) -> Result<(), SinkError> {
+        (**self).failed(key, error)
+    }
+
+    fn finish(&mut self, summary: &Summary) -> Result<(), SinkError> {
+        (**self).finish(summary)
+    }
 }
 
 /// Why a sink could not go on. Carries the sink's own error; use [`SinkError::downcast_ref`] to see which.
@@ -67,7 +95,7 @@ pub struct ArrayView<'a> {
 pub struct MapView<'a> {
     /// Block (ViT) or stage (ConvNeXt) index.
     pub index: usize,
-    /// [D, h, w].
+    /// [D, h, w], or [h · w, D] if rows were asked for.
     pub map: ArrayView<'a>,
     /// [P, D]: CLS and registers, if asked for.
     pub prefix_tokens: Option<ArrayView<'a>>,
@@ -94,11 +122,6 @@ impl<'a> ImageFeatures<'a> {
 
     fn view(&self, array: &'a Array) -> ArrayView<'a> {
         ArrayView { shape: array.shape.get(1..).unwrap_or_default(), data: array.item(self.index) }
-    }
-
-    /// Number of poolings.
-    pub fn pooled_len(&self) -> usize {
-        self.features.pooled.len()
     }
 
     /// Pooling `position` in request order and its values: `[D]`, or a matrix or map for pooling `none`.

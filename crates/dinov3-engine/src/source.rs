@@ -62,6 +62,14 @@ pub trait Source: Sync {
         None
     }
 
+    /// Whether the sink has this image's row already, from an earlier run: then the image is neither loaded nor
+    /// encoded, and [`Sink::known`](crate::Sink::known) is called in its place. Asked once per key, before it would
+    /// be loaded, from many threads at once.
+    fn is_known(&self, key: &Self::Key) -> bool {
+        let _ = key;
+        false
+    }
+
     /// Loads one image. Pure (the same key gives the same pixels) and called from many threads at once. A panic
     /// becomes a failure of this image alone.
     ///

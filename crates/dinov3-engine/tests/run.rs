@@ -43,12 +43,19 @@ struct Fake {
     count: usize,
     size: SizeOf,
     before: Before,
+    known: fn(usize) -> bool,
     meter: Arc<Meter>,
 }
 
 impl Fake {
     fn new(count: usize) -> Self {
-        Self { count, size: Box::new(|_| (16, 16)), before: Box::new(|_| Ok(())), meter: Arc::default() }
+        let (size, before) = (Box::new(|_| (16, 16)), Box::new(|_| Ok(())));
+        Self { count, size, before, known: |_| false, meter: Arc::default() }
+    }
+
+    fn known(mut self, known: fn(usize) -> bool) -> Self {
+        self.known = known;
+        self
     }
 
     fn size(mut self, size: impl Fn(usize) -> (usize, usize) + Send + Sync + 'static) -> Self {
@@ -73,7 +80,12 @@ impl Source for Fake {
         Some(self.count)
     }
 
+    fn is_known(&self, &key: &usize) -> bool {
+        (self.known)(key)
+    }
+
     fn load(&self, &key: &usize) -> Result<Item, ItemError> {
+        assert!(!(self.known)(key));
         (self.before)(key)?;
         let (height_px, width_px) = (self.size)(key);
         let value = |index: usize| (scrambled(key * 31 + index) % 1000) as f32 / 7.0;
@@ -145,6 +157,11 @@ impl Sink<usize> for Rows {
         let (pooling, view) = features.pooled(0).expect("the fake encoder fills it");
         assert_eq!((pooling, view.shape), (Pooling::Average, &[2][..]));
         self.rows.push((key, Ok(view.data.to_vec())));
+        Ok(())
+    }
+
+    fn known(&mut self, &key: &usize) -> Result<(), SinkError> {
+        self.rows.push((key, Ok(Vec::new())));
         Ok(())
     }
 
@@ -360,6 +377,26 @@ fn cancelling_stops_without_output() {
     let run = outcome(Fake::new(1000).before(before), options);
     assert!(matches!(run.result, Err(RunError::Cancelled)));
     assert!(run.batches.is_empty());
+}
+
+#[test]
+fn known_images_are_not_loaded_and_keep_their_place() {
+    let known: fn(usize) -> bool = |key| scrambled(key) % 3 != 0;
+    let expected = one_by_one(Fake::new(300).size(mixed));
+    let progress = Arc::new(std::sync::Mutex::new(None));
+    let last = progress.clone();
+    let options = RunOptions::new().progress(move |progress| *last.lock().unwrap() = Some(*progress));
+    let run = outcome(Fake::new(300).size(mixed).known(known).before(shaky), options);
+    let count = (0..300).filter(|&key| known(key)).count();
+    let summary = run.result.unwrap();
+    assert_eq!((summary.done, summary.known), (300, count));
+    assert_eq!(run.batches.iter().sum::<usize>(), 300 - count);
+    for ((found, row), (key, whole)) in run.sink.rows.into_iter().zip(expected) {
+        assert_eq!(found, key);
+        assert_eq!(row, if known(key) { Ok(Vec::new()) } else { whole });
+    }
+    let progress = progress.lock().unwrap().unwrap();
+    assert_eq!((progress.done, progress.known), (300, count));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use dinov3_kernels::{
     AttentionScratch, AttentionShape, Bf16, Element, Epilogue, Int8, Isa, Operand, PackedMatrix, attention,
-    depthwise7x7_layer_norm, layer_norm, linear, peak_probe,
+    depthwise7x7_layer_norm, layer_norm, linear, peak_flops,
 };
 use dinov3_system::threads::{Pool, available_threads};
 
@@ -30,15 +30,7 @@ fn numbers(count: usize) -> Vec<f32> {
 }
 
 fn peak<E: Operand>(pool: &Pool, isa: Isa) -> f64 {
-    let operations = 2_000_000;
-    let mut flops = 0.0;
-    let seconds = best(|| {
-        pool.run(pool.threads(), &|_| {
-            std::hint::black_box(peak_probe::<E>(isa, operations));
-        });
-        flops = peak_probe::<E>(isa, 0) * operations as f64 * pool.threads() as f64;
-    });
-    flops / seconds / 1e9
+    peak_flops::<E>(pool.threads(), isa) / 1e9
 }
 
 fn report(name: &str, flops: f64, seconds: f64, peak: f64) {

@@ -51,5 +51,5 @@ pub use gemm::{Epilogue, PackedMatrix, linear};
 pub use int8::Int8;
 pub use isa::{Isa, IsaError};
 pub use norm::layer_norm;
-pub use probe::peak_probe;
+pub use probe::peak_flops;
 pub use reduce::{max_rows, mean_rows};

@@ -1,4 +1,10 @@
-//! The rate that the machine can reach at all: multiply-adds on registers only.
+//! The rate that the machine can reach at all: multiply-adds on registers only. For benchmarks: the share of a peak means
+//! little if the peak is from a table.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use dinov3_system::threads::available_threads;
 
 use crate::bf16::Bf16;
 use crate::element::{Operand, SealedOperand};
@@ -34,9 +40,49 @@ impl<E: Operand> Kernel for Probe<E> {
     }
 }
 
+/// Rounds of one burst: half a millisecond, short enough that some bursts meet no other process.
+const BURST_ROUNDS: usize = 200_000;
+/// How long bursts are tried.
+const PROBING: Duration = Duration::from_millis(60);
+
+/// Floating-point operations per second that so many threads together reach on operands of type `E`, but no more threads than
+/// this process may use.
+///
+/// Every thread repeats short bursts while all of them run, and its fastest one counts, because other processes only ever
+/// take away. Bursts of all threads together would not do: on a busy machine the threads hardly ever run at once.
+pub fn peak_flops<E: Operand>(threads: usize, isa: Isa) -> f64 {
+    let threads = threads.clamp(1, available_threads());
+    let (running, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let fastest_burst = || {
+        running.fetch_add(1, Ordering::Relaxed);
+        let start = Instant::now();
+        let mut best: f64 = 0.0;
+        loop {
+            let all_run = running.load(Ordering::Relaxed) == threads;
+            let burst = Instant::now();
+            let operations = BURST_ROUNDS as f64 * burst_of::<E>(isa, BURST_ROUNDS);
+            let rate = operations / burst.elapsed().as_secs_f64();
+            if best == 0.0 || all_run && !stop.load(Ordering::Relaxed) {
+                best = best.max(rate);
+            }
+            if start.elapsed() > PROBING {
+                stop.store(true, Ordering::Relaxed);
+            }
+            if stop.load(Ordering::Relaxed) {
+                return best;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let thread = || std::thread::Builder::new().spawn_scoped(scope, fastest_burst).ok();
+        let others: Vec<_> = (1..threads).filter_map(|_| thread()).collect();
+        fastest_burst() + others.into_iter().filter_map(|other| other.join().ok()).sum::<f64>()
+    })
+}
+
 /// Keeps the multiply-add units of this thread busy for `rounds` rounds on operands of type `E`, and gives the number of
-/// operations of one round, a multiplication and an addition counted as two. For benchmarks: the share of a peak means little if the peak is from a table.
-pub fn peak_probe<E: Operand>(isa: Isa, rounds: usize) -> f64 {
+/// operations of one round, a multiplication and an addition counted as two.
+fn burst_of<E: Operand>(isa: Isa, rounds: usize) -> f64 {
     // All types are compiled here and not in the benchmark.
     let total = match E::NAME {
         <f32 as Operand>::NAME => dispatch(isa, Probe { rounds, seed: 0.5_f32 }),

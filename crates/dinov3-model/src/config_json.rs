@@ -422,8 +422,8 @@ fn validate(spec: &ModelSpec) -> Result<(), ConfigError> {
             format!("{parameters} parameters, above the limit of {}", spec::MOST_PARAMETERS),
         ));
     }
-    if !(eps > 0.0 && eps < 1.0) {
-        return Err(bad("norm epsilon", "must be above 0 and below 1"));
+    if !(1e-20..1.0).contains(&eps) {
+        return Err(bad("norm epsilon", "must be at least 1e-20 and below 1"));
     }
     let data = &spec.data;
     if data.input_px.0 == 0 || data.input_px.1 == 0 || data.input_px.0 > 65_535 || data.input_px.1 > 65_535 {
@@ -432,8 +432,12 @@ fn validate(spec: &ModelSpec) -> Result<(), ConfigError> {
     if !(data.crop_pct > 0.01 && data.crop_pct <= 1.0) {
         return Err(bad("crop_pct", "must be above 0.01 and at most 1"));
     }
-    if data.std.iter().any(|&std| std <= 0.0) {
-        return Err(bad("std", "must be above 0"));
+    // Finite in the file is not finite as f32, and a pixel divided by next to nothing is not finite either.
+    if data.mean.iter().any(|mean| !(-1e6..=1e6).contains(mean)) {
+        return Err(bad("mean", "must be from -1e6 to 1e6"));
+    }
+    if data.std.iter().any(|std| !(1e-6..=1e6).contains(std)) {
+        return Err(bad("std", "must be from 1e-6 to 1e6"));
     }
     Ok(())
 }
@@ -509,6 +513,9 @@ mod tests {
             (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"embed_dim": -1}}"#, "embed_dim"),
             (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"depth": 1e30}}"#, "depth"),
             (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"num_heads": 7}}"#, "num_heads"),
+            (r#"{"architecture": "convnext_tiny", "pretrained_cfg": {"mean": [0, 1e300, 0]}}"#, "mean"),
+            (r#"{"architecture": "convnext_tiny", "pretrained_cfg": {"std": [1, 1e-40, 1]}}"#, "std"),
+            (r#"{"architecture": "convnext_tiny", "model_args": {"norm_eps": 1e-60}}"#, "norm epsilon"),
             (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"use_fc_norm": true}}"#, "use_fc_norm"),
             (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"rope_type": "mixed"}}"#, "rope_type"),
             (r#"{"architecture": "vit_small_patch16_dinov3", "model_args": {"fancy": 1}}"#, "fancy"),

@@ -51,10 +51,21 @@ pub enum Meaning {
     Unexpected,
 }
 
+/// A key without what wrappers put before it: Transformers' `model.`, the `backbone.` of Meta's training checkpoints,
+/// and the prefixes of PyTorch's data parallelism and compiler.
+fn plain(mut key: &str) -> &str {
+    while let Some(rest) =
+        ["model.", "backbone.", "module.", "_orig_mod."].iter().find_map(|prefix| key.strip_prefix(prefix))
+    {
+        key = rest;
+    }
+    key
+}
+
 /// Finds the dialect from the keys. A few telling names decide.
 pub fn detect<'a>(keys: impl Iterator<Item = &'a str>) -> Option<Dialect> {
     for key in keys {
-        let plain = key.strip_prefix("model.").unwrap_or(key);
+        let plain = plain(key);
         if plain == "storage_tokens" || plain.starts_with("downsample_layers.") {
             return Some(Dialect::Meta);
         }
@@ -77,7 +88,7 @@ pub fn detect<'a>(keys: impl Iterator<Item = &'a str>) -> Option<Dialect> {
 
 /// What `key` stands for in `dialect`.
 pub fn meaning(dialect: Dialect, key: &str) -> Meaning {
-    let key = key.strip_prefix("model.").unwrap_or(key);
+    let key = plain(key);
     if key.split('.').any(|part| matches!(part, "rope" | "rope_embed" | "rope_embeddings")) {
         return Meaning::Ignored("RoPE periods are computed, not loaded");
     }
@@ -89,6 +100,9 @@ pub fn meaning(dialect: Dialect, key: &str) -> Meaning {
     }
     if key.starts_with("local_cls_norm.") {
         return Meaning::Ignored("the norm of local crops is used in training only");
+    }
+    if key.starts_with("dino_head.") || key.starts_with("ibot_head.") {
+        return Meaning::Ignored("the DINO and iBOT heads are used in training only");
     }
     if key.starts_with("projectors.") {
         return Meaning::Ignored("projectors are used in training only");
@@ -261,6 +275,7 @@ mod tests {
             ("model.embeddings.cls_token", Some(Dialect::Transformers)),
             ("reg_token", Some(Dialect::Timm)),
             ("model.reg_token", Some(Dialect::Timm)),
+            ("module.backbone.storage_tokens", Some(Dialect::Meta)),
             ("stem.0.weight", Some(Dialect::Timm)),
             ("stem_0.weight", Some(Dialect::Timm)),
             ("conv1.weight", None),
@@ -288,6 +303,7 @@ mod tests {
             ),
             (Dialect::Meta, "blocks.1.attn.qkv.bias", Meaning::FusedBias { attention: "blocks.1.attn".into() }),
             (Dialect::Meta, "blocks.1.mlp.w2.bias", whole("blocks.1.mlp.fc1_x.bias")),
+            (Dialect::Meta, "backbone.module.norm.bias", whole("norm.bias")),
             (Dialect::Meta, "stages.1.2.dwconv.weight", whole("stages.1.blocks.2.conv_dw.weight")),
             (Dialect::Meta, "downsample_layers.2.1.weight", whole("stages.2.downsample.1.weight")),
             (Dialect::Timm, "model.blocks.0.norm1.weight", whole("blocks.0.norm1.weight")),
@@ -303,6 +319,7 @@ mod tests {
             "blocks.0.attn.qkv.bias_mask",
             "local_cls_norm.bias",
             "norms.3.weight",
+            "module.dino_head.mlp.0.weight",
         ] {
             assert!(matches!(meaning(Dialect::Meta, key), Meaning::Ignored(_)), "{key}");
         }

@@ -53,6 +53,38 @@ impl std::fmt::Display for Pooling {
     }
 }
 
+/// How a feature map lies in memory (`output_fmt` of timm's `forward_intermediates`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MapLayout {
+    /// `NCHW`: [count, D, h, w]. timm's default.
+    #[default]
+    ChannelsFirst,
+    /// `NLC`: one row per patch, [count, h · w, D]. timm has it for ViTs only.
+    Rows,
+}
+
+impl MapLayout {
+    /// Both layouts.
+    pub const ALL: [MapLayout; 2] = [MapLayout::ChannelsFirst, MapLayout::Rows];
+
+    /// timm's name of the layout.
+    pub fn name(self) -> &'static str {
+        match self {
+            MapLayout::ChannelsFirst => "NCHW",
+            MapLayout::Rows => "NLC",
+        }
+    }
+
+    /// Shape of a batch of maps.
+    pub fn shape(self, count: usize, d: usize, h: usize, w: usize) -> Vec<usize> {
+        match self {
+            MapLayout::ChannelsFirst => vec![count, d, h, w],
+            MapLayout::Rows => vec![count, h * w, d],
+        }
+    }
+}
+
 /// Normalised images of one size.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageBatch<'a> {
@@ -80,6 +112,8 @@ pub struct Request {
     pub tap_norm: bool,
     /// Deliver CLS and register tokens of each tap as well (ViT).
     pub tap_prefix_tokens: bool,
+    /// How the map of each tap lies in memory.
+    pub tap_layout: MapLayout,
     /// Deliver class scores (`forward_head`) of this pooling; the model needs `num_classes > 0`.
     pub logits: Option<Pooling>,
     /// Zero-pad images at the right and bottom to the next multiple of the patch size
@@ -125,6 +159,12 @@ impl Request {
         self
     }
 
+    /// How the map of each tap lies in memory.
+    pub fn tap_layout(mut self, layout: MapLayout) -> Self {
+        self.tap_layout = layout;
+        self
+    }
+
     /// Asks for class scores of a pooling.
     pub fn logits(mut self, pooling: Pooling) -> Self {
         self.logits = Some(pooling);
@@ -151,7 +191,7 @@ impl Request {
 pub struct FeatureMap {
     /// Block (ViT) or stage (ConvNeXt) index.
     pub index: usize,
-    /// [count, D, h, w].
+    /// [count, D, h, w], or [count, h · w, D] if rows were asked for.
     pub map: Array,
     /// [count, P, D]: CLS and registers, if asked for.
     pub prefix_tokens: Option<Array>,
@@ -299,11 +339,11 @@ pub struct Geometry {
 /// The first thing that does not fit.
 pub fn check(spec: &ModelSpec, batch: &ImageBatch<'_>, request: &Request) -> Result<Geometry, EncodeError> {
     let (height_px, width_px) = (batch.height_px, batch.width_px);
-    let expected = batch
-        .count
-        .checked_mul(3)
-        .and_then(|n| n.checked_mul(height_px))
-        .and_then(|n| n.checked_mul(width_px))
+    // One image first: a batch of none may not claim sizes beyond any memory.
+    let expected = height_px
+        .checked_mul(width_px)
+        .and_then(|n| n.checked_mul(3))
+        .and_then(|n| n.checked_mul(batch.count))
         .unwrap_or(usize::MAX);
     if expected != batch.pixels.len() {
         let (count, found) = (batch.count, batch.pixels.len());

@@ -4,6 +4,7 @@
 
 pub mod array;
 pub mod config_json;
+pub mod cost;
 pub mod dialect;
 pub mod encoder;
 pub mod reference;

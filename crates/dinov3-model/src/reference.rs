@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 
 use crate::array::Array;
-use crate::encoder::{EncodeError, Encoder, FeatureMap, Features, Geometry, ImageBatch, Pooling, Request, check};
+use crate::encoder::{
+    EncodeError, Encoder, FeatureMap, Features, Geometry, ImageBatch, MapLayout, Pooling, Request, check,
+};
 use crate::rope::{self, RopePeriods};
 use crate::spec::{Architecture, ConvNext, Mlp, ModelSpec, Vit};
 use crate::tensors::tensors;
@@ -376,9 +378,9 @@ impl Encoder for Reference {
                     if request.tap_prefix_tokens {
                         append(map.prefix_tokens.get_or_insert_default(), &[vit.prefix_tokens(), d], &values);
                     }
-                    append(&mut map.map, &[d, grid.0, grid.1], &channels_first(&patches, d));
+                    append_map(&mut map.map, (d, grid.0, grid.1), patches, request.tap_layout);
                 } else {
-                    append(&mut map.map, &[shape[2], shape[0], shape[1]], &channels_first(&values, shape[2]));
+                    append_map(&mut map.map, (shape[2], shape[0], shape[1]), values, request.tap_layout);
                 }
             }
         }
@@ -391,6 +393,15 @@ fn append(array: &mut Array, shape: &[usize], values: &[f64]) {
     array.data.extend(values.iter().map(|&value| value as f32));
     let count = array.shape.first().map_or(0, |&count| count);
     array.shape = [&[count + 1], shape].concat();
+}
+
+/// Adds one image's map, given as rows [h · w, c].
+fn append_map(array: &mut Array, (c, h, w): (usize, usize, usize), rows: Vec<f64>, layout: MapLayout) {
+    let values = match layout {
+        MapLayout::Rows => rows,
+        MapLayout::ChannelsFirst => channels_first(&rows, c),
+    };
+    append(array, &layout.shape(1, c, h, w)[1..], &values);
 }
 
 /// `[n, c]` -> `[c, n]`.

@@ -145,6 +145,18 @@ pub struct ModelSpec {
     pub hub_ids: Vec<String>,
 }
 
+/// Name of a licence by its key, and where its text stands; `None` for the link where only the repository has it.
+pub fn license(key: &str) -> (&str, Option<&'static str>) {
+    match key {
+        "dinov3-license" => {
+            let link = "https://ai.meta.com/resources/models-and-libraries/dinov3-license/";
+            ("DINOv3 License", Some(link))
+        }
+        "fair-noncommercial-research-license" => ("FAIR Noncommercial Research License", None),
+        other => (other, None),
+    }
+}
+
 impl ModelSpec {
     /// The ViT, if it is one.
     pub fn vit(&self) -> Option<&Vit> {
@@ -175,14 +187,6 @@ impl ModelSpec {
         match &self.architecture {
             Architecture::Vit(vit) => vit.embed_dim,
             Architecture::ConvNext(convnext) => convnext.dims[3],
-        }
-    }
-
-    /// Channels of the map that block or stage `index` gives.
-    pub fn tap_dim(&self, index: usize) -> usize {
-        match &self.architecture {
-            Architecture::Vit(vit) => vit.embed_dim,
-            Architecture::ConvNext(convnext) => convnext.dims[index],
         }
     }
 

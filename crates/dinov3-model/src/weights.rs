@@ -56,6 +56,25 @@ pub enum WeightsError {
         /// What is wrong.
         reason: String,
     },
+    /// A pickle that asks for more than tensors and plain data. Nothing of it was executed.
+    #[error(
+        "{file}: its pickle holds {construct} (at byte {position}), which weights do not need and which is never \
+         executed here; save the state dict alone, or convert it to safetensors, where you trust the file"
+    )]
+    RefusedPickle {
+        /// The file.
+        file: String,
+        /// The global or the opcode.
+        construct: String,
+        /// Where in the pickle.
+        position: usize,
+    },
+    /// A check that its caller stopped.
+    #[error("{file}: the check was interrupted")]
+    Interrupted {
+        /// The file that was being read.
+        file: String,
+    },
     /// A file that cannot be read.
     #[error("{file}: {source}")]
     Io {

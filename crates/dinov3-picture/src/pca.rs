@@ -87,7 +87,7 @@ impl PcaBasis {
     ///
     /// # Errors
     /// As [`PcaBasis::apply`], and if the size is impossible.
-    pub fn apply_enlarged(&self, map: &Array, width_px: usize, height_px: usize) -> Result<RgbPicture, PictureError> {
+    fn apply_enlarged(&self, map: &Array, width_px: usize, height_px: usize) -> Result<RgbPicture, PictureError> {
         let pixels = checked_pixels(width_px, height_px)?;
         let map = Map::new(map)?;
         let channels = self.mean.len();

@@ -7,6 +7,7 @@
 //! resize   IN OUT WIDTH HEIGHT FILTER
 //! timm     IN OUT HEIGHT WIDTH FILTER CROP_PCT CROP_MODE MEAN STD
 //! native   IN OUT MEAN STD
+//! hf, meta or meta-eval   IN OUT HEIGHT WIDTH MEAN STD
 //! time     IN WIDTH HEIGHT FILTER
 //! ```
 //!
@@ -70,6 +71,15 @@ fn run(fields: &[&str]) -> Outcome<String> {
         ["native", input, output, mean, std] => {
             let recipe = Recipe::Native { statistics: parse_statistics(mean, std)? };
             write_normalized(output, &recipe, &read(input)?)?;
+        }
+        [name @ ("hf" | "meta" | "meta-eval"), input, output, height, width, mean, std] => {
+            let statistics = parse_statistics(mean, std)?;
+            let recipe = match *name {
+                "hf" => Recipe::hf(statistics),
+                "meta" => Recipe::meta(statistics),
+                _ => Recipe::meta_eval(statistics),
+            };
+            write_normalized(output, &recipe.with_size(height.parse()?, width.parse()?), &read(input)?)?;
         }
         ["time", input, width, height, filter] => return time(input, width.parse()?, height.parse()?, filter),
         _ => return Err("unknown job".into()),

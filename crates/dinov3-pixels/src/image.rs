@@ -51,12 +51,6 @@ impl RgbImage {
         &self.data
     }
 
-    /// Gives the bytes away.
-    #[must_use]
-    pub fn into_data(self) -> Vec<u8> {
-        self.data
-    }
-
     /// The bytes of one row.
     pub(crate) fn row(&self, y: usize) -> &[u8] {
         let stride = self.width_px as usize * 3;

@@ -2,7 +2,8 @@
 //!
 //! This room decodes JPEG, PNG, WebP, TIFF and BMP to 8-bit RGB, resizes, crops and normalises. The measure is the
 //! Python stack that the models were evaluated with: Pillow's decoding (`Image.open(...).convert("RGB")`), Pillow's
-//! 8-bit resampling and timm's evaluation transform, bit for bit, because embeddings move with the pixels.
+//! 8-bit resampling and timm's evaluation transform, bit for bit, because embeddings move with the pixels. The
+//! recipes of Transformers and of Meta's repository stand beside it.
 //!
 //! It does not know what a model is, where files come from, or how pictures are batched. It reads untrusted bytes:
 //! sizes are checked before memory is asked for ([`Limits`]), and every fault is a [`PixelError`].
@@ -35,6 +36,7 @@ mod decode;
 mod error;
 mod image;
 mod limits;
+pub mod npy;
 mod orientation;
 mod recipe;
 mod resize;
@@ -44,5 +46,5 @@ pub use decode::{DecodeOptions, DeepGrey, ImageFormat, Orientation, decode, imag
 pub use error::PixelError;
 pub use image::RgbImage;
 pub use limits::Limits;
-pub use recipe::{CropMode, NormalizedImage, Recipe, Statistics, TimmRecipe};
+pub use recipe::{CropMode, NormalizedImage, Recipe, ShorterSideRecipe, SquashRecipe, Statistics, TimmRecipe};
 pub use resize::{Filter, resize};

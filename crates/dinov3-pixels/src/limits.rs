@@ -84,8 +84,8 @@ impl Limits {
 pub(crate) fn zeroed_bytes(count: u64) -> Result<Vec<u8>, PixelError> {
     let refused = || PixelError::OutOfMemory { bytes: count };
     let length = usize::try_from(count).map_err(|_| refused())?;
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(length).map_err(|_| refused())?;
-    buffer.resize(length, 0);
-    Ok(buffer)
+    // Asks first: `vec!` aborts if there is no room. But only `vec!` leaves the zeroing to the system, which does it as
+    // pages are written: a header that promises much before a file that ends costs nothing.
+    Vec::<u8>::new().try_reserve_exact(length).map_err(|_| refused())?;
+    Ok(vec![0; length])
 }

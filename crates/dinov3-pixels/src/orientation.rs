@@ -1,6 +1,6 @@
 //! The orientation that cameras note in a file, and turning a picture by it.
 
-use crate::decode::ImageFormat;
+use crate::decode::{ImageFormat, webp_chunks};
 use crate::error::PixelError;
 use crate::image::RgbImage;
 use crate::limits::zeroed_bytes;
@@ -82,16 +82,12 @@ fn in_png(bytes: &[u8]) -> Option<u16> {
 fn in_webp(bytes: &[u8]) -> Option<u16> {
     let mut exif = None;
     let mut xmp = None;
-    let mut at = 12_usize;
-    while let Some(head) = bytes.get(at..at.saturating_add(8)) {
-        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        let Some(payload) = bytes.get(at + 8..(at + 8).saturating_add(length)) else { break };
-        match &head[..4] {
+    for (name, payload) in webp_chunks(bytes.get(12..)?) {
+        match name {
             b"EXIF" => exif = Some(payload),
             b"XMP " => xmp = Some(payload),
             _ => {}
         }
-        at += 8 + length + length % 2;
     }
     exif.and_then(in_exif_block).or_else(|| xmp.and_then(in_xmp))
 }

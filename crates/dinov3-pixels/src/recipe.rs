@@ -3,7 +3,8 @@
 use crate::error::PixelError;
 use crate::image::RgbImage;
 use crate::limits::zeroed_bytes;
-use crate::resize::{Filter, Kernel, Window, resize, resize_window};
+use crate::resize::float::resize_bilinear;
+use crate::resize::{Arithmetic, Filter, Kernel, Window, resize_window};
 
 /// What a resized picture of the wrong shape is made to fit with; the names are timm's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,7 +74,41 @@ pub struct TimmRecipe {
     pub statistics: Statistics,
 }
 
+/// A resize to exactly one size; the proportions are not kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SquashRecipe {
+    /// The height that the model gets, in pixels.
+    pub height_px: u32,
+    /// The width that the model gets, in pixels.
+    pub width_px: u32,
+    /// The statistics to normalise by.
+    pub statistics: Statistics,
+}
+
+/// A resize of the shorter side, and the middle of the result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ShorterSideRecipe {
+    /// The length that the shorter side is resized to, in pixels.
+    pub shorter_side_px: u32,
+    /// The height that the model gets, in pixels.
+    pub height_px: u32,
+    /// The width that the model gets, in pixels.
+    pub width_px: u32,
+    /// The statistics to normalise by.
+    pub statistics: Statistics,
+}
+
+impl ShorterSideRecipe {
+    /// Meta's proportion of 256 to 224; of a crop that is not square the longer side counts, so that the crop fits.
+    fn shorter_side_for(height_px: u32, width_px: u32) -> u32 {
+        u32::try_from(256 * u64::from(height_px.max(width_px)) / 224).unwrap_or(u32::MAX)
+    }
+}
+
 /// How a picture becomes the input of a model.
+///
+/// The recipes of different projects give different pixels for one picture, so a model's numbers are comparable only
+/// within one of them.
 ///
 /// ```
 /// use dinov3_pixels::{CropMode, Filter, Recipe, RgbImage, Statistics, TimmRecipe};
@@ -94,8 +129,16 @@ pub struct TimmRecipe {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Recipe {
-    /// timm's evaluation transform.
+    /// timm's evaluation transform, on Pillow pictures.
     Timm(TimmRecipe),
+    /// The defaults of Transformers' `DINOv3ViTImageProcessor`: levels to 0..1 first, then a bilinear antialiased
+    /// resize in f32.
+    Hf(SquashRecipe),
+    /// The transform in the README of Meta's repository: torchvision's bilinear antialiased resize of an 8-bit tensor.
+    Meta(SquashRecipe),
+    /// `make_classification_eval_transform` of Meta's repository: torchvision's bicubic antialiased resize of the
+    /// shorter side of an 8-bit tensor, then the middle.
+    MetaEval(ShorterSideRecipe),
     /// The picture in its own size.
     Native {
         /// The statistics to normalise by.
@@ -120,12 +163,51 @@ const MAX_RESIZED_SIDE_PX: u64 = 1 << 24;
 /// The most pixels of the window that is computed.
 const MAX_RESULT_PIXELS: u64 = 1 << 30;
 
+/// How levels become values between 0 and 1. The two ways differ in the last bit of half of the levels.
+#[derive(Clone, Copy)]
+enum Unit {
+    /// `x / 255`, as the `ToTensor` of timm's transform.
+    Divide,
+    /// `x * (1 / 255)`, as torchvision's `ToDtype` and Transformers' `rescale`.
+    Multiply,
+}
+
+impl Unit {
+    fn of(self, level: usize) -> f32 {
+        match self {
+            Self::Divide => level as f32 / 255.0,
+            Self::Multiply => level as f32 * (1.0_f64 / 255.0) as f32,
+        }
+    }
+}
+
 impl Recipe {
+    /// Transformers' recipe with its default size, 224 x 224.
+    #[must_use]
+    pub fn hf(statistics: Statistics) -> Self {
+        Self::Hf(SquashRecipe { height_px: 224, width_px: 224, statistics })
+    }
+
+    /// The recipe of Meta's README with its default size, 256 x 256.
+    #[must_use]
+    pub fn meta(statistics: Statistics) -> Self {
+        Self::Meta(SquashRecipe { height_px: 256, width_px: 256, statistics })
+    }
+
+    /// Meta's evaluation recipe with its defaults: the shorter side to 256, of which the middle 224 x 224.
+    #[must_use]
+    pub fn meta_eval(statistics: Statistics) -> Self {
+        Self::MetaEval(ShorterSideRecipe { shorter_side_px: 256, height_px: 224, width_px: 224, statistics })
+    }
+
     /// The recipe's name.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Timm(_) => "timm",
+            Self::Hf(_) => "hf",
+            Self::Meta(_) => "meta",
+            Self::MetaEval(_) => "meta-eval",
             Self::Native { .. } => "native",
         }
     }
@@ -135,16 +217,36 @@ impl Recipe {
     pub fn statistics(&self) -> Statistics {
         match self {
             Self::Timm(recipe) => recipe.statistics,
+            Self::Hf(recipe) | Self::Meta(recipe) => recipe.statistics,
+            Self::MetaEval(recipe) => recipe.statistics,
             Self::Native { statistics } => *statistics,
         }
     }
 
-    /// The same recipe for another input size. A native recipe has no size and stays as it is.
+    /// The same recipe with other statistics.
+    #[must_use]
+    pub fn with_statistics(mut self, other: Statistics) -> Self {
+        match &mut self {
+            Self::Timm(recipe) => recipe.statistics = other,
+            Self::Hf(recipe) | Self::Meta(recipe) => recipe.statistics = other,
+            Self::MetaEval(recipe) => recipe.statistics = other,
+            Self::Native { statistics } => *statistics = other,
+        }
+        self
+    }
+
+    /// The same recipe for another input size. Meta's evaluation recipe resizes in proportion, to 256/224 of the
+    /// crop's longer side, rounded down. A native recipe has no size and stays as it is.
     #[must_use]
     pub fn with_size(mut self, height_px: u32, width_px: u32) -> Self {
-        if let Self::Timm(recipe) = &mut self {
-            recipe.height_px = height_px;
-            recipe.width_px = width_px;
+        match &mut self {
+            Self::Timm(recipe) => (recipe.height_px, recipe.width_px) = (height_px, width_px),
+            Self::Hf(recipe) | Self::Meta(recipe) => (recipe.height_px, recipe.width_px) = (height_px, width_px),
+            Self::MetaEval(recipe) => {
+                (recipe.height_px, recipe.width_px) = (height_px, width_px);
+                recipe.shorter_side_px = ShorterSideRecipe::shorter_side_for(height_px, width_px);
+            }
+            Self::Native { .. } => {}
         }
         self
     }
@@ -158,69 +260,140 @@ impl Recipe {
         let statistics = self.statistics();
         statistics.check()?;
         match self {
-            Self::Timm(recipe) => normalize(&recipe.apply_to_rgb(image)?, &statistics),
-            Self::Native { .. } => normalize(image, &statistics),
-        }
-    }
-
-    /// Resizes and crops, without normalising.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Recipe::apply`].
-    pub fn apply_to_rgb(&self, image: &RgbImage) -> Result<RgbImage, PixelError> {
-        match self {
-            Self::Timm(recipe) => recipe.apply_to_rgb(image),
-            Self::Native { .. } => Ok(image.clone()),
+            Self::Timm(recipe) => normalize(&recipe.apply_to_rgb(image)?, &statistics, Unit::Divide),
+            Self::Hf(recipe) => recipe.apply_in_f32(image),
+            Self::Meta(recipe) => normalize(&recipe.apply_to_rgb(image)?, &statistics, Unit::Multiply),
+            Self::MetaEval(recipe) => normalize(&recipe.apply_to_rgb(image)?, &statistics, Unit::Multiply),
+            Self::Native { .. } => normalize(image, &statistics, Unit::Divide),
         }
     }
 }
 
+impl SquashRecipe {
+    fn size(&self) -> (u32, u32) {
+        (self.height_px, self.width_px)
+    }
+
+    fn apply_to_rgb(&self, image: &RgbImage) -> Result<RgbImage, PixelError> {
+        check_target(self.size())?;
+        resize_and_crop(image, self.size(), self.size(), Filter::Bilinear, Arithmetic::Torch, [0; 3])
+    }
+
+    fn apply_in_f32(&self, image: &RgbImage) -> Result<NormalizedImage, PixelError> {
+        check_target(self.size())?;
+        let (height, width) = (self.height_px as usize, self.width_px as usize);
+        let levels: [f32; 256] = std::array::from_fn(|level| Unit::Multiply.of(level));
+        let pixels = resize_bilinear(image, width, height, &levels)?;
+        let mut data = Vec::new();
+        let bytes = pixels.len() as u64 * 4;
+        data.try_reserve_exact(pixels.len()).map_err(|_| PixelError::OutOfMemory { bytes })?;
+        for (channel, (mean, std)) in self.statistics.mean.into_iter().zip(self.statistics.std).enumerate() {
+            data.extend(pixels.chunks_exact(3).map(|pixel| (pixel[channel] - mean) / std));
+        }
+        Ok(NormalizedImage { height_px: height, width_px: width, data })
+    }
+}
+
+impl ShorterSideRecipe {
+    fn apply_to_rgb(&self, image: &RgbImage) -> Result<RgbImage, PixelError> {
+        let target = (self.height_px, self.width_px);
+        check_target(target)?;
+        let shorter = f64::from(self.shorter_side_px);
+        let (height, width) = shorter_side_to(shorter, f64::from(image.height_px()), f64::from(image.width_px()));
+        let resized = checked_size(height, width)?;
+        // torchvision pads with black where the crop is larger than the picture.
+        resize_and_crop(image, resized, target, Filter::Bicubic, Arithmetic::Torch, [0; 3])
+    }
+}
+
+/// Refuses a target without pixels or with absurdly many.
+fn check_target((height_px, width_px): (u32, u32)) -> Result<(), PixelError> {
+    if height_px == 0 || width_px == 0 {
+        return Err(PixelError::Empty { width_px: width_px.into(), height_px: height_px.into() });
+    }
+    let pixels = u64::from(height_px) * u64::from(width_px);
+    if pixels > MAX_RESULT_PIXELS {
+        return Err(PixelError::LimitExceeded {
+            quantity: "the number of pixels of the recipe's result",
+            value: pixels,
+            limit: MAX_RESULT_PIXELS,
+        });
+    }
+    Ok(())
+}
+
+/// torchvision's rule for one number: the shorter side gets it, the other is cut to an integer. Height, then width.
+fn shorter_side_to(shorter: f64, height: f64, width: f64) -> (f64, f64) {
+    let (short, long) = if width <= height { (width, height) } else { (height, width) };
+    // Python multiplies the integers exactly before it divides; below 2^53 so does f64.
+    let new_long = (shorter * long / short).trunc();
+    if width <= height { (new_long, shorter) } else { (shorter, new_long) }
+}
+
+/// A resized size as integers, if it is usable.
+fn checked_size(height: f64, width: f64) -> Result<(u32, u32), PixelError> {
+    let side = |value: f64| -> Result<u32, PixelError> {
+        // A cast from f64 saturates, so a huge or undefined value still meets the comparison.
+        let value = value as u64;
+        if value > MAX_RESIZED_SIDE_PX {
+            return Err(PixelError::LimitExceeded {
+                quantity: "a side of the resized picture in pixels",
+                value,
+                limit: MAX_RESIZED_SIDE_PX,
+            });
+        }
+        Ok(value as u32)
+    };
+    let (height, width) = (side(height)?, side(width)?);
+    if height == 0 || width == 0 {
+        return Err(PixelError::Empty { width_px: width.into(), height_px: height.into() });
+    }
+    Ok((height, width))
+}
+
+/// Resizes to `resized` and keeps the middle of size `target`, on a background of `fill`. Sizes are height, width.
+fn resize_and_crop(
+    image: &RgbImage,
+    resized: (u32, u32),
+    target: (u32, u32),
+    filter: Filter,
+    arithmetic: Arithmetic,
+    fill: [u8; 3],
+) -> Result<RgbImage, PixelError> {
+    let rows = Placement::new(resized.0 as usize, target.0 as usize);
+    let columns = Placement::new(resized.1 as usize, target.1 as usize);
+    let (target_height, target_width) = (target.0 as usize, target.1 as usize);
+    // Only what survives the crop is computed.
+    let window = Window { left: columns.skipped, top: rows.skipped, width: columns.kept, height: rows.kept };
+    let kept = resize_window(image, (resized.1, resized.0), filter, arithmetic, window, Kernel::best())?;
+    if (columns.kept, rows.kept) == (target_width, target_height) {
+        return Ok(kept);
+    }
+    let mut data = zeroed_bytes(target_width as u64 * target_height as u64 * 3)?;
+    if fill != [0; 3] {
+        data.chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&fill));
+    }
+    let middle = data.chunks_exact_mut(target_width * 3).skip(rows.padding).take(rows.kept);
+    for (y, row) in middle.enumerate() {
+        row[columns.padding * 3..][..columns.kept * 3].copy_from_slice(kept.row(y));
+    }
+    RgbImage::from_raw(target.1, target.0, data)
+}
+
 impl TimmRecipe {
     fn apply_to_rgb(&self, image: &RgbImage) -> Result<RgbImage, PixelError> {
-        let (height, width) = self.resized_size(image.height_px().into(), image.width_px().into())?;
+        let resized = self.resized_size(image.height_px().into(), image.width_px().into())?;
         let fill = match self.crop_mode {
             CropMode::Border => self.statistics.mean.map(fill_level),
             CropMode::Center | CropMode::Squash => [0; 3],
         };
-        let rows = Placement::new(height as usize, self.height_px as usize);
-        let columns = Placement::new(width as usize, self.width_px as usize);
-        let (target_width, target_height) = (self.width_px as usize, self.height_px as usize);
-        let window = Window { left: columns.skipped, top: rows.skipped, width: columns.kept, height: rows.kept };
-        // Only what survives the crop is computed.
-        let kept = if (columns.kept, rows.kept) == (width as usize, height as usize) {
-            resize(image, width, height, self.filter)?
-        } else {
-            resize_window(image, width, height, self.filter, window, Kernel::best())?
-        };
-        if (columns.kept, rows.kept) == (target_width, target_height) {
-            return Ok(kept);
-        }
-        let mut data = zeroed_bytes(target_width as u64 * target_height as u64 * 3)?;
-        if fill != [0; 3] {
-            data.chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&fill));
-        }
-        let middle = data.chunks_exact_mut(target_width * 3).skip(rows.padding).take(rows.kept);
-        for (y, target) in middle.enumerate() {
-            target[columns.padding * 3..][..columns.kept * 3].copy_from_slice(kept.row(y));
-        }
-        RgbImage::from_raw(self.width_px, self.height_px, data)
+        resize_and_crop(image, resized, (self.height_px, self.width_px), self.filter, Arithmetic::Pillow, fill)
     }
 
     /// The height and width of the whole resized picture, before the crop.
     fn resized_size(&self, height: u64, width: u64) -> Result<(u32, u32), PixelError> {
         let (target_height, target_width) = (self.height_px, self.width_px);
-        if target_height == 0 || target_width == 0 {
-            return Err(PixelError::Empty { width_px: target_width.into(), height_px: target_height.into() });
-        }
-        let result_pixels = u64::from(target_height) * u64::from(target_width);
-        if result_pixels > MAX_RESULT_PIXELS {
-            return Err(PixelError::LimitExceeded {
-                quantity: "the number of pixels of the recipe's result",
-                value: result_pixels,
-                limit: MAX_RESULT_PIXELS,
-            });
-        }
+        check_target((target_height, target_width))?;
         if !(self.crop_pct.is_finite() && self.crop_pct > 0.0) {
             return Err(PixelError::InvalidRecipe {
                 field: "crop_pct",
@@ -233,13 +406,7 @@ impl TimmRecipe {
         let (height, width) = (height as f64, width as f64);
         let (resized_height, resized_width) = match self.crop_mode {
             CropMode::Squash => (scale_height, scale_width),
-            // torchvision's rule for one number: the shorter side gets it, the other is cut to an integer.
-            CropMode::Center if scale_height == scale_width => {
-                let (short, long) = if width <= height { (width, height) } else { (height, width) };
-                // Python multiplies the integers exactly before it divides; below 2^53 so does f64.
-                let new_long = (scale_height * long / short).trunc();
-                if width <= height { (new_long, scale_height) } else { (scale_height, new_long) }
-            }
+            CropMode::Center if scale_height == scale_width => shorter_side_to(scale_height, height, width),
             CropMode::Center | CropMode::Border => {
                 let ratios = (height / scale_height, width / scale_width);
                 let ratio = match self.crop_mode {
@@ -249,23 +416,7 @@ impl TimmRecipe {
                 ((height / ratio).round_ties_even(), (width / ratio).round_ties_even())
             }
         };
-        let side = |value: f64| -> Result<u32, PixelError> {
-            // A cast from f64 saturates, so a huge or undefined value still meets the comparison.
-            let value = value as u64;
-            if value > MAX_RESIZED_SIDE_PX {
-                return Err(PixelError::LimitExceeded {
-                    quantity: "a side of the resized picture in pixels",
-                    value,
-                    limit: MAX_RESIZED_SIDE_PX,
-                });
-            }
-            Ok(value as u32)
-        };
-        let (resized_height, resized_width) = (side(resized_height)?, side(resized_width)?);
-        if resized_height == 0 || resized_width == 0 {
-            return Err(PixelError::Empty { width_px: resized_width.into(), height_px: resized_height.into() });
-        }
-        Ok((resized_height, resized_width))
+        checked_size(resized_height, resized_width)
     }
 }
 
@@ -299,8 +450,8 @@ fn fill_level(mean: f32) -> u8 {
     (255.0 * written).round_ties_even() as u8
 }
 
-/// `(x / 255 - mean) / std` in f32, in the order in which torch does it.
-fn normalize(image: &RgbImage, statistics: &Statistics) -> Result<NormalizedImage, PixelError> {
+/// `(x - mean) / std` in f32, with x between 0 and 1, in the order in which torch does it.
+fn normalize(image: &RgbImage, statistics: &Statistics, unit: Unit) -> Result<NormalizedImage, PixelError> {
     let pixel_count = image.width_px() as usize * image.height_px() as usize;
     let bytes = pixel_count as u64 * 12;
     let mut data = Vec::new();
@@ -308,7 +459,7 @@ fn normalize(image: &RgbImage, statistics: &Statistics) -> Result<NormalizedImag
     for channel in 0..3 {
         // A byte has 256 values: each is computed once.
         let table: [f32; 256] =
-            std::array::from_fn(|level| (level as f32 / 255.0 - statistics.mean[channel]) / statistics.std[channel]);
+            std::array::from_fn(|level| (unit.of(level) - statistics.mean[channel]) / statistics.std[channel]);
         data.extend(image.data().chunks_exact(3).map(|pixel| table[usize::from(pixel[channel])]));
     }
     Ok(NormalizedImage { height_px: image.height_px() as usize, width_px: image.width_px() as usize, data })
@@ -392,6 +543,45 @@ mod tests {
         let input = Recipe::Native { statistics }.apply(&image).unwrap();
         assert_eq!((input.height_px, input.width_px), (2, 1));
         assert_eq!(input.data, [1.0, -1.0, -1.0, 3.0, 128.0 / 255.0, 128.0 / 255.0]);
+    }
+
+    #[test]
+    fn the_recipes_of_other_projects_have_their_own_sizes() {
+        let picture = RgbImage::from_raw(30, 20, vec![7; 1800]).unwrap();
+        for (recipe, side) in [
+            (Recipe::hf(Statistics::IMAGENET), 224),
+            (Recipe::meta(Statistics::IMAGENET), 256),
+            (Recipe::meta_eval(Statistics::SATELLITE), 224),
+        ] {
+            let input = recipe.apply(&picture).unwrap();
+            assert_eq!((input.height_px, input.width_px), (side, side), "{}", recipe.name());
+            let input = recipe.with_size(32, 48).apply(&picture).unwrap();
+            assert_eq!((input.height_px, input.width_px, input.data.len()), (32, 48, 3 * 32 * 48), "{}", recipe.name());
+            assert!(matches!(recipe.with_size(0, 5).apply(&picture), Err(PixelError::Empty { .. })));
+            let huge = recipe.with_size(65_535, 65_535).apply(&picture);
+            assert!(matches!(huge, Err(PixelError::LimitExceeded { .. })));
+        }
+    }
+
+    #[test]
+    fn the_evaluation_recipe_resizes_in_proportion_to_the_crop() {
+        for (height, width, shorter) in [(224, 224, 256), (256, 256, 292), (512, 512, 585), (224, 448, 512)] {
+            let recipe = Recipe::meta_eval(Statistics::IMAGENET).with_size(height, width);
+            assert!(matches!(recipe, Recipe::MetaEval(eval) if eval.shorter_side_px == shorter), "{recipe:?}");
+        }
+    }
+
+    #[test]
+    fn statistics_can_be_replaced_in_every_recipe() {
+        for recipe in [
+            Recipe::Timm(recipe(8, 8, 1.0, CropMode::Center)),
+            Recipe::hf(Statistics::IMAGENET),
+            Recipe::meta(Statistics::IMAGENET),
+            Recipe::meta_eval(Statistics::IMAGENET),
+            Recipe::Native { statistics: Statistics::IMAGENET },
+        ] {
+            assert_eq!(recipe.with_statistics(Statistics::SATELLITE).statistics(), Statistics::SATELLITE);
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! The committed pictures against what Pillow made of them.
+//! The committed pictures against what Pillow, torchvision and Transformers made of them.
 
 use std::path::PathBuf;
 
-use dinov3_pixels::{DecodeOptions, DeepGrey, Filter, Orientation, PixelError, RgbImage, decode, image_size, resize};
+use dinov3_pixels::{
+    DecodeOptions, DeepGrey, Filter, Orientation, PixelError, Recipe, RgbImage, Statistics, decode, image_size, resize,
+};
 use sha2::{Digest, Sha256};
 
 fn folder() -> PathBuf {
@@ -14,11 +16,15 @@ fn read(name: &str) -> Vec<u8> {
 }
 
 fn digest(image: &RgbImage) -> String {
-    Sha256::digest(image.data()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(image.data()))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
-fn every_case_equals_pillow() {
+fn every_case_equals_the_python_stack() {
     let expected = std::fs::read_to_string(folder().join("expected.tsv")).unwrap();
     let mut cases = 0;
     let mut faults = Vec::new();
@@ -35,6 +41,24 @@ fn every_case_equals_pillow() {
                 let orientation = if *orientation == "apply" { Orientation::Apply } else { Orientation::Ignore };
                 let options = DecodeOptions::default().with_deep_grey(deep_grey).with_orientation(orientation);
                 (decode(&read(name), &options), width, height, sha)
+            }
+            ["recipe", name, recipe, height, width, statistics, sha] => {
+                let statistics = match *statistics {
+                    "satellite" => Statistics::SATELLITE,
+                    _ => Statistics::IMAGENET,
+                };
+                let recipe = match *recipe {
+                    "hf" => Recipe::hf(statistics),
+                    "meta" => Recipe::meta(statistics),
+                    _ => Recipe::meta_eval(statistics),
+                };
+                let recipe = recipe.with_size(height.parse().unwrap(), width.parse().unwrap());
+                let input = recipe.apply(&decode(&read(name), &DecodeOptions::default()).unwrap()).unwrap();
+                let bytes: Vec<u8> = input.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+                if hexadecimal(&Sha256::digest(bytes)) != *sha {
+                    faults.push(format!("other values: {line}"));
+                }
+                continue;
             }
             ["resize", name, width, height, filter, sha] => {
                 let filter = if *filter == "bicubic" { Filter::Bicubic } else { Filter::Bilinear };

@@ -1,11 +1,12 @@
 //! Files that appear whole or not at all.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::disk::{self, DiskFile, folder_of};
 use crate::error::OutputError;
 
 /// Distinguishes the temporary files of this process.
@@ -13,23 +14,27 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 const BUFFER_BYTES: usize = 1 << 18;
 
+/// Names of outputs that are longer are shortened in the names of the hidden files beside them.
+const LONGEST_NAME_BYTES: usize = 100;
+
+/// The ending of temporary files.
+const TEMPORARY: &str = ".tmp";
+
 /// A hidden file that vanishes with its owner, unless it is renamed before.
 pub(crate) struct Temporary {
     path: PathBuf,
     /// `None` once it is closed.
-    file: Option<BufWriter<File>>,
+    file: Option<BufWriter<DiskFile>>,
     keep: bool,
 }
 
 impl Temporary {
-    /// A new file in `folder`.
-    pub(crate) fn new(folder: &Path) -> io::Result<Self> {
+    /// A new file beside `target`.
+    pub(crate) fn beside(target: &Path) -> io::Result<Self> {
         loop {
             let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-            // Short and without the target's name, which may be as long as a name can be.
-            let path = folder.join(format!(".dinov3-{}-{number}.tmp", std::process::id()));
-            let mut options = OpenOptions::new();
-            match options.read(true).write(true).create_new(true).open(&path) {
+            let path = hidden_beside(target, &format!("{}-{number}{TEMPORARY}", std::process::id()));
+            match DiskFile::create_new(&path) {
                 Ok(file) => {
                     let file = Some(BufWriter::with_capacity(BUFFER_BYTES, file));
                     let keep = false;
@@ -42,13 +47,13 @@ impl Temporary {
         }
     }
 
-    fn open(&mut self) -> io::Result<&mut BufWriter<File>> {
+    fn open(&mut self) -> io::Result<&mut BufWriter<DiskFile>> {
         let closed = || io::Error::other("the file is closed");
         self.file.as_mut().ok_or_else(closed)
     }
 
     /// Everything written so far, from the beginning.
-    pub(crate) fn rewind(&mut self) -> io::Result<&mut File> {
+    pub(crate) fn rewind(&mut self) -> io::Result<&mut DiskFile> {
         let file = self.open()?;
         file.flush()?;
         let file = file.get_mut();
@@ -75,7 +80,7 @@ impl Drop for Temporary {
         }
         if !self.keep {
             // Nobody is left to tell.
-            let _ = fs::remove_file(&self.path);
+            let _ = disk::remove(&self.path);
         }
     }
 }
@@ -83,8 +88,8 @@ impl Drop for Temporary {
 /// A file that appears under its name, whole and on disk, when [`AtomicFile::commit`] is called, replacing what was
 /// there. Dropped before that, it leaves nothing behind, and what was there stays.
 ///
-/// Until then its content is in a hidden temporary file in the same folder, `.dinov3-PID-N.tmp`; only a killed
-/// process leaves one behind.
+/// Until then its content is in a hidden temporary file in the same folder, `.NAME.dinov3-PID-N.tmp`; only a killed
+/// process leaves one behind, and the next run with a [`Journal`](crate::Journal) of the same output removes it.
 pub struct AtomicFile {
     /// As the user said it.
     path: PathBuf,
@@ -106,30 +111,10 @@ impl AtomicFile {
     /// If `path` is a folder or a device, if its folder is missing, or if that cannot be written to.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, OutputError> {
         let path = path.as_ref().to_owned();
-        let mut target = path.clone();
-        match fs::metadata(&path) {
-            Ok(existing) if existing.is_dir() => return Err(OutputError::IsFolder { path }),
-            Ok(existing) if !existing.is_file() => return Err(OutputError::NotAFile { path }),
-            Ok(_) => {
-                if let Ok(resolved) = fs::canonicalize(&path) {
-                    target = resolved;
-                }
-            }
-            // Found now and not when it is renamed, after the run.
-            Err(source) if source.kind() == io::ErrorKind::InvalidFilename => {
-                return Err(OutputError::Create { path, source });
-            }
-            // Not there yet; or unreachable, which creating the temporary file will say.
-            Err(_) => {}
-        }
-        if target.file_name().is_none() || ends_with_separator(&path) {
-            return Err(OutputError::IsFolder { path });
-        }
-        let folder = folder_of(&target);
-        match Temporary::new(&folder) {
+        let target = target_of(&path)?;
+        match Temporary::beside(&target) {
             Ok(temporary) => Ok(Self { path, target, temporary }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(OutputError::MissingFolder { path, folder }),
-            Err(source) => Err(OutputError::Create { path, source }),
+            Err(source) => Err(OutputError::create(&path, &target, source)),
         }
     }
 
@@ -138,8 +123,9 @@ impl AtomicFile {
         &self.path
     }
 
-    pub(crate) fn folder(&self) -> PathBuf {
-        folder_of(&self.target)
+    /// A further temporary file of the same output.
+    pub(crate) fn another(&self) -> Result<Temporary, OutputError> {
+        Temporary::beside(&self.target).map_err(|source| OutputError::create(&self.path, &self.target, source))
     }
 
     /// Brings everything written so far to disk. [`AtomicFile::commit`] does so too; called before, it lets several
@@ -151,7 +137,7 @@ impl AtomicFile {
         let sync = |temporary: &mut Temporary| {
             let file = temporary.open()?;
             file.flush()?;
-            file.get_ref().sync_all()
+            file.get_ref().sync()
         };
         sync(&mut self.temporary).map_err(OutputError::write(&self.path))
     }
@@ -164,16 +150,12 @@ impl AtomicFile {
         self.sync()?;
         // Some systems do not rename open files.
         self.temporary.file = None;
-        if let Err(source) = fs::rename(&self.temporary.path, &self.target) {
+        if let Err(source) = disk::rename(&self.temporary.path, &self.target) {
             let path = self.path;
             return Err(OutputError::Commit { path, source });
         }
         self.temporary.keep = true;
-        // The content is safe and the file is there; not every file system can also confirm the name.
-        #[cfg(unix)]
-        if let Ok(folder) = File::open(self.folder()) {
-            let _ = folder.sync_all();
-        }
+        disk::sync_folder(&folder_of(&self.target));
         Ok(())
     }
 }
@@ -194,10 +176,64 @@ impl Seek for AtomicFile {
     }
 }
 
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
+/// The file that an output of this name will be, with symbolic links followed.
+pub(crate) fn target_of(path: &Path) -> Result<PathBuf, OutputError> {
+    let path = path.to_owned();
+    let mut target = path.clone();
+    match fs::metadata(&path) {
+        Ok(existing) if existing.is_dir() => return Err(OutputError::IsFolder { path }),
+        Ok(existing) if !existing.is_file() => return Err(OutputError::NotAFile { path }),
+        Ok(_) => {
+            if let Ok(resolved) = fs::canonicalize(&path) {
+                target = resolved;
+            }
+        }
+        // Found now and not when it is renamed, after the run.
+        Err(source) if source.kind() == io::ErrorKind::InvalidFilename => {
+            return Err(OutputError::Create { path, source });
+        }
+        // Not there yet; or unreachable, which creating the temporary file will say.
+        Err(_) => {}
+    }
+    if target.file_name().is_none() || ends_with_separator(&path) {
+        return Err(OutputError::IsFolder { path });
+    }
+    Ok(target)
+}
+
+/// `.NAME.dinov3-ENDING` beside the file NAME, which may be as long as a name can be: a long one is shortened.
+pub(crate) fn hidden_beside(target: &Path, ending: &str) -> PathBuf {
+    let mut name = hidden_prefix(target.file_name().unwrap_or_default());
+    name.push(ending);
+    folder_of(target).join(name)
+}
+
+fn hidden_prefix(name: &OsStr) -> OsString {
+    let mut prefix = OsString::from(".");
+    match name.len() <= LONGEST_NAME_BYTES {
+        true => prefix.push(name),
+        false => prefix.push(format!("{:08x}", crc32fast::hash(name.as_encoded_bytes()))),
+    }
+    prefix.push(".dinov3-");
+    prefix
+}
+
+/// Removes the temporary files that killed processes left of `target`. The caller knows that no process is at work
+/// on it.
+pub(crate) fn remove_leftovers(target: &Path) {
+    let is_digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let prefix = hidden_prefix(target.file_name().unwrap_or_default());
+    let is_leftover = |name: &OsStr| {
+        let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        let middle = rest.and_then(|rest| rest.strip_suffix(TEMPORARY.as_bytes())).unwrap_or_default();
+        let mut parts = middle.split(|&byte| byte == b'-');
+        let (process, number, more) = (parts.next(), parts.next(), parts.next());
+        process.is_some_and(is_digits) && number.is_some_and(is_digits) && more.is_none()
+    };
+    let Ok(entries) = fs::read_dir(folder_of(target)) else { return };
+    for entry in entries.flatten().filter(|entry| is_leftover(&entry.file_name())) {
+        // Only room on the disk: a later run will try again.
+        let _ = disk::remove(&entry.path());
     }
 }
 

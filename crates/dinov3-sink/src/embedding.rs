@@ -80,13 +80,19 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    fn new(provenance: Value, summary: &Summary, layout: &EmbeddingLayout, failures: Vec<Failure>) -> Self {
+    /// `layout` is none for rows that are no columns of vectors.
+    pub(crate) fn new(
+        provenance: Value,
+        summary: &Summary,
+        layout: Option<&EmbeddingLayout>,
+        failures: Vec<Failure>,
+    ) -> Self {
         let mut provenance = match provenance {
             Value::Object(provenance) => provenance,
             other => serde_json::Map::from_iter([("provenance".to_owned(), other)]),
         };
         provenance.entry("schema").or_insert(json!(1));
-        let columns = layout.columns().iter().map(|column| {
+        let columns = layout.map(EmbeddingLayout::columns).unwrap_or_default().iter().map(|column| {
             let width = column.width;
             let content = match column.content {
                 ColumnContent::Embedding(pooling) => {
@@ -98,7 +104,9 @@ impl Report {
             };
             (column.name.clone(), content)
         });
-        provenance.insert("columns".to_owned(), Value::Object(columns.collect()));
+        if layout.is_some() {
+            provenance.insert("columns".to_owned(), Value::Object(columns.collect()));
+        }
         let counts = json!({"done": summary.done, "failed": summary.failed.len()});
         provenance.insert("counts".to_owned(), counts);
         Self { provenance, failures }
@@ -185,7 +193,7 @@ impl EmbeddingSink {
             Format::Parquet => Box::new(Parquet::create(path, &layout)?),
             Format::Npy => Box::new(Npy::create(path, &layout)?),
             Format::Safetensors => Box::new(Safetensors::create(path, &layout)?),
-            Format::JsonLines => Box::new(JsonLines::create(path, &layout)?),
+            Format::JsonLines => Box::new(JsonLines::create(path, layout.names())?),
         };
         Ok(Self::new(rows, layout, provenance))
     }
@@ -193,7 +201,7 @@ impl EmbeddingSink {
     /// Writes JSON lines to a stream, each line at once; the last line is `{"provenance": ...}`. What is written stays,
     /// also if the run ends early.
     pub fn stream(writer: Box<dyn Write + Send>, layout: EmbeddingLayout, provenance: Provenance) -> Self {
-        let rows = Box::new(JsonLines::stream(writer, &layout));
+        let rows = Box::new(JsonLines::stream(writer, layout.names()));
         Self::new(rows, layout, provenance)
     }
 
@@ -204,6 +212,14 @@ impl EmbeddingSink {
     /// What the rows look like.
     pub fn layout(&self) -> &EmbeddingLayout {
         &self.layout
+    }
+
+    /// Writes one row: vectors as many and as long as the layout's columns.
+    ///
+    /// # Errors
+    /// If they are not, or if they cannot be stored.
+    pub(crate) fn row(&mut self, name: &str, vectors: &[&[f32]]) -> Result<(), SinkError> {
+        self.with_rows(|rows| rows.row(name, vectors))
     }
 
     /// Writes; after an error the output is closed, since it may hold half a row.
@@ -219,7 +235,7 @@ impl<K: RowName> Sink<K> for EmbeddingSink {
     fn write(&mut self, key: &K, features: ImageFeatures<'_>) -> Result<(), SinkError> {
         let name = key.row_name();
         let vectors = self.layout.vectors(&name, features)?;
-        self.with_rows(|rows| rows.row(&name, &vectors))
+        self.row(&name, &vectors)
     }
 
     fn failed(&mut self, key: &K, error: &ItemError) -> Result<(), SinkError> {
@@ -233,7 +249,7 @@ impl<K: RowName> Sink<K> for EmbeddingSink {
         let Open { rows, provenance } = self.open.take().ok_or(OutputError::Closed)?;
         let failures = std::mem::take(&mut self.failures);
         let provenance = provenance(summary);
-        let report = Report::new(provenance, summary, &self.layout, failures);
+        let report = Report::new(provenance, summary, Some(&self.layout), failures);
         Ok(rows.finish(report)?)
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use dinov3_engine::SinkError;
 use dinov3_model::encoder::Pooling;
 
+use crate::disk::folder_of;
 use crate::embedding::Format;
 
 /// Why an output could not be written.
@@ -146,6 +147,15 @@ impl OutputError {
     pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Write { path, source }
+    }
+
+    /// After trying to create something beside `target`, which is where the output `path` will be.
+    pub(crate) fn create(path: &Path, target: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::MissingFolder { path, folder: folder_of(target) },
+            _ => Self::Create { path, source },
+        }
     }
 
     /// Whether the reader of our standard output has gone, which is no reason to complain.

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use crate::atomic::{AtomicFile, sidecar};
 use crate::embedding::{Failure, Report, Rows};
 use crate::error::OutputError;
-use crate::layout::EmbeddingLayout;
 
 pub(crate) struct JsonLines {
     target: Target,
@@ -23,19 +22,21 @@ enum Target {
 }
 
 impl JsonLines {
-    pub(crate) fn create(path: &Path, layout: &EmbeddingLayout) -> Result<Self, OutputError> {
+    /// `columns` are the names of the vectors of [`Rows::row`].
+    pub(crate) fn create(path: &Path, columns: Vec<String>) -> Result<Self, OutputError> {
         let rows = AtomicFile::create(path)?;
         let sidecar = AtomicFile::create(sidecar(path))?;
-        Ok(Self::new(Target::File { rows, sidecar }, path, layout))
+        Ok(Self { target: Target::File { rows, sidecar }, path: path.to_owned(), columns, line: Vec::new() })
     }
 
-    pub(crate) fn stream(writer: Box<dyn Write + Send>, layout: &EmbeddingLayout) -> Self {
-        Self::new(Target::Stream(writer), Path::new("-"), layout)
+    pub(crate) fn stream(writer: Box<dyn Write + Send>, columns: Vec<String>) -> Self {
+        Self { target: Target::Stream(writer), path: PathBuf::from("-"), columns, line: Vec::new() }
     }
 
-    fn new(target: Target, path: &Path, layout: &EmbeddingLayout) -> Self {
-        let columns = layout.columns().iter().map(|column| column.name.clone());
-        Self { target, path: path.to_owned(), columns: columns.collect(), line: Vec::new() }
+    /// One line that is not of vectors.
+    pub(crate) fn object(&mut self, object: &impl serde::Serialize) -> Result<(), OutputError> {
+        serde_json::to_writer(&mut self.line, object).map_err(|error| OutputError::write(&self.path)(error.into()))?;
+        self.write_line()
     }
 
     fn write_line(&mut self) -> Result<(), OutputError> {
@@ -70,19 +71,13 @@ impl Rows for JsonLines {
     }
 
     fn failure(&mut self, failure: &Failure) -> Result<(), OutputError> {
-        serde_json::to_writer(&mut self.line, failure).map_err(|error| OutputError::write(&self.path)(error.into()))?;
-        self.write_line()
+        self.object(failure)
     }
 
     /// A stream ends with one line `{"provenance": ...}`; a file has a sidecar.
     fn finish(mut self: Box<Self>, report: Report) -> Result<(), OutputError> {
         match self.target {
-            Target::Stream(_) => {
-                let provenance = serde_json::json!({"provenance": report.complete()});
-                serde_json::to_writer(&mut self.line, &provenance)
-                    .map_err(|error| OutputError::write(&self.path)(error.into()))?;
-                self.write_line()
-            }
+            Target::Stream(_) => self.object(&serde_json::json!({"provenance": report.complete()})),
             Target::File { mut rows, mut sidecar } => {
                 let write = OutputError::write(sidecar.path());
                 serde_json::to_writer_pretty(&mut sidecar, &report.complete()).map_err(|error| write(error.into()))?;

@@ -88,6 +88,11 @@ impl EmbeddingLayout {
         &self.columns
     }
 
+    /// The names of the columns, in order.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.columns.iter().map(|column| column.name.clone()).collect()
+    }
+
     /// The vectors of one image, in the order of the columns.
     pub(crate) fn vectors<'f>(&self, row: &str, features: ImageFeatures<'f>) -> Result<Vec<&'f [f32]>, OutputError> {
         let vector = |(position, column): (usize, &Column)| {

@@ -22,6 +22,11 @@
 //! | `.jsonl` | one object per line; NaN and infinities are `null`, because JSON has no word for them | `NAME.jsonl.json` |
 //! | `-` | JSON lines to standard output, each as soon as it is there | nowhere |
 //!
+//! # Runs that are interrupted
+//!
+//! A [`Journal`] beside the output keeps the rows of a run that did not come to its end; [`JournaledSource`] and
+//! [`JournaledSink`] around a run's two ends write it and continue from it.
+//!
 //! ```
 //! use dinov3_engine::{ImageFeatures, Sink, Summary};
 //! use dinov3_model::array::Array;
@@ -48,19 +53,28 @@
 #![forbid(unsafe_code)]
 
 mod atomic;
+mod disk;
 mod embedding;
 mod error;
 mod features;
+mod journal;
+mod journaled;
 mod json_lines;
 mod layout;
 mod name;
 mod npy;
 mod parquet;
+mod records;
 mod safetensors;
+#[cfg(test)]
+mod tests;
 
 pub use atomic::AtomicFile;
 pub use embedding::{EmbeddingSink, Format, Provenance};
 pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};
+pub use journal::{Journal, JournalError, Stamp};
+pub use journaled::{JournalKey, JournaledSink, JournaledSource, Stamped};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};
 pub use name::{RowName, row_name_bytes};
+pub use records::RecordSink;

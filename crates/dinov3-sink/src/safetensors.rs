@@ -66,13 +66,10 @@ pub(crate) struct Safetensors {
 impl Safetensors {
     pub(crate) fn create(path: &Path, layout: &EmbeddingLayout) -> Result<Self, OutputError> {
         let file = AtomicFile::create(path)?;
-        let folder = file.folder();
         let mut tensors = Vec::new();
         for column in layout.columns() {
-            let values =
-                Temporary::new(&folder).map_err(|source| OutputError::Create { path: path.to_owned(), source })?;
             let (name, width) = (column.name.clone(), column.width);
-            tensors.push(Tensor { name, width, values });
+            tensors.push(Tensor { name, width, values: file.another()? });
         }
         Ok(Self { file, tensors, count: 0, paths: "[".to_owned(), header_bytes: 0 })
     }

@@ -16,6 +16,10 @@
 
 mod directories;
 pub mod memory_map;
+mod memory_use;
+mod signals;
 pub mod threads;
 
 pub use directories::cache_directory;
+pub use memory_use::{MemoryUse, memory_use};
+pub use signals::fail_beyond_file_size_limit;

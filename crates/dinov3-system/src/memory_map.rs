@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,15 +25,24 @@ pub struct MappedFile {
 impl MappedFile {
     /// Opens and maps `path`.
     pub fn open(path: &Path) -> io::Result<MappedFile> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
+        // Asked before opening: opening a pipe would wait for its other end.
+        if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        if metadata.len() == 0 {
+        let file = File::open(path)?;
+        if file.metadata()?.len() == 0 {
             return Ok(MappedFile { bytes: None });
         }
-        Ok(MappedFile { bytes: Some(Arc::new(read(File::open(path)?)?)) })
+        Ok(MappedFile { bytes: Some(Arc::new(read(file)?)) })
+    }
+
+    /// Says that a range of bytes was read and is not needed soon: its pages no longer count as this process's
+    /// memory, though the system may keep them cached. Reading them again is allowed and gives the same bytes.
+    pub fn release(&self, range: Range<usize>) {
+        let range = range.start.min(self.len())..range.end.min(self.len());
+        if let Some(bytes) = self.bytes.as_deref().filter(|_| !range.is_empty()) {
+            advise_not_needed(bytes, range);
+        }
     }
 }
 
@@ -43,6 +52,16 @@ fn read(file: File) -> io::Result<Bytes> {
     // cannot be proved here; the type's documentation passes that condition on.
     unsafe { memmap2::Mmap::map(&file) }
 }
+
+#[cfg(unix)]
+fn advise_not_needed(bytes: &Bytes, range: Range<usize>) {
+    // SAFETY: the mapping is of a file and read-only, so what is dropped comes back from the file unchanged.
+    // That the advice fails costs nothing.
+    let _ = unsafe { bytes.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+}
+
+#[cfg(not(unix))]
+fn advise_not_needed(_bytes: &Bytes, _range: Range<usize>) {}
 
 #[cfg(not(any(unix, windows)))]
 fn read(mut file: File) -> io::Result<Bytes> {
@@ -79,6 +98,10 @@ mod tests {
         let clone = mapped.clone();
         drop(mapped);
         assert_eq!(&*clone, b"abc");
+        for range in [0..3, 1..2, 2..9, 7..9] {
+            clone.release(range);
+            assert_eq!(&*clone, b"abc");
+        }
         let empty = folder.join("empty");
         std::fs::write(&empty, b"").unwrap();
         assert!(MappedFile::open(&empty).unwrap().is_empty());

@@ -90,6 +90,7 @@ impl Checkpoint {
             return Err(WeightsError::Mismatch { source_name, model: model.name.clone(), problems });
         }
         segments.values_mut().for_each(|list| list.sort_by_key(|segment| segment.start));
+        let ignored = ignored.into_iter().chain(files.left_out.iter().cloned()).collect();
         let report = Report { dialect, dtypes, ignored, dropped_zero_biases: dropped };
         Ok(Self { files, segments, report })
     }
@@ -292,7 +293,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn element_bytes(files: &FileSet, key: &str, stored: &StoredTensor) -> Result<usize, WeightsError> {
+pub(crate) fn element_bytes(files: &FileSet, key: &str, stored: &StoredTensor) -> Result<usize, WeightsError> {
     match stored.dtype {
         Dtype::F32 => Ok(4),
         Dtype::F16 | Dtype::BF16 => Ok(2),
@@ -305,7 +306,7 @@ fn element_bytes(files: &FileSet, key: &str, stored: &StoredTensor) -> Result<us
 }
 
 /// Little-endian bytes from `offset_bytes` on to f32.
-fn convert(bytes: &[u8], dtype: Dtype, offset_bytes: usize, out: &mut [f32]) {
+pub(crate) fn convert(bytes: &[u8], dtype: Dtype, offset_bytes: usize, out: &mut [f32]) {
     match dtype {
         Dtype::F32 => {
             let (chunks, _) = bytes[offset_bytes..][..out.len() * 4].as_chunks::<4>();
@@ -340,6 +341,7 @@ impl WeightSource for Checkpoint {
             let width = if segment.dtype == Dtype::F32 { 4 } else { 2 };
             let offset = segment.offset_bytes + (from - segment.start) * width;
             convert(self.files.bytes(segment.file), segment.dtype, offset, &mut out[from - start..to - start]);
+            self.files.release(segment.file, offset..offset + (to - from) * width);
         }
         // Only a bad value pays for finding out which shard holds it.
         check_finite("", tensor, start, out).map_err(|error| match error {

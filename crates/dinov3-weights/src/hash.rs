@@ -50,7 +50,9 @@ pub fn file_hash(path: &Path, cache: Option<&Path>) -> std::io::Result<FileHash>
     let information = std::fs::metadata(&real)?;
     let bytes = information.len();
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    if let Some(sha256) = recorded(&real) {
+    // In the hub's cache the link names the hash; where it leads may again be a link, to a name of another kind.
+    let linked = path.read_link().ok().and_then(|target| Some(path.parent()?.join(target)));
+    if let Some(sha256) = linked.as_deref().and_then(recorded).or_else(|| recorded(&real)) {
         return Ok(FileHash { name, bytes, sha256 });
     }
     let modified_ns = information
@@ -78,6 +80,33 @@ pub fn file_hash(path: &Path, cache: Option<&Path>) -> std::io::Result<FileHash>
     Ok(FileHash { name, bytes, sha256 })
 }
 
+/// A file's hash, computed now, beside the one that its cache filed it under.
+#[derive(Clone, Debug)]
+pub struct CheckedFile {
+    /// As computed from the bytes.
+    pub hash: FileHash,
+    /// The blob's name in a Hugging Face cache, if the file lies in one.
+    pub recorded: Option<String>,
+}
+
+impl CheckedFile {
+    /// Whether the bytes are those that the cache filed; true where nothing is on record.
+    pub fn is_intact(&self) -> bool {
+        self.recorded.as_ref().is_none_or(|recorded| *recorded == self.hash.sha256)
+    }
+}
+
+/// Hashes a file, trusting no record of it.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn check_file(path: &Path) -> std::io::Result<CheckedFile> {
+    let real = path.canonicalize()?;
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let hash = FileHash { name, bytes: std::fs::metadata(&real)?.len(), sha256: compute(&real)? };
+    Ok(CheckedFile { hash, recorded: recorded(&real) })
+}
+
 /// The Hugging Face cache keeps large files under their SHA-256: a snapshot's file is a link to `blobs/<hash>`.
 fn recorded(real: &Path) -> Option<String> {
     let name = real.file_name()?.to_str()?;
@@ -99,7 +128,16 @@ fn compute(path: &Path) -> std::io::Result<String> {
             count => hasher.update(&buffer[..count]),
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
+}
+
+/// The SHA-256 of some bytes, in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn store(cache: &Path, known: &BTreeMap<String, String>) -> std::io::Result<()> {
@@ -130,6 +168,24 @@ mod tests {
         assert!(file_hash(&file, Some(&cache)).unwrap().sha256.starts_with("88d4266f"));
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_a_blob_tells_its_hash_wherever_the_blob_lies() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let (sha256, other) = ("0123456789abcdef".repeat(4), "fedcba9876543210".repeat(4));
+        for name in ["store/fe", "model/blobs", "model/snapshots/commit"] {
+            std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        std::fs::write(folder.path().join("store/fe").join(&other), b"abc").unwrap();
+        let blob = folder.path().join("model/blobs").join(&sha256);
+        symlink(format!("../../store/fe/{other}"), &blob).unwrap();
+        let file = folder.path().join("model/snapshots/commit/w.safetensors");
+        symlink(format!("../../blobs/{sha256}"), &file).unwrap();
+        let hash = file_hash(&file, None).unwrap();
+        assert_eq!((hash.sha256, hash.bytes, hash.name.as_str()), (sha256, 3, "w.safetensors"));
+    }
+
     #[test]
     fn a_blob_of_the_hub_cache_is_its_own_record() {
         let folder = tempfile::tempdir().unwrap();
@@ -138,5 +194,10 @@ mod tests {
         let blob = folder.path().join("blobs").join(&name);
         std::fs::write(&blob, b"abc").unwrap();
         assert_eq!(file_hash(&blob, None).unwrap().sha256, name);
+        let checked = check_file(&blob).unwrap();
+        assert_eq!((checked.recorded.as_ref(), checked.is_intact()), (Some(&name), false));
+        let honest = folder.path().join("blobs").join(&checked.hash.sha256);
+        std::fs::rename(blob, &honest).unwrap();
+        assert!(check_file(&honest).unwrap().is_intact());
     }
 }

@@ -1,6 +1,6 @@
 //! Checkpoints on disk, as the values of timm's tensors.
 //!
-//! This room opens what a user names (a safetensors file, a folder, an index of shards), finds out whose
+//! This room opens what a user names (a safetensors or PyTorch file, a folder, an index of shards), finds out whose
 //! names it uses, and accounts for every tensor in it. It does not know what the tensors compute, and it never
 //! copies a checkpoint: files are memory-mapped and values converted as they are asked for.
 //!
@@ -17,6 +17,13 @@
 mod checkpoint;
 mod files;
 pub mod hash;
+mod head;
+mod pickle;
+mod torch;
+mod verify;
+mod zip;
 
 pub use checkpoint::{Checkpoint, Report};
 pub use files::{FileSet, StoredTensor, open_files};
+pub use head::{StoredHead, classes_in};
+pub use verify::{TypeTotal, VerifiedFile, VerifyReport, verify_files};

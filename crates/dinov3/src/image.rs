@@ -1,4 +1,4 @@
-//! Pictures from files: decode, apply the recipe, hand over.
+//! Pictures from files and URLs: decode, apply the recipe, hand over.
 
 use std::path::{Path, PathBuf};
 
@@ -41,19 +41,42 @@ pub fn describe(recipe: &Recipe) -> Value {
     // As people write them: 0.485, and not the f64 nearest to that f32.
     let decimal = |values: [f32; 3]| values.map(|value| value.to_string().parse::<f64>().unwrap_or_default());
     let mut text = json!({"name": recipe.name(), "mean": decimal(statistics.mean), "std": decimal(statistics.std)});
-    if let Recipe::Timm(timm) = recipe {
-        text["height_px"] = json!(timm.height_px);
-        text["width_px"] = json!(timm.width_px);
-        text["interpolation"] = json!(match timm.filter {
-            Filter::Bilinear => "bilinear",
-            _ => "bicubic",
-        });
-        text["crop_pct"] = json!(timm.crop_pct);
-        text["crop_mode"] = json!(match timm.crop_mode {
-            CropMode::Squash => "squash",
-            CropMode::Border => "border",
-            _ => "center",
-        });
+    let mut add = |fields: Value| {
+        if let (Value::Object(text), Value::Object(fields)) = (&mut text, fields) {
+            text.extend(fields);
+        }
+    };
+    match recipe {
+        Recipe::Timm(timm) => add(json!({
+            "height_px": timm.height_px,
+            "width_px": timm.width_px,
+            "interpolation": match timm.filter {
+                Filter::Bilinear => "bilinear",
+                _ => "bicubic",
+            },
+            "crop_pct": timm.crop_pct,
+            "crop_mode": match timm.crop_mode {
+                CropMode::Squash => "squash",
+                CropMode::Border => "border",
+                _ => "center",
+            },
+        })),
+        Recipe::Hf(squash) | Recipe::Meta(squash) => add(json!({
+            "height_px": squash.height_px,
+            "width_px": squash.width_px,
+            "interpolation": "bilinear",
+            "crop_mode": "squash",
+            "resized_as": if matches!(recipe, Recipe::Hf(_)) { "f32" } else { "u8" },
+        })),
+        Recipe::MetaEval(eval) => add(json!({
+            "height_px": eval.height_px,
+            "width_px": eval.width_px,
+            "interpolation": "bicubic",
+            "crop_mode": "center",
+            "shorter_side_px": eval.shorter_side_px,
+            "resized_as": "u8",
+        })),
+        _ => {}
     }
     text
 }
@@ -74,11 +97,14 @@ pub fn read_rgb(path: &Path, options: &DecodeOptions) -> Result<RgbImage, ItemEr
         return Err(ItemError::new(ItemErrorKind::Read, "not a regular file"));
     }
     options.limits.check_file(information.len()).map_err(pixel_error)?;
-    let bytes = std::fs::read(path).map_err(read)?;
+    decode_whole(&std::fs::read(path).map_err(read)?, options)
+}
+
+fn decode_whole(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, ItemError> {
     if bytes.is_empty() {
         return Err(ItemError::new(ItemErrorKind::Decode, "the file is empty"));
     }
-    decode(&bytes, options).map_err(pixel_error)
+    decode(bytes, options).map_err(pixel_error)
 }
 
 fn pixel_error(error: PixelError) -> ItemError {
@@ -89,17 +115,53 @@ fn pixel_error(error: PixelError) -> ItemError {
     ItemError::new(kind, error.to_string())
 }
 
-/// Files in a given order, decoded and prepared by a recipe.
+/// Reads pictures, from files and, if it was given the means, from URLs.
+#[derive(Clone, Debug, Default)]
+pub struct PictureReader {
+    options: DecodeOptions,
+    #[cfg(feature = "hub")]
+    urls: Option<crate::url::UrlReader>,
+}
+
+impl PictureReader {
+    /// A reader of files.
+    pub fn new(options: DecodeOptions) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// That reads URLs too.
+    #[cfg(feature = "hub")]
+    #[must_use]
+    pub fn with_urls(mut self, urls: crate::url::UrlReader) -> Self {
+        self.urls = Some(urls);
+        self
+    }
+
+    /// Reads and decodes a file or a URL.
+    ///
+    /// # Errors
+    /// If it cannot be read, exceeds a limit, or is no picture.
+    pub fn read(&self, input: &Path) -> Result<RgbImage, ItemError> {
+        #[cfg(feature = "hub")]
+        if let (Some(urls), true) = (&self.urls, crate::inputs::is_url(input)) {
+            let bytes = urls.read(&input.to_string_lossy(), self.options.limits.max_file_bytes)?;
+            return decode_whole(&bytes, &self.options);
+        }
+        read_rgb(input, &self.options)
+    }
+}
+
+/// Files and URLs in a given order, decoded and prepared by a recipe.
 pub struct FileSource {
     paths: Vec<PathBuf>,
-    options: DecodeOptions,
+    reader: PictureReader,
     recipe: Recipe,
 }
 
 impl FileSource {
     /// A source of these files.
-    pub fn new(paths: Vec<PathBuf>, options: DecodeOptions, recipe: Recipe) -> Self {
-        Self { paths, options, recipe }
+    pub fn new(paths: Vec<PathBuf>, reader: PictureReader, recipe: Recipe) -> Self {
+        Self { paths, reader, recipe }
     }
 }
 
@@ -115,7 +177,7 @@ impl Source for FileSource {
     }
 
     fn load(&self, path: &PathBuf) -> Result<Item, ItemError> {
-        let picture = read_rgb(path, &self.options)?;
+        let picture = self.reader.read(path)?;
         let prepared = self.recipe.apply(&picture).map_err(pixel_error)?;
         Ok(Item { height_px: prepared.height_px, width_px: prepared.width_px, pixels: prepared.data })
     }

@@ -1,4 +1,4 @@
-//! What the user means by INPUT: files, folders, patterns, a list.
+//! What the user means by INPUT: files, folders, patterns, URLs, a list.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 /// Endings of the pictures that a folder is searched for. A file that is named is opened whatever its ending.
-pub const PICTURE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jpe", "png", "webp", "tif", "tiff", "bmp"];
+const PICTURE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jpe", "png", "webp", "tif", "tiff", "bmp"];
 
 /// Why inputs cannot be listed.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +39,21 @@ pub enum InputError {
     },
 }
 
+/// Whether an input is an `http` or `https` URL.
+#[cfg(feature = "hub")]
+pub fn is_url(input: &Path) -> bool {
+    input.to_str().is_some_and(dinov3_http::Url::looks_like_one)
+}
+
+#[cfg(not(feature = "hub"))]
+fn is_url(_: &Path) -> bool {
+    false
+}
+
 /// Lists the files that `inputs` mean, in their order: a folder is searched recursively and sorted by name, hidden
 /// files left out; a pattern (`*`, `?`, `[...]`, `**`) is expanded and sorted, unless a file has that very name; `-`
-/// is a list on `standard_input`, one path a line. A file that does not exist is listed: the run reports it.
+/// is a list on `standard_input`, one path or URL a line. A file that does not exist is listed, and so is a URL: the
+/// run reports it.
 ///
 /// # Errors
 /// If a folder, a pattern or the list cannot be read, or if nothing is found.
@@ -58,6 +70,8 @@ pub fn expand(inputs: &[PathBuf], standard_input: &mut dyn BufRead) -> Result<Ve
                     files.push(path_from(line));
                 }
             }
+        } else if is_url(input) {
+            files.push(input.clone());
         } else if input.is_dir() {
             search(input, &mut files)?;
         } else if !input.exists() && input.to_str().is_some_and(|text| text.contains(['*', '?', '['])) {
@@ -134,6 +148,15 @@ mod tests {
         let files = expand(&inputs, &mut list.as_bytes()).unwrap();
         let expected = ["b/1.png", "b/2.JPG", "a.webp", "c.tif", "missing.png", "b/notes.txt"];
         assert_eq!(files, expected.map(at));
+    }
+
+    #[cfg(feature = "hub")]
+    #[test]
+    fn urls_are_no_patterns() {
+        let urls = ["https://example.org/a.png?size=[1]&x=*", "HTTP://example.org/b.png"].map(PathBuf::from);
+        assert_eq!(expand(&urls, &mut "".as_bytes()).unwrap(), urls);
+        let inputs = [PathBuf::from("-")];
+        assert_eq!(expand(&inputs, &mut "https://example.org/c.png\n".as_bytes()).unwrap().len(), 1);
     }
 
     #[test]

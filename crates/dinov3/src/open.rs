@@ -7,9 +7,11 @@ use dinov3_model::config_json::{self, ConfigError};
 use dinov3_model::spec::{self, ModelSpec, UnknownModel};
 use dinov3_model::synthetic::{SyntheticSpec, SyntheticWeights};
 use dinov3_model::weights::WeightsError;
-use dinov3_weights::hash::PendingHashes;
+use dinov3_weights::hash::{FileHash, PendingHashes};
 use dinov3_weights::{Checkpoint, Report};
 use serde_json::{Value, json};
+
+use crate::opened::Sessions;
 
 /// Largest `config.json` that is read.
 const LARGEST_CONFIG_BYTES: u64 = 1 << 20;
@@ -40,6 +42,13 @@ pub enum OpenError {
     /// Weights that cannot be used.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// Weights that cannot be had.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] dinov3_hub::HubError),
+    /// Weights from a hub, in a build that cannot download.
+    #[error("{0}: this build does not download (its feature 'hub' is off); name a file")]
+    WithoutHub(String),
 }
 
 /// Where weights come from, as a user names it.
@@ -50,14 +59,29 @@ pub enum Weights {
     Synthetic(SyntheticSpec),
     /// A file, an index or a folder.
     Path(PathBuf),
+    /// A repository of a hub, downloaded if the cache lacks it. To show progress or to cancel, fetch a
+    /// [`Weights::Snapshot`].
+    #[cfg(feature = "hub")]
+    Hub(dinov3_hub::HubReference),
+    /// What was fetched from a hub.
+    #[cfg(feature = "hub")]
+    Snapshot(dinov3_hub::Snapshot),
 }
 
 impl Weights {
-    /// `synthetic:SEED`, `synthetic-outliers:SEED`, or a path.
+    /// `synthetic:SEED`, `synthetic-outliers:SEED`, `hf-hub:org/name`, `hf-hub:org/name@revision`, or a path.
     ///
     /// # Errors
-    /// If the text starts like a synthetic spec but is none.
-    pub fn parse(text: &str) -> Result<Self, WeightsError> {
+    /// If the text starts like one of the first four but is none.
+    pub fn parse(text: &str) -> Result<Self, OpenError> {
+        #[cfg(feature = "hub")]
+        if let Some(reference) = dinov3_hub::HubReference::parse(text) {
+            return Ok(Self::Hub(reference?));
+        }
+        #[cfg(not(feature = "hub"))]
+        if text.starts_with("hf-hub:") {
+            return Err(OpenError::WithoutHub(text.to_string()));
+        }
         match SyntheticSpec::parse(text) {
             Some(spec) => Ok(Self::Synthetic(spec?)),
             None => Ok(Self::Path(PathBuf::from(text))),
@@ -71,6 +95,8 @@ pub struct Opened {
     pub model: Model,
     /// For provenance.
     pub weights: WeightsIdentity,
+    /// For [`Opened::encode`] and its relatives.
+    pub(crate) sessions: Sessions,
 }
 
 /// Which weights these are.
@@ -85,7 +111,21 @@ pub enum WeightsIdentity {
         paths: Vec<PathBuf>,
         /// Dialect, types, ignored tensors.
         report: Report,
+        /// The repository that they were downloaded from, if they were.
+        origin: Option<HubOrigin>,
     },
+}
+
+/// A repository at a commit.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct HubOrigin {
+    /// `org/name`.
+    pub repository: String,
+    /// The branch, tag or commit that was asked for.
+    pub revision: String,
+    /// The commit that it meant.
+    pub commit: String,
 }
 
 /// An identity whose hashes may still be computed.
@@ -106,20 +146,31 @@ impl WeightsIdentity {
 }
 
 impl PendingIdentity {
-    /// Waits for the hashes: `{"synthetic": "synthetic:7"}` or `{"dialect": ..., "files": [{name, bytes, sha256}]}`.
+    /// Waits for the hashes: `{"synthetic": "synthetic:7"}` or `{"dialect": ..., "files": [{name, bytes, sha256}]}`,
+    /// with `"hub": {repository, revision, commit}` if they were downloaded.
     pub fn wait(self) -> Value {
         match (self.identity, self.hashes) {
-            (WeightsIdentity::Files { report, .. }, Some(hashes)) => {
-                let files = hashes.wait().into_iter().map(|hash| match hash {
-                    Ok(hash) => json!(hash),
-                    Err(error) => json!({"error": error.to_string()}),
-                });
-                json!({"dialect": report.dialect.to_string(), "dtypes": report.dtypes, "files": files.collect::<Vec<_>>()})
+            (WeightsIdentity::Files { report, origin, .. }, Some(hashes)) => {
+                let files = hashed_files(hashes);
+                let mut told = json!({"dialect": report.dialect.to_string(), "dtypes": report.dtypes, "files": files});
+                if let Some(origin) = origin {
+                    told["hub"] = json!(origin);
+                }
+                told
             }
             (WeightsIdentity::Synthetic(spec), _) => json!({"synthetic": spec.to_string()}),
             (WeightsIdentity::Files { .. }, None) => Value::Null,
         }
     }
+}
+
+/// Waits for the hashes: `[{name, bytes, sha256}]`, for provenance.
+pub fn hashed_files(hashes: PendingHashes) -> Value {
+    let file = |hash: std::io::Result<FileHash>| match hash {
+        Ok(hash) => json!(hash),
+        Err(error) => json!({"error": error.to_string()}),
+    };
+    hashes.wait().into_iter().map(file).collect()
 }
 
 /// A model by name, alias, or path of a `config.json`. A folder with a `config.json` is a path too.
@@ -149,7 +200,7 @@ pub fn find_model(text: &str) -> Result<ModelSpec, OpenError> {
 /// Opens a model: [`find_model`], then its weights, packed for this CPU.
 ///
 /// # Errors
-/// If the model is unknown or the weights do not fit it.
+/// If the model is unknown, or the weights cannot be had or do not fit it.
 pub fn open(model: &str, weights: &Weights, options: &Options) -> Result<Opened, OpenError> {
     open_spec(&find_model(model)?, weights, options)
 }
@@ -169,17 +220,49 @@ fn open_spec(spec: &ModelSpec, weights: &Weights, options: &Options) -> Result<O
         Weights::Synthetic(seed) => Opened {
             model: Model::load(spec, &SyntheticWeights::new(spec, *seed), options)?,
             weights: WeightsIdentity::Synthetic(*seed),
+            sessions: Sessions::default(),
         },
-        Weights::Path(path) => {
-            let checkpoint = Checkpoint::open(path, spec)?;
-            Opened {
-                model: Model::load(spec, &checkpoint, options)?,
-                weights: WeightsIdentity::Files {
-                    paths: checkpoint.paths().to_vec(),
-                    report: checkpoint.report.clone(),
-                },
-            }
+        Weights::Path(path) => open_files(spec, path, None, options)?,
+        #[cfg(feature = "hub")]
+        Weights::Hub(reference) => {
+            let fetched =
+                dinov3_hub::Hub::from_environment()?.fetch(reference, &mut |_| std::ops::ControlFlow::Continue(()));
+            let snapshot = fetched.map_err(|error| match crate::hub::open_copy(reference) {
+                Some(open) => error.with_open_copy(&open),
+                None => error,
+            })?;
+            open_snapshot(spec, &snapshot, options)?
         }
+        #[cfg(feature = "hub")]
+        Weights::Snapshot(snapshot) => open_snapshot(spec, snapshot, options)?,
+    })
+}
+
+#[cfg(feature = "hub")]
+fn open_snapshot(spec: &ModelSpec, snapshot: &dinov3_hub::Snapshot, options: &Options) -> Result<Opened, OpenError> {
+    let origin = HubOrigin {
+        repository: snapshot.reference.repository().to_string(),
+        revision: snapshot.reference.revision().to_string(),
+        commit: snapshot.commit.clone(),
+    };
+    open_files(spec, &snapshot.weights, Some(origin), options)
+}
+
+fn open_files(
+    spec: &ModelSpec,
+    path: &Path,
+    origin: Option<HubOrigin>,
+    options: &Options,
+) -> Result<Opened, OpenError> {
+    let checkpoint = Checkpoint::open(path, spec)?;
+    Ok(Opened {
+        model: Model::load(spec, &checkpoint, options)?,
+        weights: WeightsIdentity::Files {
+            paths: checkpoint.paths().to_vec(),
+            report: checkpoint.report.clone(),
+            origin,
+        },
+        sessions: Sessions::default(),
     })
 }
 

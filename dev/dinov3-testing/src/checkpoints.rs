@@ -1,4 +1,5 @@
-//! Checkpoints of random weights under the names of timm, Transformers and Meta, whole and in shards.
+//! Checkpoints of random weights under the names of timm, Transformers and Meta, whole and in shards, as safetensors
+//! and as PyTorch files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,6 +9,8 @@ use dinov3_model::spec::{Mlp, ModelSpec};
 use dinov3_model::synthetic;
 use dinov3_model::tensors::tensors;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+
+use crate::pth;
 
 /// A tensor to be stored: name, shape, values.
 pub type Stored = (String, Vec<usize>, Vec<f32>);
@@ -34,7 +37,8 @@ impl Type {
         values.iter().map(round).collect()
     }
 
-    fn bytes(self, values: &[f32]) -> Vec<u8> {
+    /// The values as stored.
+    pub fn bytes(self, values: &[f32]) -> Vec<u8> {
         match self {
             Type::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Type::F16 => values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect(),
@@ -42,7 +46,8 @@ impl Type {
         }
     }
 
-    fn dtype(self) -> Dtype {
+    /// safetensors' name of the type.
+    pub fn dtype(self) -> Dtype {
         match self {
             Type::F32 => Dtype::F32,
             Type::F16 => Dtype::F16,
@@ -191,6 +196,16 @@ pub fn write(path: &Path, stored: &[Stored], kind: Type) {
         (name, TensorView::new(kind.dtype(), shape.clone(), bytes).expect("shape and bytes agree"))
     });
     serialize_to_file(views, None, path).expect("the file can be written");
+}
+
+/// Writes one PyTorch file as `torch.save` does.
+pub fn write_pth(path: &Path, stored: &[Stored], kind: Type, layout: &pth::Layout) {
+    let tensors: Vec<(String, Vec<usize>)> =
+        stored.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
+    let values = |index: usize, start: usize, out: &mut [f32]| {
+        out.copy_from_slice(&stored[index].2[start..start + out.len()]);
+    };
+    pth::write(path, &tensors, kind, layout, &values).expect("the file can be written");
 }
 
 /// Writes `shards` safetensors files and their index into a folder, as Transformers does.

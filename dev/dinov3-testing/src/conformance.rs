@@ -1,7 +1,7 @@
 //! What every encoder must do, whatever it runs on.
 
 use dinov3_model::array::Array;
-use dinov3_model::encoder::{EncodeError, Encoder, Features, Pooling, Request};
+use dinov3_model::encoder::{EncodeError, Encoder, Features, MapLayout, Pooling, Request};
 use dinov3_model::reference::Reference;
 use dinov3_model::rope::RopePeriods;
 use dinov3_model::spec::ModelSpec;
@@ -45,13 +45,14 @@ pub fn arrays(features: &Features) -> Vec<(String, &Array)> {
 pub fn equals_the_reference(spec: &ModelSpec, make: Factory<'_>, tolerance: f64) {
     let step = spec.vit().map_or(1, |vit| vit.patch_px);
     let sizes = if spec.vit().is_some() { [(1, 1), (2, 3), (5, 4)] } else { [(32, 32), (70, 45), (33, 101)] };
-    for (periods, normed) in [(RopePeriods::F32, false), (RopePeriods::Bf16, true)] {
+    let cases = [(RopePeriods::F32, false, MapLayout::ChannelsFirst), (RopePeriods::Bf16, true, MapLayout::Rows)];
+    for (periods, normed, layout) in cases {
         let mut reference = Reference::load(spec, &weights(spec), periods).expect("synthetic weights are sound");
         let mut encoder = make(spec, &weights(spec), periods, 2);
         for (rows, columns) in sizes {
             let (height_px, width_px) = (rows * step, columns * step);
             let pixels = images(rows as u64, 2, height_px, width_px);
-            let request = everything(spec).tap_norm(normed);
+            let request = everything(spec).tap_norm(normed).tap_layout(layout);
             let size = (2, height_px, width_px);
             let expected = encode(&mut reference, &pixels, size, &request);
             let found = encode(encoder.as_mut(), &pixels, size, &request);

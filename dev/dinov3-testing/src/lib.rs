@@ -5,12 +5,27 @@
 pub mod checkpoints;
 pub mod conformance;
 pub mod golden;
+pub mod http_server;
+pub mod hub;
+pub mod kills;
+pub mod pth;
 
 pub use dinov3_model::dialect;
 
 use dinov3_model::config_json;
 use dinov3_model::encoder::ImageBatch;
 use dinov3_model::spec::ModelSpec;
+
+/// A colourful picture as a BMP file.
+pub fn bmp(width: u32, height: u32, seed: u32) -> Vec<u8> {
+    let row = (width * 3).next_multiple_of(4);
+    let mut bytes = b"BM".to_vec();
+    for value in [54 + row * height, 0, 54, 40, width, height, 1 | 24 << 16, 0, row * height, 2835, 2835, 0, 0] {
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend((0..row * height).map(|i| (i * (seed + 3) % 251 + i / row * 5) as u8));
+    bytes
+}
 
 /// Small models that between them take every path: both feed-forward networks, both bias kinds, head sizes 32 to
 /// 128, no registers, other patch sizes, widths that no tile divides, both families, all with a head.

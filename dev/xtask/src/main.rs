@@ -2,9 +2,14 @@
 //!
 //! - `cargo xtask floors` checks that every crate depends on lower floors only.
 //! - `cargo xtask draw-samples [FOLDER]` draws the sample pictures into `samples/`; with `--check` it compares.
+//! - `cargo xtask kill-and-resume PROGRAM [KILLS]` kills `dinov3 embed` at random moments and continues it.
+//! - `cargo xtask make-checkpoint --model M [--weights synthetic:1] [--shards N | --pth] -o FOLDER` writes synthetic
+//!   weights as files, for `dev/parity/load_memory.py`.
 //! - `cargo xtask montage OUT.png A.png B.png ...` puts pictures side by side, for the README.
 
 mod floors;
+mod kill_and_resume;
+mod make_checkpoint;
 mod montage;
 mod png_file;
 mod samples;
@@ -14,6 +19,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask floors
        cargo xtask draw-samples [--check] [FOLDER]
+       cargo xtask kill-and-resume PROGRAM [KILLS]
+       cargo xtask make-checkpoint --model M [--weights synthetic:1] [--shards N | --pth] -o FOLDER
        cargo xtask montage OUT.png A.png B.png ...";
 
 fn main() -> ExitCode {
@@ -25,6 +32,9 @@ fn main() -> ExitCode {
         ["draw-samples", "--check"] => samples::check(Path::new(samples::FOLDER)),
         ["draw-samples", "--check", folder] => samples::check(Path::new(folder)),
         ["draw-samples", folder] if !folder.starts_with('-') => samples::draw(Path::new(folder)),
+        ["kill-and-resume", program] => kill_and_resume::run(Path::new(program), "50"),
+        ["kill-and-resume", program, kills] => kill_and_resume::run(Path::new(program), kills),
+        ["make-checkpoint", arguments @ ..] => make_checkpoint::run(arguments),
         ["montage", out, pictures @ ..] if !pictures.is_empty() => montage::run(Path::new(out), pictures),
         _ => {
             eprintln!("{USAGE}");

@@ -23,8 +23,13 @@ enum {
     DINOV3_JPEG_SIZE_CHANGED = 4
 };
 
-/* A progressive file may hold thousands of scans, each of which costs a full pass over the picture. */
+/*
+ * A progressive file may hold thousands of scans, each of which costs a full pass over the picture. Encoders write
+ * about ten, and a script that refines every coefficient bit by bit some hundred. Large pictures get fewer.
+ */
 #define DINOV3_JPEG_MAX_SCANS 500
+#define DINOV3_JPEG_MIN_SCANS 40
+#define DINOV3_JPEG_MAX_SCANNED_PIXELS 1000000000.0
 
 struct dinov3_jpeg_header {
     uint32_t width;
@@ -43,6 +48,7 @@ struct error_state {
 struct progress_state {
     struct jpeg_progress_mgr base;
     struct error_state *error;
+    int max_scans;
 };
 
 static void on_fatal_error(j_common_ptr common) {
@@ -59,10 +65,20 @@ static void on_message(j_common_ptr common) {
 
 static void on_progress(j_common_ptr common) {
     struct progress_state *progress = (struct progress_state *)common->progress;
-    if (common->is_decompressor && ((j_decompress_ptr)common)->input_scan_number > DINOV3_JPEG_MAX_SCANS) {
+    if (common->is_decompressor && ((j_decompress_ptr)common)->input_scan_number > progress->max_scans) {
         progress->error->code = DINOV3_JPEG_TOO_MANY_SCANS;
+        snprintf(progress->error->message, sizeof(progress->error->message), "more than %d progressive scans",
+                 progress->max_scans);
         longjmp(progress->error->escape, 1);
     }
+}
+
+static int scans_allowed(double pixels) {
+    double scans = DINOV3_JPEG_MAX_SCANNED_PIXELS / pixels;
+    if (scans > DINOV3_JPEG_MAX_SCANS) {
+        return DINOV3_JPEG_MAX_SCANS;
+    }
+    return scans < DINOV3_JPEG_MIN_SCANS ? DINOV3_JPEG_MIN_SCANS : (int)scans;
 }
 
 static void source_nothing(j_decompress_ptr decoder) {
@@ -177,6 +193,7 @@ int dinov3_jpeg_decode(const uint8_t *data, size_t size, const struct dinov3_jpe
     decoder.src = &source;
     progress.base.progress_monitor = on_progress;
     progress.error = &error;
+    progress.max_scans = scans_allowed((double)expected->width * (double)expected->height);
     decoder.progress = &progress.base;
 
     result = read_header(&decoder);

@@ -11,6 +11,8 @@ use crate::image::RgbImage;
 use crate::limits::{Limits, zeroed_bytes};
 use crate::orientation;
 
+pub(crate) use webp::chunks as webp_chunks;
+
 /// The picture formats that this crate reads, told apart by content, never by file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

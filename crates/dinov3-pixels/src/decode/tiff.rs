@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, ErrorKind};
 
-use tiff::decoder::{Decoder, DecodingSampleType, Limits as TiffLimits};
+use tiff::decoder::{ChunkType, Decoder, DecodingSampleType, Limits as TiffLimits};
 use tiff::tags::Tag;
 use tiff::{ColorType, TiffError};
 
@@ -13,7 +13,7 @@ use super::{
 use crate::error::PixelError;
 use crate::image::RgbImage;
 use crate::limits::zeroed_bytes;
-use crate::tiff_directory::tiff_entry;
+use crate::tiff_directory::{most_values, tiff_entry};
 
 const FORMAT: ImageFormat = ImageFormat::Tiff;
 
@@ -60,15 +60,28 @@ fn without_palette(bytes: &[u8]) -> Result<Option<WithoutPalette>, PixelError> {
     Ok(Some(WithoutPalette { bytes: patched, palette }))
 }
 
+/// Reads the first directory.
+fn open(bytes: &[u8]) -> Result<Decoder<Cursor<&[u8]>>, PixelError> {
+    // The tags that the TIFF crate reads. It makes room for as many values as an entry announces, up to 256 MiB, before
+    // limits can be set; but values lie in the file.
+    const READ: [u16; 20] =
+        [256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339, 347, 530];
+    let (value, limit) = (most_values(bytes, &READ), bytes.len() as u64);
+    if value > limit {
+        return Err(PixelError::LimitExceeded { quantity: "the number of values of a TIFF tag", value, limit });
+    }
+    Decoder::new(Cursor::new(bytes)).map_err(convert_error)
+}
+
 pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32), PixelError> {
-    let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(convert_error)?;
+    let mut decoder = open(bytes)?;
     decoder.dimensions().map_err(convert_error)
 }
 
 pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, PixelError> {
     let patched = without_palette(bytes)?;
     let bytes = patched.as_ref().map_or(bytes, |patched| &patched.bytes);
-    let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(convert_error)?;
+    let mut decoder = open(bytes)?;
     let (width_px, height_px) = decoder.dimensions().map_err(convert_error)?;
     options.limits.check_size(width_px, height_px)?;
     let (width, height) = (width_px as usize, height_px as usize);
@@ -88,6 +101,13 @@ pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, 
     if decoder.find_tag_unsigned::<u16>(Tag::FillOrder).map_err(convert_error)? == Some(2) && colour.bit_depth() < 8 {
         // The TIFF crate would take the bits in the wrong order.
         return Err(unsupported("fill order 2".into()));
+    }
+    if layout.planes > 1 && decoder.get_chunk_type() == ChunkType::Tile {
+        // The TIFF crate loses count of the padding in all planes but the first, and panics.
+        let (tile_width_px, tile_height_px) = decoder.chunk_dimensions();
+        if !width_px.is_multiple_of(tile_width_px) || !height_px.is_multiple_of(tile_height_px) {
+            return Err(unsupported("planes of tiles that reach beyond the picture".into()));
+        }
     }
     let depth_kind = depth_kind(colour, layout.sample_type);
     if let Some(kind) = depth_kind {

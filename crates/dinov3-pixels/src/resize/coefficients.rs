@@ -1,12 +1,9 @@
-//! The weights of Pillow's resampler for one axis.
+//! The weights of an 8-bit resampler for one axis.
 
-use super::Filter;
+use super::{Arithmetic, Filter};
 
-/// Fractional bits of a weight: 32 less 8 for the pixel and 2 for the overshoot of a cubic.
-pub(super) const WEIGHT_BITS: u32 = 32 - 8 - 2;
-
-/// Half a level, added before the shift so that it rounds.
-pub(super) const ROUNDING: i32 = 1 << (WEIGHT_BITS - 1);
+/// Fractional bits of Pillow's weights: 32 less 8 for the pixel and 2 for the overshoot of a cubic.
+const PILLOW_BITS: u32 = 32 - 8 - 2;
 
 /// Where each output pixel looks, and with what weights.
 ///
@@ -21,19 +18,71 @@ pub(super) struct Coefficients {
     pub(super) taps: usize,
     /// `taps` weights for each output.
     pub(super) weights: Vec<i32>,
+    /// Fractional bits of the weights.
+    pub(super) bits: u32,
+}
+
+/// One axis of a resize, in exact weights.
+struct Axis {
+    input: usize,
+    scale: f64,
+    support: f64,
+    inverse: f64,
+    filter: Filter,
+}
+
+impl Axis {
+    fn new(input: usize, output: usize, filter: Filter) -> Self {
+        let scale = input as f64 / output as f64;
+        let filter_scale = scale.max(1.0);
+        Self { input, scale, support: filter.support() * filter_scale, inverse: 1.0 / filter_scale, filter }
+    }
+
+    /// The first input of an output, and its weights, of sum 1.
+    ///
+    /// The arithmetic and its order are Pillow's (`precompute_coeffs`), which torch shares: a different order rounds
+    /// differently.
+    fn weights_of(&self, index: usize, weights: &mut Vec<f64>) -> usize {
+        let centre = (index as f64 + 0.5) * self.scale;
+        // Casts truncate toward zero and saturate at zero, as the C code does by hand.
+        let start = (centre - self.support + 0.5) as usize;
+        let end = ((centre + self.support + 0.5) as usize).min(self.input);
+        weights.clear();
+        weights.extend((start..end).map(|at| self.filter.weight(((at as f64) - centre + 0.5) * self.inverse)));
+        let sum: f64 = weights.iter().sum();
+        if sum != 0.0 {
+            weights.iter_mut().for_each(|weight| *weight /= sum);
+        }
+        start
+    }
+
+    /// torch's number of fractional bits: the most with which the largest weight of the axis still fits 16 bits.
+    fn torch_bits(&self, output: usize) -> u32 {
+        let mut weights = Vec::new();
+        let mut largest = 0.0_f64;
+        for index in 0..output {
+            self.weights_of(index, &mut weights);
+            largest = weights.iter().fold(largest, |largest, &weight| largest.max(weight));
+        }
+        let fits = |bits: u32| (0.5 + largest * f64::from(1_u32 << (bits + 1))) < f64::from(1_u32 << 15);
+        (0..22).find(|&bits| !fits(bits)).unwrap_or(22)
+    }
 }
 
 impl Coefficients {
     /// Weights for the outputs `first..first + count` of an axis resized from `input` to `output` pixels.
-    ///
-    /// The arithmetic and its order are Pillow's (`precompute_coeffs`, `normalize_coeffs_8bpc`): a different order
-    /// rounds differently.
-    pub(super) fn new(input: usize, output: usize, first: usize, count: usize, filter: Filter) -> Self {
-        let scale = input as f64 / output as f64;
-        let filter_scale = scale.max(1.0);
-        let support = filter.support() * filter_scale;
-        let inverse = 1.0 / filter_scale;
-        let widest = (support.ceil() as usize * 2 + 1).min(input);
+    pub(super) fn new(
+        (input, output): (usize, usize),
+        (first, count): (usize, usize),
+        filter: Filter,
+        arithmetic: Arithmetic,
+    ) -> Self {
+        let axis = Axis::new(input, output, filter);
+        let bits = match arithmetic {
+            Arithmetic::Pillow => PILLOW_BITS,
+            Arithmetic::Torch => axis.torch_bits(output),
+        };
+        let widest = (axis.support.ceil() as usize * 2 + 1).min(input);
         let taps = widest.next_multiple_of(8);
 
         let mut starts = Vec::with_capacity(count);
@@ -41,22 +90,19 @@ impl Coefficients {
         let mut weights = vec![0; count * taps];
         let mut exact = Vec::with_capacity(taps);
         for (index, target) in (first..first + count).zip(weights.chunks_exact_mut(taps)) {
-            let centre = (index as f64 + 0.5) * scale;
-            // Casts truncate toward zero and saturate at zero, as the C code does by hand.
-            let start = (centre - support + 0.5) as usize;
-            let end = ((centre + support + 0.5) as usize).min(input);
-            exact.clear();
-            exact.extend((start..end).map(|at| filter.weight(((at as f64) - centre + 0.5) * inverse)));
-            let sum: f64 = exact.iter().sum();
-            for (weight, &value) in target.iter_mut().zip(&exact) {
-                let normalised = if sum == 0.0 { value } else { value / sum };
-                let scaled = normalised * f64::from(1_u32 << WEIGHT_BITS);
-                *weight = (if normalised < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32;
-            }
-            starts.push(start);
+            starts.push(axis.weights_of(index, &mut exact));
             lengths.push(exact.len());
+            for (weight, &value) in target.iter_mut().zip(&exact) {
+                let scaled = value * f64::from(1_u32 << bits);
+                *weight = (if value < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32;
+            }
         }
-        Self { starts, lengths, taps, weights }
+        Self { starts, lengths, taps, weights, bits }
+    }
+
+    /// Half a level, added before the shift so that it rounds.
+    pub(super) fn rounding(&self) -> i32 {
+        1 << (self.bits - 1)
     }
 
     /// The inputs that the outputs look at, as a half-open range.

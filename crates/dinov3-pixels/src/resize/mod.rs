@@ -1,12 +1,13 @@
-//! Pillow's 8-bit resampling, bit for bit.
+//! The 8-bit resampling of Pillow and of torch, bit for bit; [`float`] is torch's in f32.
 //!
 //! Two passes with an 8-bit picture in between. A pass is skipped where the side does not change.
 //!
-//! The picture in between is rounded to whole levels, so the order of the passes shows in the result. It is that of
-//! Pillow 13: horizontal first, unless the height shrinks by more than twice what the width does. Older Pillows always
-//! went horizontally first (but for pictures more than 100 times as high as wide).
+//! The picture in between is rounded to whole levels, so the order of the passes shows in the result. In Pillow 13 it
+//! is horizontal first, unless the height shrinks by more than twice what the width does. Older Pillows always went
+//! horizontally first (but for pictures more than 100 times as high as wide), and so does torch.
 
 mod coefficients;
+pub(crate) mod float;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -46,6 +47,16 @@ impl Filter {
     }
 }
 
+/// Whose fixed-point arithmetic is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arithmetic {
+    /// Pillow 13: 22 fractional bits.
+    Pillow,
+    /// torch's antialiased `interpolate` of an 8-bit tensor on a CPU with AVX2: as many fractional bits as 16-bit
+    /// weights allow, horizontal pass first.
+    Torch,
+}
+
 /// Resizes to exactly this size, as Pillow's `Image.resize` does.
 ///
 /// # Errors
@@ -62,7 +73,7 @@ impl Filter {
 /// ```
 pub fn resize(image: &RgbImage, width_px: u32, height_px: u32, filter: Filter) -> Result<RgbImage, PixelError> {
     let whole = Window { left: 0, top: 0, width: width_px as usize, height: height_px as usize };
-    resize_window(image, width_px, height_px, filter, whole, Kernel::best())
+    resize_window(image, (width_px, height_px), filter, Arithmetic::Pillow, whole, Kernel::best())
 }
 
 /// The part of a resized picture that is wanted.
@@ -98,9 +109,9 @@ impl Kernel {
 /// The window must lie within the resized picture.
 pub(crate) fn resize_window(
     image: &RgbImage,
-    width_px: u32,
-    height_px: u32,
+    (width_px, height_px): (u32, u32),
     filter: Filter,
+    arithmetic: Arithmetic,
     window: Window,
     kernel: Kernel,
 ) -> Result<RgbImage, PixelError> {
@@ -110,9 +121,9 @@ pub(crate) fn resize_window(
     let (input_width, input_height) = (image.width_px() as usize, image.height_px() as usize);
     let (output_width, output_height) = (width_px as usize, height_px as usize);
     let horizontal = (input_width != output_width)
-        .then(|| Coefficients::new(input_width, output_width, window.left, window.width, filter));
+        .then(|| Coefficients::new((input_width, output_width), (window.left, window.width), filter, arithmetic));
     let vertical = (input_height != output_height)
-        .then(|| Coefficients::new(input_height, output_height, window.top, window.height, filter));
+        .then(|| Coefficients::new((input_height, output_height), (window.top, window.height), filter, arithmetic));
 
     let source = Plane { data: image.data(), row_bytes: input_width * 3 };
     let data = match (horizontal, vertical) {
@@ -125,7 +136,9 @@ pub(crate) fn resize_window(
         }
         (Some(horizontal), None) => horizontal_pass(source, window.top, window.height, &horizontal, kernel)?,
         (None, Some(vertical)) => vertical_pass(source, window.left * 3, window.width * 3, &vertical, kernel)?,
-        (Some(horizontal), Some(vertical)) if vertical_first(image, output_width, output_height) => {
+        (Some(horizontal), Some(vertical))
+            if arithmetic == Arithmetic::Pillow && vertical_first(image, output_width, output_height) =>
+        {
             // Only the columns that the second pass will look at.
             let (first, end) = horizontal.input_range();
             let between = vertical_pass(source, first * 3, (end - first) * 3, &vertical, kernel)?;
@@ -198,7 +211,7 @@ fn vertical_pass(
         Kernel::Scalar => {
             for (index, target) in result.chunks_exact_mut(byte_count).enumerate() {
                 let rows = &source.data[coefficients.starts[index] * source.row_bytes + first_byte..];
-                scalar::vertical(rows, source.row_bytes, target, coefficients.of(index));
+                scalar::vertical(rows, source.row_bytes, target, coefficients, index);
             }
         }
         #[cfg(target_arch = "x86_64")]
@@ -263,17 +276,22 @@ mod tests {
                     (width, 50),
                     (21, height),
                 ] {
-                    for filter in [Filter::Bilinear, Filter::Bicubic] {
+                    for (filter, arithmetic) in [
+                        (Filter::Bilinear, Arithmetic::Pillow),
+                        (Filter::Bicubic, Arithmetic::Pillow),
+                        (Filter::Bilinear, Arithmetic::Torch),
+                        (Filter::Bicubic, Arithmetic::Torch),
+                    ] {
                         seed += 1;
                         let image = noise(width, height, seed);
                         let whole = Window { left: 0, top: 0, width: to_width as usize, height: to_height as usize };
-                        let expected =
-                            resize_window(&image, to_width, to_height, filter, whole, Kernel::Scalar).unwrap();
+                        let size = (to_width, to_height);
+                        let expected = resize_window(&image, size, filter, arithmetic, whole, Kernel::Scalar).unwrap();
                         for kernel in kernels() {
-                            let actual = resize_window(&image, to_width, to_height, filter, whole, kernel).unwrap();
+                            let actual = resize_window(&image, size, filter, arithmetic, whole, kernel).unwrap();
                             assert!(
                                 actual == expected,
-                                "{kernel:?} {width}x{height} to {to_width}x{to_height} {filter:?}"
+                                "{kernel:?} {width}x{height} to {to_width}x{to_height} {filter:?} {arithmetic:?}"
                             );
                         }
                     }
@@ -286,12 +304,18 @@ mod tests {
     fn a_window_equals_the_same_part_of_the_whole() {
         let image = noise(53, 41, 5);
         for (width, height) in [(29, 31), (70, 90), (53, 80), (20, 41)] {
-            let whole = resize(&image, width, height, Filter::Bicubic).unwrap();
-            let window = Window { left: 3, top: 5, width: 15, height: 22 };
-            let part = resize_window(&image, width, height, Filter::Bicubic, window, Kernel::best()).unwrap();
-            for y in 0..window.height {
-                let expected = &whole.row(window.top + y)[window.left * 3..][..window.width * 3];
-                assert_eq!(part.row(y), expected);
+            for arithmetic in [Arithmetic::Pillow, Arithmetic::Torch] {
+                let resized = |window| {
+                    let size = (width, height);
+                    resize_window(&image, size, Filter::Bicubic, arithmetic, window, Kernel::best()).unwrap()
+                };
+                let whole = resized(Window { left: 0, top: 0, width: width as usize, height: height as usize });
+                let window = Window { left: 3, top: 5, width: 15, height: 22 };
+                let part = resized(window);
+                for y in 0..window.height {
+                    let expected = &whole.row(window.top + y)[window.left * 3..][..window.width * 3];
+                    assert_eq!(part.row(y), expected);
+                }
             }
         }
     }
@@ -321,7 +345,7 @@ mod tests {
                 let mut times: Vec<f64> = (0..41)
                     .map(|_| {
                         let start = std::time::Instant::now();
-                        resize_window(&image, 256, 256, filter, window, kernel).unwrap();
+                        resize_window(&image, (256, 256), filter, Arithmetic::Pillow, window, kernel).unwrap();
                         start.elapsed().as_secs_f64() * 1e3
                     })
                     .collect();

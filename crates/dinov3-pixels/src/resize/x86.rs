@@ -1,17 +1,16 @@
 //! The passes for x86-64, bit-equal to the scalar ones.
 //!
-//! A weight has 22 fractional bits and does not fit the 16 bits that `pmaddwd` multiplies. It is split exactly into
-//! `high * 2048 + low`, both 16 bits; the two sums are joined at the end. All sums are modulo 2^32, as in the scalar
+//! A weight has up to 22 fractional bits and does not fit the 16 bits that `pmaddwd` multiplies. It is split exactly
+//! into `high * 2048 + low`, both 16 bits; the two sums are joined at the end. All sums are modulo 2^32, as in the scalar
 //! code, so the order of additions does not matter.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
 
 use super::Plane;
-use super::coefficients::{Coefficients, ROUNDING, WEIGHT_BITS};
+use super::coefficients::Coefficients;
 
 const SPLIT_BITS: u32 = 11;
-const SHIFT: i32 = WEIGHT_BITS as i32;
 
 /// How far past its own bytes a row may be read by the horizontal kernels.
 pub(super) const OVERREAD_BYTES: usize = 64;
@@ -49,6 +48,20 @@ pub(super) struct HorizontalWeights {
     /// Blocks of eight taps per output.
     blocks: usize,
     parts: Vec<[i16; 64]>,
+    scale: Scale,
+}
+
+/// From sums of products to levels.
+#[derive(Clone, Copy)]
+struct Scale {
+    rounding: i32,
+    bits: u32,
+}
+
+impl Scale {
+    fn of(coefficients: &Coefficients) -> Self {
+        Self { rounding: coefficients.rounding(), bits: coefficients.bits }
+    }
 }
 
 impl HorizontalWeights {
@@ -66,7 +79,7 @@ impl HorizontalWeights {
                 }
             }
         }
-        Self { starts: coefficients.starts.clone(), blocks, parts }
+        Self { starts: coefficients.starts.clone(), blocks, parts, scale: Scale::of(coefficients) }
     }
 }
 
@@ -134,7 +147,7 @@ unsafe fn horizontal_avx2(sources: [*const u8; ROWS], targets: [*mut u8; ROWS], 
             sums[row] = _mm_add_epi32(_mm256_castsi256_si128(joined), _mm256_extracti128_si256::<1>(joined));
         }
         // SAFETY: the caller gives targets of three bytes per output.
-        unsafe { store_pixels(sums, targets, index, outputs) };
+        unsafe { store_pixels(sums, targets, index, outputs, weights.scale) };
     }
 }
 
@@ -183,7 +196,7 @@ unsafe fn horizontal_avx512(sources: [*const u8; ROWS], targets: [*mut u8; ROWS]
             sums[row] = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
         }
         // SAFETY: the caller gives targets of three bytes per output.
-        unsafe { store_pixels(sums, targets, index, outputs) };
+        unsafe { store_pixels(sums, targets, index, outputs, weights.scale) };
     }
 }
 
@@ -194,9 +207,10 @@ unsafe fn horizontal_avx512(sources: [*const u8; ROWS], targets: [*mut u8; ROWS]
 /// Each target is writable for `outputs * 3` bytes and `index < outputs`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn store_pixels(sums: [__m128i; ROWS], targets: [*mut u8; ROWS], index: usize, outputs: usize) {
-    let rounding = _mm_set1_epi32(ROUNDING);
-    let level = |sum| _mm_srai_epi32::<SHIFT>(_mm_add_epi32(sum, rounding));
+unsafe fn store_pixels(sums: [__m128i; ROWS], targets: [*mut u8; ROWS], index: usize, outputs: usize, scale: Scale) {
+    let rounding = _mm_set1_epi32(scale.rounding);
+    let bits = _mm_cvtsi32_si128(scale.bits as i32);
+    let level = |sum| _mm_sra_epi32(_mm_add_epi32(sum, rounding), bits);
     let upper = _mm_packs_epi32(level(sums[0]), level(sums[1]));
     let lower = _mm_packs_epi32(level(sums[2]), level(sums[3]));
     let bytes = _mm_packus_epi16(upper, lower);
@@ -248,13 +262,15 @@ unsafe fn vertical_avx2(
     target: &mut [u8],
     row_count: usize,
     weights: &[PairWeights],
+    scale: Scale,
 ) -> usize {
     const STEP: usize = 32;
     if target.len() < STEP {
         return 0;
     }
     let zero = _mm256_setzero_si256();
-    let rounding = _mm256_set1_epi32(ROUNDING);
+    let rounding = _mm256_set1_epi32(scale.rounding);
+    let bits = _mm_cvtsi32_si128(scale.bits as i32);
     let mut x = 0;
     loop {
         let mut high = [zero; 4];
@@ -284,7 +300,7 @@ unsafe fn vertical_avx2(
         }
         let level = |quarter: usize| {
             let joined = _mm256_add_epi32(_mm256_slli_epi32::<{ SPLIT_BITS as i32 }>(high[quarter]), low[quarter]);
-            _mm256_srai_epi32::<SHIFT>(_mm256_add_epi32(joined, rounding))
+            _mm256_sra_epi32(_mm256_add_epi32(joined, rounding), bits)
         };
         let bytes = _mm256_packus_epi16(_mm256_packs_epi32(level(0), level(1)), _mm256_packs_epi32(level(2), level(3)));
         // SAFETY: x + 32 <= target.len().
@@ -303,8 +319,7 @@ unsafe fn vertical_avx2(
 ///
 /// # Safety
 ///
-/// As for [`vertical_avx2`], and the machine has the instructions of [`Level::Avx512`]. From each row start, `rows` holds `target.len()` bytes. There are `row_count / 2` weights,
-/// rounded up.
+/// As for [`vertical_avx2`], and the machine has the instructions of [`Level::Avx512`].
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vnni")]
 unsafe fn vertical_avx512(
     rows: &[u8],
@@ -312,13 +327,15 @@ unsafe fn vertical_avx512(
     target: &mut [u8],
     row_count: usize,
     weights: &[PairWeights],
+    scale: Scale,
 ) -> usize {
     const STEP: usize = 64;
     if target.len() < STEP {
         return 0;
     }
     let zero = _mm512_setzero_si512();
-    let rounding = _mm512_set1_epi32(ROUNDING);
+    let rounding = _mm512_set1_epi32(scale.rounding);
+    let bits = _mm_cvtsi32_si128(scale.bits as i32);
     let mut x = 0;
     loop {
         let mut high = [zero; 4];
@@ -348,7 +365,7 @@ unsafe fn vertical_avx512(
         }
         let level = |quarter: usize| {
             let joined = _mm512_add_epi32(_mm512_slli_epi32::<SPLIT_BITS>(high[quarter]), low[quarter]);
-            _mm512_srai_epi32::<WEIGHT_BITS>(_mm512_add_epi32(joined, rounding))
+            _mm512_sra_epi32(_mm512_add_epi32(joined, rounding), bits)
         };
         let bytes = _mm512_packus_epi16(_mm512_packs_epi32(level(0), level(1)), _mm512_packs_epi32(level(2), level(3)));
         // SAFETY: x + 64 <= target.len().
@@ -370,6 +387,7 @@ pub(super) fn vertical_rows(
     result: &mut [u8],
     coefficients: &Coefficients,
 ) {
+    let scale = Scale::of(coefficients);
     let mut pairs = Vec::with_capacity(coefficients.taps / 2);
     for (index, target) in result.chunks_exact_mut(byte_count).enumerate() {
         let rows = &source.data[coefficients.starts[index] * source.row_bytes + first_byte..];
@@ -381,13 +399,13 @@ pub(super) fn vertical_rows(
         let done = unsafe {
             match level {
                 Level::Avx512 if byte_count >= 64 => {
-                    vertical_avx512(rows, source.row_bytes, target, weights.len(), &pairs)
+                    vertical_avx512(rows, source.row_bytes, target, weights.len(), &pairs, scale)
                 }
-                _ => vertical_avx2(rows, source.row_bytes, target, weights.len(), &pairs),
+                _ => vertical_avx2(rows, source.row_bytes, target, weights.len(), &pairs, scale),
             }
         };
         if done < byte_count {
-            super::scalar::vertical(rows, source.row_bytes, target, weights);
+            super::scalar::vertical(rows, source.row_bytes, target, coefficients, index);
         }
     }
 }

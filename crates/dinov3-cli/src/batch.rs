@@ -1,0 +1,121 @@
+//! A run over many pictures: what `embed` and `classify` share.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use anyhow::{Result, anyhow};
+use dinov3::engine::{
+    CancelToken, ImageFeatures, ItemError, RunError, RunOptions, Sink, SinkError, Source, Summary, run as run_engine,
+};
+use dinov3::sink::RowName;
+use dinov3::{Encoder, Request};
+
+use crate::arguments::BatchArguments;
+use crate::failure::{Outcome, in_words_of_the_command};
+use crate::progress::Reporter;
+
+/// A run that was begun: it can be interrupted and tells how far it is.
+pub struct Batch<'a> {
+    arguments: &'a BatchArguments,
+    output: &'a Path,
+    cancel: CancelToken,
+    pub reporter: Arc<Reporter>,
+}
+
+impl<'a> Batch<'a> {
+    /// To be called before the output exists, so that an interruption always removes it. `output` is for messages.
+    pub fn begin(arguments: &'a BatchArguments, output: &'a Path) -> Self {
+        let cancel = CancelToken::new();
+        let token = cancel.clone();
+        // A second handler cannot be set, and none is needed in a process that has one command.
+        let _ = ctrlc::set_handler(move || token.cancel());
+        Self { arguments, output, cancel, reporter: Arc::new(Reporter::new(None)) }
+    }
+
+    /// Counts rows as done once they are safe on disk.
+    pub fn telling_safe_rows(self, rows: Option<Arc<AtomicUsize>>) -> Self {
+        Self { reporter: Arc::new(Reporter::new(rows)), ..self }
+    }
+
+    /// Encodes everything, writes rows to `sink`, and says what was done. `left` is asked what is left of a run that
+    /// failed.
+    pub fn run<S: Source<Key: RowName>, T: Sink<S::Key>>(
+        self,
+        source: &S,
+        encoder: &mut dyn Encoder,
+        sink: T,
+        request: &Request,
+        left: impl FnOnce(T) -> String,
+    ) -> Result<Outcome> {
+        let Self { arguments, output, cancel, reporter } = self;
+        let told = Arc::clone(&reporter);
+        let options = RunOptions::new()
+            .batch_size(usize::from(arguments.batch_size))
+            .strict(arguments.strict)
+            .cancel(cancel)
+            .progress(move |progress| told.update(progress));
+        let mut sink = NamedSink { output: sink, reporter: &reporter };
+        let result = run_engine(source, encoder, &mut sink, request, &options);
+        reporter.finish();
+        let stream = output == Path::new("-");
+        let summary = match result {
+            Ok(summary) => summary,
+            Err(error) => {
+                // Not lost with the error that ended the run, nor hiding it.
+                let left = left(sink.output);
+                let left = if stream { String::new() } else { format!("; {left}") };
+                return Err(match error {
+                    RunError::Cancelled => anyhow!("interrupted{left}"),
+                    RunError::Item { position, error } => {
+                        let key = source.keys().nth(position);
+                        let name = key.map_or_else(String::new, |key| key.row_name().into_owned());
+                        anyhow!("{name}: {error}\nstopped at the first failure (--strict){left}")
+                    }
+                    other => {
+                        if let Some(left) = left.strip_prefix("; ") {
+                            eprintln!("{left}");
+                        }
+                        other.into()
+                    }
+                });
+            }
+        };
+        let failed = summary.failed.len();
+        let seconds = summary.elapsed.as_secs_f64();
+        eprintln!(
+            "{} images in {seconds:.1} s, {:.1} images/s, {failed} failed{} -> {}",
+            summary.done,
+            (summary.done - summary.known) as f64 / seconds.max(1e-9),
+            if summary.known > 0 { format!(", {} from before", summary.known) } else { String::new() },
+            if stream { "standard output".into() } else { output.display().to_string() }
+        );
+        Ok(if failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
+    }
+}
+
+/// Tells of failures, in the words of the command line.
+struct NamedSink<'a, T> {
+    output: T,
+    reporter: &'a Reporter,
+}
+
+impl<K: RowName, T: Sink<K>> Sink<K> for NamedSink<'_, T> {
+    fn write(&mut self, key: &K, features: ImageFeatures<'_>) -> Result<(), SinkError> {
+        self.output.write(key, features)
+    }
+
+    fn known(&mut self, key: &K) -> Result<(), SinkError> {
+        self.output.known(key)
+    }
+
+    fn failed(&mut self, key: &K, error: &ItemError) -> Result<(), SinkError> {
+        let error = ItemError::new(error.kind, in_words_of_the_command(&error.message));
+        self.reporter.line(&format!("failed: {}: {error}", key.row_name()));
+        self.output.failed(key, &error)
+    }
+
+    fn finish(&mut self, summary: &Summary) -> Result<(), SinkError> {
+        self.output.finish(summary)
+    }
+}

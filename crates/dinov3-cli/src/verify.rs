@@ -1,0 +1,199 @@
+//! `dinov3 verify`: whether weights are whole, and whether a model gives the values published for it.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use dinov3::checkpoint::hash::{CheckedFile, check_file};
+use dinov3::checkpoint::{Checkpoint, FileSet, VerifyReport, open_files, verify_files};
+use dinov3::golden::{self, GoldenRow};
+use dinov3::pixels::DecodeOptions;
+use dinov3::{find_model, tensors};
+use serde_json::{Value, json};
+
+use crate::arguments::{ModelArguments, VerifyArguments};
+use crate::failure::{Outcome, usage};
+use crate::info::matching_model;
+use crate::progress::reading;
+use crate::setup::open_model;
+
+/// Runs the command.
+pub fn run(arguments: &VerifyArguments) -> Result<Outcome> {
+    match &arguments.golden {
+        Some(picture) => verify_values(arguments, picture),
+        None => verify_weights(arguments),
+    }
+}
+
+fn print(arguments: &VerifyArguments, json: &Value, text: &str) -> Result<()> {
+    let text = if arguments.json { serde_json::to_string_pretty(json)? + "\n" } else { text.to_string() };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Checks the files, then that their tensors are a model's, then every value.
+fn verify_weights(arguments: &VerifyArguments) -> Result<Outcome> {
+    let files = open_files(Path::new(&arguments.target))?;
+    let checked = checked_files(&files)?;
+    let spec = match &arguments.model {
+        Some(model) => find_model(model)?,
+        None => matching_model(&files)?.0,
+    };
+    let tensor_count = files.tensors.len();
+    let checkpoint = Checkpoint::from_files(files, &spec)?;
+    let read = read_everything(Path::new(&arguments.target))?;
+    let values: usize = tensors::tensors(&spec).iter().map(|tensor| tensor.elements()).sum();
+    let checksums: usize = read.files.iter().map(|file| file.checksums).sum();
+
+    let report = &checkpoint.report;
+    let types: Vec<String> = report.dtypes.iter().map(|(dtype, count)| format!("{count} x {dtype}")).collect();
+    let mut text = String::new();
+    for file in &checked {
+        text += &format!("file              {} ({} bytes)\n", file.hash.name, file.hash.bytes);
+        let record = match &file.recorded {
+            Some(_) => "as its name in the Hugging Face cache says",
+            None => "nothing on record to compare with",
+        };
+        text += &format!("sha256            {} ({record})\n", file.hash.sha256);
+    }
+    if checksums > 0 {
+        text += &format!("crc32             {checksums} entries, all right\n");
+    }
+    text += &format!("names             {}\n", report.dialect);
+    text += &format!("tensors           {tensor_count} ({}), all accounted for\n", types.join(", "));
+    text += &format!("values            {values}, all finite\n");
+    text += &format!("fits              {}\n", spec.name);
+    let json = json!({
+        "verified": true,
+        "files": checked.iter().map(|file| json!({
+            "name": file.hash.name, "bytes": file.hash.bytes, "sha256": file.hash.sha256, "recorded": file.recorded,
+        })).collect::<Vec<_>>(),
+        "dialect": report.dialect.to_string(), "tensors": tensor_count, "dtypes": report.dtypes,
+        "values": values, "crc32": checksums, "model": spec.name,
+    });
+    print(arguments, &json, &text)?;
+    Ok(Outcome::Done)
+}
+
+/// Hashes the files. One that is not what its cache filed is an error.
+fn checked_files(files: &FileSet) -> Result<Vec<CheckedFile>> {
+    let mut checked = Vec::new();
+    for path in &files.paths {
+        let file = check_file(path).with_context(|| path.display().to_string())?;
+        if let (false, Some(recorded)) = (file.is_intact(), &file.recorded) {
+            bail!(
+                "{}: damaged: its SHA-256 is {}, but the Hugging Face cache filed it under {recorded}; delete it and \
+                 fetch it again",
+                path.display(),
+                file.hash.sha256
+            );
+        }
+        checked.push(file);
+    }
+    Ok(checked)
+}
+
+/// Reads every byte: CRC-32 of PyTorch files, and whether every value in use is finite.
+fn read_everything(path: &Path) -> Result<VerifyReport> {
+    let bar = reading(format!("reading {}", path.display()));
+    let report = verify_files(path, &mut |done, total| {
+        if let Some(bar) = &bar {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+        std::ops::ControlFlow::Continue(())
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    Ok(report?)
+}
+
+/// Compares what a model makes of the picture with what is published.
+fn verify_values(arguments: &VerifyArguments, path: &Path) -> Result<Outcome> {
+    let spec = find_model(&arguments.target)?;
+    let expected = golden::published(&spec).ok_or_else(|| {
+        let models: Vec<&str> = golden::published_models().collect();
+        usage(format!("{}: no published values; there are some for {}", spec.name, models.join(", ")))
+    })?;
+    let picture = dinov3::image::read_rgb(path, &DecodeOptions::default())
+        .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+    let size = (picture.width_px(), picture.height_px());
+    let right_size = size == golden::PICTURE_SIZE_PX;
+    if !right_size {
+        let (width, height) = golden::PICTURE_SIZE_PX;
+        eprintln!(
+            "warning: {} is {} x {} pixels; {}, which the values are published for, is {width} x {height}",
+            path.display(),
+            size.0,
+            size.1,
+            golden::PICTURE
+        );
+    }
+    let opened = open_model(&spec, &model_arguments(arguments))?;
+    let found = golden::values_of(&mut opened.model.session(), &picture)?;
+    let rows = golden::compare(expected, &found);
+    let differing = rows.iter().filter(|row| !row.agrees()).count();
+    let json = json!({
+        "verified": differing == 0,
+        "model": spec.name,
+        "weights": opened.weights.start_hashing().wait(),
+        "picture": golden::PICTURE,
+        "picture_size_is_right": right_size,
+        "tolerance": golden::TOLERANCE,
+        "values": rows.iter().map(row_json).collect::<Vec<_>>(),
+    });
+    print(arguments, &json, &table(&rows))?;
+    if differing > 0 {
+        bail!(
+            "{differing} of {} values are more than {} away from those published for {} and {}: other weights, another \
+             picture, or a fault",
+            rows.len(),
+            golden::TOLERANCE,
+            spec.name,
+            golden::PICTURE
+        );
+    }
+    Ok(Outcome::Done)
+}
+
+/// The rest of a model's options at their defaults.
+fn model_arguments(arguments: &VerifyArguments) -> ModelArguments {
+    ModelArguments {
+        model: arguments.target.clone(),
+        revision: None,
+        weights: arguments.weights.clone(),
+        precision: arguments.precision,
+        rope_periods: arguments.rope_periods,
+        num_classes: None,
+        threads: None,
+        max_tokens: None,
+    }
+}
+
+fn row_json(row: &GoldenRow) -> Value {
+    // As people write them, not the f64 nearest to the f32; not-a-number becomes null.
+    let decimal = |value: f32| value.to_string().parse::<f64>().ok().filter(|value| value.is_finite());
+    let mut fields = BTreeMap::from([("token", json!(row.token)), ("index", json!(row.index))]);
+    fields.insert("expected", json!(decimal(row.expected)));
+    fields.insert("found", json!(decimal(row.found)));
+    fields.insert("difference", json!(row.difference()));
+    fields.insert("agrees", json!(row.agrees()));
+    json!(fields)
+}
+
+fn table(rows: &[GoldenRow]) -> String {
+    let mut text = format!("{:<8} {:>5} {:>11} {:>11} {:>11}\n", "token", "index", "expected", "found", "difference");
+    for row in rows {
+        let verdict = if row.agrees() { "" } else { "  differs" };
+        text += &format!(
+            "{:<8} {:>5} {:>11.6} {:>11.6} {:>11.6}{verdict}\n",
+            row.token,
+            row.index,
+            row.expected,
+            row.found,
+            row.difference()
+        );
+    }
+    text
+}
