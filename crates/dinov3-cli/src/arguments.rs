@@ -40,6 +40,9 @@ pub enum Command {
     /// Speed of the encoder alone
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArguments),
+    /// What a precision costs: cosines to the same model in f32
+    #[command(after_help = ACCURACY_EXAMPLES)]
+    Accuracy(AccuracyArguments),
     /// Completions for a shell, on standard output
     Completions {
         /// The shell
@@ -96,6 +99,13 @@ const INFO_EXAMPLES: &str = "Examples:
   dinov3 info model.safetensors
   dinov3 info folder-with-shards/ -m vit_7b_patch16_dinov3.sat493m";
 
+const ACCURACY_EXAMPLES: &str = "Examples:
+  dinov3 accuracy -m vit_large_patch16_dinov3 --precision int8 photos/
+  dinov3 accuracy -m vit_small_patch16_dinov3 --weights synthetic-outliers:1 --precision int8 --blocks
+  dinov3 accuracy -m vit_base_patch16_dinov3 --weights model.safetensors --precision bf16 --at-least 0.999 --json
+
+Exit codes: 0 done, 1 failed or below --at-least, 2 wrong usage";
+
 const VERIFY_EXAMPLES: &str = "Examples:
   dinov3 verify model.safetensors
   dinov3 verify 7b/ -m vit_7b_patch16_dinov3.sat493m --json
@@ -108,7 +118,7 @@ const BENCH_EXAMPLES: &str = "Examples:
   dinov3 bench -m vit_small_patch16_dinov3 --weights synthetic:1 --batch-size 1 --size 512x768 --runs 50 --json";
 
 /// Model and weights.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct ModelArguments {
     /// Model name, alias (Hugging Face id, Meta's name), or a config.json
     #[arg(short, long)]
@@ -382,13 +392,36 @@ pub struct BenchArguments {
     pub json: bool,
 }
 
-#[derive(Clone, Copy, Default, ValueEnum)]
+#[derive(Args)]
+pub struct AccuracyArguments {
+    /// Pictures, folders (searched recursively) or patterns; by default four built-in images, noise and clouds
+    #[arg(value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// Also after each block or stage (ViT: with the final norm)
+    #[arg(long)]
+    pub blocks: bool,
+    /// Fail unless the cosines of class token, mean and patch tokens (their mean) are at least this for every image
+    #[arg(long, value_name = "COSINE")]
+    pub at_least: Option<f64>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+    // Last: its heading holds for everything after it.
+    #[command(flatten)]
+    pub pixels: PixelArguments,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Precision {
     /// f32 throughout
     #[default]
     F32,
     /// bf16 operands, f32 sums
     Bf16,
+    /// 8-bit integers in the products of blocks, bf16 elsewhere; `dinov3 accuracy` says what it costs
+    Int8,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]

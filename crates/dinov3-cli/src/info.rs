@@ -43,7 +43,7 @@ fn machine(peak: bool) -> Result<(Value, String)> {
         "threads": threads, "cache": cache,
     });
     if peak {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
             let gflops = peak_flops(precision, isa, threads) / 1e9;
             text += &format!("{:<18}{gflops:.0} GFLOP/s\n", format!("peak {}", precision.name()));
             json["peak_gflops"][precision.name()] = json!(gflops);

@@ -1,5 +1,6 @@
 //! The `dinov3` command: a table of modes. Parsing is in `arguments`, each mode in a file of its own.
 
+mod accuracy;
 mod arguments;
 mod batch;
 mod bench;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Info(arguments) => info::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Accuracy(arguments) => accuracy::run(arguments),
         Command::Completions { shell } => arguments::print_completions(*shell).map(|()| Outcome::Done),
         Command::Man { output } => arguments::write_man_pages(output).map(|()| Outcome::Done),
     };

@@ -55,6 +55,7 @@ pub fn open_weights(spec: &ModelSpec, weights: &Weights, arguments: &ModelArgume
         .precision(match arguments.precision {
             Precision::F32 => dinov3::Precision::F32,
             Precision::Bf16 => dinov3::Precision::Bf16,
+            Precision::Int8 => dinov3::Precision::Int8,
         })
         .rope_periods(match arguments.rope_periods {
             Periods::F32 => dinov3::RopePeriods::F32,

@@ -35,6 +35,7 @@ Commands:
   info         What this machine offers, or what a checkpoint holds
   verify       Whether weights are whole, and whether a model gives its published values
   bench        Speed of the encoder alone
+  accuracy     What a precision costs: cosines to the same model in f32
   completions  Completions for a shell, on standard output
   help         Print this message or the help of the given subcommand(s)
 

@@ -1,6 +1,6 @@
 //! The ConvNeXt, channels last throughout.
 
-use dinov3_kernels::{Element, Epilogue, depthwise7x7_layer_norm, layer_norm, linear};
+use dinov3_kernels::{Epilogue, Operand, depthwise7x7_layer_norm, layer_norm, linear};
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::spec::ConvNext;
 use dinov3_model::weights::WeightsError;
@@ -11,17 +11,17 @@ use crate::output::{channels_first, classify, pool_rows, wanted, write_map};
 use crate::patches::{image_patches, map_blocks};
 
 /// Packed weights.
-pub(crate) struct ConvNextNet<E: Element> {
+pub(crate) struct ConvNextNet<E: Operand> {
     convnext: ConvNext,
-    stem: Linear<E>,
+    stem: Linear<E::Element>,
     stem_norm: Norm,
     stages: Vec<Stage<E>>,
     head_norm: Norm,
     head: Option<Linear<f32>>,
 }
 
-struct Stage<E> {
-    downsample: Option<(Norm, Linear<E>)>,
+struct Stage<E: Operand> {
+    downsample: Option<(Norm, Linear<E::Element>)>,
     blocks: Vec<Block<E>>,
 }
 
@@ -35,7 +35,7 @@ struct Block<E> {
     gamma: Vec<f32>,
 }
 
-impl<E: Element> ConvNextNet<E> {
+impl<E: Operand> ConvNextNet<E> {
     pub fn load(convnext: &ConvNext, loader: &Loader<'_>) -> Result<Self, WeightsError> {
         let (dims, eps) = (convnext.dims, convnext.norm_eps);
         let mut stages = Vec::new();
@@ -66,13 +66,15 @@ impl<E: Element> ConvNextNet<E> {
     }
 }
 
-impl<E: Element> Block<E> {
+impl<E: Operand> Block<E> {
     fn load(name: &str, c: usize, eps: f64, loader: &Loader<'_>) -> Result<Self, WeightsError> {
+        let mut norm = loader.norm(&format!("{name}.norm"), c, eps)?;
+        let scale = loader.equalize(&mut norm);
         Ok(Self {
             depthwise: loader.depthwise(&format!("{name}.conv_dw.weight"), c)?,
             depthwise_bias: loader.vector(&format!("{name}.conv_dw.bias"), c)?,
-            norm: loader.norm(&format!("{name}.norm"), c, eps)?,
-            fc1: loader.linear(&format!("{name}.mlp.fc1"), 4 * c, c)?,
+            norm,
+            fc1: loader.linear_scaled(&format!("{name}.mlp.fc1"), 4 * c, c, &scale)?,
             fc2: loader.linear(&format!("{name}.mlp.fc2"), c, 4 * c)?,
             gamma: loader.vector(&format!("{name}.gamma"), c)?,
         })
@@ -81,20 +83,24 @@ impl<E: Element> Block<E> {
 
 /// Activations, kept from batch to batch. Rows are images × pixels of the stage.
 #[derive(Default)]
-pub(crate) struct ConvNextScratch<E> {
+pub(crate) struct ConvNextScratch<E: Operand> {
     /// Rows for the stem and the downsampling products.
-    patches: Vec<E>,
+    patches: Vec<E::Element>,
     /// The residual stream [rows, C].
     map: Vec<f32>,
     /// Stem output before its norm; normed map for output.
     output: Vec<f32>,
-    /// [rows, C].
+    /// What a downsampling product takes [rows, C].
+    normed_map: Vec<E::Element>,
+    /// What a block's first product takes [rows, C].
     normed: Vec<E>,
     /// [rows, 4 C].
-    hidden: Vec<E>,
+    hidden: Vec<E::Element>,
+    /// The hidden numbers as operands, if they are not operands already.
+    quantized: Vec<E>,
 }
 
-impl<E: Element> ConvNextNet<E> {
+impl<E: Operand> ConvNextNet<E> {
     /// Runs a checked batch.
     pub fn encode(&self, run: &Run<'_>, scratch: &mut ConvNextScratch<E>, features: &mut Features) {
         let (count, dims) = (run.batch.count, self.convnext.dims);
@@ -141,17 +147,17 @@ impl<E: Element> ConvNextNet<E> {
     fn downsample(
         &self,
         norm: &Norm,
-        convolution: &Linear<E>,
+        convolution: &Linear<E::Element>,
         run: &Run<'_>,
         scratch: &mut ConvNextScratch<E>,
         (h, w, before): (usize, usize, usize),
     ) {
         let (count, c) = (run.batch.count, convolution.matrix.n());
         let rows = count * h * w;
-        scratch.normed.resize(rows * before, E::default());
-        let (weight, bias) = (&norm.weight, &norm.bias);
-        layer_norm(run.pool, run.isa, &scratch.map, rows, before, weight, bias, norm.eps, &mut scratch.normed);
-        map_blocks(run.pool, &scratch.normed, count, (h, w, before), &mut scratch.patches);
+        let normed = &mut scratch.normed_map;
+        normed.resize(rows * before, E::Element::default());
+        layer_norm(run.pool, run.isa, &scratch.map, rows, before, &norm.weight, &norm.bias, norm.eps, normed);
+        map_blocks(run.pool, normed, count, (h, w, before), &mut scratch.patches);
         let rows = count * (h / 2) * (w / 2);
         scratch.map.resize(rows * c, 0.0);
         let bias = Some(&convolution.bias[..]);
@@ -168,9 +174,9 @@ impl<E: Element> ConvNextNet<E> {
         (h, w, c): (usize, usize, usize),
     ) {
         let rows = run.batch.count * h * w;
-        scratch.normed.resize(rows * c, E::default());
-        scratch.hidden.resize(rows * 4 * c, E::default());
-        let ConvNextScratch { map, normed, hidden, .. } = scratch;
+        scratch.normed.resize(rows * E::row_length(c), E::default());
+        scratch.hidden.resize(rows * 4 * c, E::Element::default());
+        let ConvNextScratch { map, normed, hidden, quantized, .. } = scratch;
         depthwise7x7_layer_norm(
             run.pool,
             run.isa,
@@ -187,9 +193,10 @@ impl<E: Element> ConvNextNet<E> {
             normed,
         );
         let gelu = Epilogue::Gelu { bias: &block.fc1.bias };
-        linear(run.pool, normed, rows, c, &block.fc1.matrix, gelu, hidden, 4 * c);
+        linear(run.pool, normed, rows, E::row_length(c), &block.fc1.matrix, gelu, hidden, 4 * c);
         let residual = Epilogue::Residual { bias: Some(&block.fc2.bias), gamma: &block.gamma };
-        linear(run.pool, hidden, rows, 4 * c, &block.fc2.matrix, residual, map, c);
+        let hidden = E::operands(run.pool, run.isa, hidden, 4 * c, quantized);
+        linear(run.pool, hidden, rows, E::row_length(4 * c), &block.fc2.matrix, residual, map, c);
     }
 
     /// Un-normed map, poolings (pooled first, normed then), class scores.

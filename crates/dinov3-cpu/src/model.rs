@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dinov3_kernels::{Bf16, Element, Isa};
+use dinov3_kernels::{Bf16, Int8, Isa, Operand};
 use dinov3_model::encoder::{EncodeError, Encoder, Features, ImageBatch, Request, check};
 use dinov3_model::rope::RopePeriods;
 use dinov3_model::spec::{Architecture, ModelSpec};
@@ -24,14 +24,18 @@ pub enum Precision {
     F32,
     /// bf16 operands, f32 sums.
     Bf16,
+    /// Bytes in the matrix products of blocks: weights with a scale per output channel, activations with one per token,
+    /// exact integer sums. The patch embedding, attention and its projection are bf16. See `docs/precision.md`.
+    Int8,
 }
 
 impl Precision {
-    /// `f32` or `bf16`.
+    /// `f32`, `bf16` or `int8`.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
         }
     }
 }
@@ -115,7 +119,7 @@ impl Options {
 }
 
 /// The packed weights of one operand type.
-pub(crate) enum Net<E: Element> {
+pub(crate) enum Net<E: Operand> {
     Vit(VitNet<E>),
     ConvNext(ConvNextNet<E>),
 }
@@ -123,6 +127,7 @@ pub(crate) enum Net<E: Element> {
 enum AnyNet {
     F32(Net<f32>),
     Bf16(Net<Bf16>),
+    Int8(Net<Int8>),
 }
 
 struct Inner {
@@ -142,11 +147,15 @@ impl Model {
     /// # Errors
     /// Whatever the source answers; a non-finite weight is an error.
     pub fn load(spec: &ModelSpec, source: &dyn WeightSource, options: &Options) -> Result<Self, WeightsError> {
+        if options.precision == Precision::Int8 {
+            check_integer_sums(spec)?;
+        }
         let isa = options.isa.unwrap_or_else(Isa::detect);
         let pool = Pool::new(threads(options));
         let net = match options.precision {
             Precision::F32 => AnyNet::F32(load(spec, source, options, isa, &pool)?),
             Precision::Bf16 => AnyNet::Bf16(load(spec, source, options, isa, &pool)?),
+            Precision::Int8 => AnyNet::Int8(load(spec, source, options, isa, &pool)?),
         };
         Ok(Self(Arc::new(Inner { spec: spec.clone(), options: options.clone(), isa, net })))
     }
@@ -173,15 +182,31 @@ impl Model {
             model: self.clone(),
             scratch_f32: Scratch::default(),
             scratch_bf16: Scratch::default(),
+            scratch_int8: Scratch::default(),
         }
     }
+}
+
+/// Refuses models whose longest rows would overflow the sums of int8; no released model comes near.
+fn check_integer_sums(spec: &ModelSpec) -> Result<(), WeightsError> {
+    let longest = match &spec.architecture {
+        Architecture::Vit(vit) => vit.embed_dim.max(vit.mlp_hidden),
+        Architecture::ConvNext(convnext) => 4 * convnext.dims.into_iter().max().unwrap_or(0),
+        _ => unreachable!("the model table has two families"),
+    };
+    if longest <= Int8::MOST_NUMBERS {
+        return Ok(());
+    }
+    let most = Int8::MOST_NUMBERS;
+    let reason = format!("rows of {longest} numbers are too long for int8, which takes up to {most}; use bf16");
+    Err(WeightsError::Malformed { file: spec.name.clone(), reason })
 }
 
 fn threads(options: &Options) -> usize {
     if options.threads == 0 { available_threads() } else { options.threads }
 }
 
-fn load<E: Element>(
+fn load<E: Operand>(
     spec: &ModelSpec,
     source: &dyn WeightSource,
     options: &Options,
@@ -197,7 +222,7 @@ fn load<E: Element>(
 }
 
 #[derive(Default)]
-struct Scratch<E: Element> {
+struct Scratch<E: Operand> {
     vit: VitScratch<E>,
     convnext: ConvNextScratch<E>,
 }
@@ -208,6 +233,7 @@ pub struct Session {
     pool: Pool,
     scratch_f32: Scratch<f32>,
     scratch_bf16: Scratch<Bf16>,
+    scratch_int8: Scratch<Int8>,
 }
 
 impl Session {
@@ -249,6 +275,7 @@ impl Encoder for Session {
         match &inner.net {
             AnyNet::F32(net) => encode(net, &run, &mut self.scratch_f32, features),
             AnyNet::Bf16(net) => encode(net, &run, &mut self.scratch_bf16, features),
+            AnyNet::Int8(net) => encode(net, &run, &mut self.scratch_int8, features),
         }
         Ok(())
     }
@@ -263,7 +290,7 @@ pub(crate) struct Run<'a> {
     pub geometry: dinov3_model::encoder::Geometry,
 }
 
-fn encode<E: Element>(net: &Net<E>, run: &Run<'_>, scratch: &mut Scratch<E>, features: &mut Features) {
+fn encode<E: Operand>(net: &Net<E>, run: &Run<'_>, scratch: &mut Scratch<E>, features: &mut Features) {
     features.count = run.batch.count;
     match net {
         Net::Vit(net) => net.encode(run, &mut scratch.vit, features),

@@ -1,6 +1,6 @@
 //! What this machine could do at most.
 
-use dinov3_kernels::{Bf16, Isa};
+use dinov3_kernels::{Bf16, Int8, Isa};
 
 use crate::Precision;
 
@@ -11,5 +11,6 @@ pub fn peak_flops(precision: Precision, isa: Isa, threads: usize) -> f64 {
     match precision {
         Precision::F32 => dinov3_kernels::peak_flops::<f32>(threads, isa),
         Precision::Bf16 => dinov3_kernels::peak_flops::<Bf16>(threads, isa),
+        Precision::Int8 => dinov3_kernels::peak_flops::<Int8>(threads, isa),
     }
 }

@@ -1,7 +1,7 @@
 //! The vision transformer. `encode` reads from top to bottom like the definition in `dinov3_model::reference`.
 
 use dinov3_kernels::{
-    AttentionScratch, AttentionShape, Element, Epilogue, PackedMatrix, attention, layer_norm, linear,
+    AttentionScratch, AttentionShape, Epilogue, Operand, PackedMatrix, attention, layer_norm, linear,
 };
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::rope::{self, RopePeriods};
@@ -14,23 +14,24 @@ use crate::output::{classify, pool_rows, wanted, write_map};
 use crate::patches::image_patches;
 
 /// Packed weights.
-pub(crate) struct VitNet<E: Element> {
+pub(crate) struct VitNet<E: Operand> {
     vit: Vit,
     periods: RopePeriods,
     /// CLS, then registers: [P, D].
     prefix: Vec<f32>,
-    patch_embed: Linear<E>,
+    patch_embed: Linear<E::Element>,
     blocks: Vec<Block<E>>,
     norm: Norm,
     head: Option<Linear<f32>>,
 }
 
-struct Block<E> {
+struct Block<E: Operand> {
     norm1: Norm,
     qkv: PackedMatrix<E>,
     /// [3 D]: q, zero, v; none for models without these biases.
     qkv_bias: Option<Vec<f32>>,
-    proj: Linear<E>,
+    /// A twelfth of the work, and the step whose rounding shows most: never in bytes.
+    proj: Linear<E::Element>,
     gamma_1: Vec<f32>,
     norm2: Norm,
     fc1: Linear<E>,
@@ -38,7 +39,7 @@ struct Block<E> {
     gamma_2: Vec<f32>,
 }
 
-impl<E: Element> VitNet<E> {
+impl<E: Operand> VitNet<E> {
     pub fn load(vit: &Vit, periods: RopePeriods, loader: &Loader<'_>) -> Result<Self, WeightsError> {
         let d = vit.embed_dim;
         let mut prefix = loader.vector("cls_token", d)?;
@@ -53,7 +54,7 @@ impl<E: Element> VitNet<E> {
     }
 }
 
-impl<E: Element> Block<E> {
+impl<E: Operand> Block<E> {
     fn load(vit: &Vit, index: usize, loader: &Loader<'_>) -> Result<Self, WeightsError> {
         let (d, m) = (vit.embed_dim, vit.mlp_hidden);
         let name = |part: &str| format!("blocks.{index}.{part}");
@@ -66,33 +67,41 @@ impl<E: Element> Block<E> {
             }
             false => None,
         };
+        let mut norm1 = loader.norm(&name("norm1"), d, vit.norm_eps)?;
+        let mut norm2 = loader.norm(&name("norm2"), d, vit.norm_eps)?;
+        let (attention_scale, mlp_scale) = (loader.equalize(&mut norm1), loader.equalize(&mut norm2));
         let (fc1, fc2) = match vit.mlp {
-            Mlp::Gelu => (loader.linear(&name("mlp.fc1"), m, d)?, loader.linear(&name("mlp.fc2"), d, m)?),
+            Mlp::Gelu => {
+                (loader.linear_scaled(&name("mlp.fc1"), m, d, &mlp_scale)?, loader.linear(&name("mlp.fc2"), d, m)?)
+            }
             Mlp::SwiGlu => {
-                let matrix = loader.matrix_padded(&name("mlp.fc2.weight"), d, m, gated_width(m))?;
-                let bias = loader.vector(&name("mlp.fc2.bias"), d)?;
-                (loader.gated(&name("mlp.fc1_g"), &name("mlp.fc1_x"), m, d)?, Linear { matrix, bias })
+                let (gate, value) = (name("mlp.fc1_g"), name("mlp.fc1_x"));
+                let hidden_scale = loader.hidden_scale(&gate, &value, m, d, &norm2, &mlp_scale)?;
+                let fc1 = loader.gated(&gate, &value, m, d, &mlp_scale, &hidden_scale)?;
+                let fc2 = &name("mlp.fc2.weight");
+                let matrix = loader.matrix_padded(fc2, d, m, gated_width(m), &hidden_scale)?;
+                (fc1, Linear { matrix, bias: loader.vector(&name("mlp.fc2.bias"), d)? })
             }
         };
         Ok(Self {
-            norm1: loader.norm(&name("norm1"), d, vit.norm_eps)?,
-            qkv: loader.matrix(&name("attn.qkv.weight"), 3 * d, d)?,
+            qkv: loader.matrix_scaled(&name("attn.qkv.weight"), 3 * d, d, &attention_scale)?,
             qkv_bias,
             proj: loader.linear(&name("attn.proj"), d, d)?,
             gamma_1: loader.vector(&name("gamma_1"), d)?,
-            norm2: loader.norm(&name("norm2"), d, vit.norm_eps)?,
             fc1,
             fc2,
             gamma_2: loader.vector(&name("gamma_2"), d)?,
+            norm1,
+            norm2,
         })
     }
 }
 
 /// Activations, named for what they hold; kept from batch to batch. Rows are images × tokens.
 #[derive(Default)]
-pub(crate) struct VitScratch<E> {
+pub(crate) struct VitScratch<E: Operand> {
     /// [rows, 3 · patch²].
-    patches: Vec<E>,
+    patches: Vec<E::Element>,
     /// The residual stream [rows, D].
     tokens: Vec<f32>,
     /// [rows, D].
@@ -100,9 +109,11 @@ pub(crate) struct VitScratch<E> {
     /// [rows, 3 D].
     qkv: Vec<f32>,
     /// [rows, D].
-    attended: Vec<E>,
+    attended: Vec<E::Element>,
     /// [rows, M].
-    hidden: Vec<E>,
+    hidden: Vec<E::Element>,
+    /// The hidden numbers as operands, if they are not operands already.
+    quantized: Vec<E>,
     /// Normed tokens for output [rows, D].
     output: Vec<f32>,
     attention: AttentionScratch,
@@ -116,7 +127,7 @@ struct CachedRope {
     cos: Vec<f32>,
 }
 
-impl<E: Element> VitNet<E> {
+impl<E: Operand> VitNet<E> {
     /// Runs a checked batch. Shapes in the comments: B images, T tokens, D width.
     pub fn encode(&self, run: &Run<'_>, scratch: &mut VitScratch<E>, features: &mut Features) {
         let (count, d) = (run.batch.count, self.vit.embed_dim);
@@ -127,8 +138,8 @@ impl<E: Element> VitNet<E> {
 
         self.embed(run, scratch, tokens_per_image);
         self.prepare_rope(scratch, (grid_rows, grid_columns));
-        scratch.normed.resize(rows * d, E::default());
-        scratch.attended.resize(rows * d, E::default());
+        scratch.normed.resize(rows * E::row_length(d), E::default());
+        scratch.attended.resize(rows * d, E::Element::default());
         scratch.qkv.resize(rows * 3 * d, 0.0);
 
         let request = run.request;
@@ -178,14 +189,16 @@ impl<E: Element> VitNet<E> {
     fn block(&self, block: &Block<E>, run: &Run<'_>, scratch: &mut VitScratch<E>, tokens_per_image: usize) {
         let (pool, isa) = (run.pool, run.isa);
         let d = self.vit.embed_dim;
-        let VitScratch { tokens, normed, qkv, attended, hidden, attention: attention_scratch, rope, .. } = scratch;
+        let VitScratch { tokens, normed, qkv, attended, hidden, quantized, attention: attention_scratch, rope, .. } =
+            scratch;
         let rope = rope.as_ref().expect("prepared before the blocks");
         let rows = tokens.len() / d;
+        let row_length = E::row_length(d);
 
         let norm = &block.norm1;
         layer_norm(pool, isa, tokens, rows, d, &norm.weight, &norm.bias, norm.eps, normed);
         let bias = block.qkv_bias.as_deref();
-        linear(pool, normed, rows, d, &block.qkv, Epilogue::Store { bias }, qkv, 3 * d);
+        linear(pool, normed, rows, row_length, &block.qkv, Epilogue::Store { bias }, qkv, 3 * d);
         let shape = AttentionShape {
             images: run.batch.count,
             tokens: tokens_per_image,
@@ -200,15 +213,16 @@ impl<E: Element> VitNet<E> {
         let norm = &block.norm2;
         layer_norm(pool, isa, tokens, rows, d, &norm.weight, &norm.bias, norm.eps, normed);
         let m = block.fc2.matrix.k();
-        hidden.resize(rows * m, E::default());
+        hidden.resize(rows * m, E::Element::default());
         let bias = &block.fc1.bias;
         let activation = match self.vit.mlp {
             Mlp::Gelu => Epilogue::Gelu { bias },
             Mlp::SwiGlu => Epilogue::SwiGlu { bias },
         };
-        linear(pool, normed, rows, d, &block.fc1.matrix, activation, hidden, m);
+        linear(pool, normed, rows, row_length, &block.fc1.matrix, activation, hidden, m);
         let residual = Epilogue::Residual { bias: Some(&block.fc2.bias), gamma: &block.gamma_2 };
-        linear(pool, hidden, rows, m, &block.fc2.matrix, residual, tokens, d);
+        let hidden = E::operands(pool, isa, hidden, m, quantized);
+        linear(pool, hidden, rows, E::row_length(m), &block.fc2.matrix, residual, tokens, d);
     }
 
     /// The residual stream after block `index` as a feature map [B, D, h, w].

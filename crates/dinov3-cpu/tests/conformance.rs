@@ -5,7 +5,7 @@ use dinov3_kernels::Isa;
 use dinov3_model::encoder::Encoder;
 use dinov3_model::rope::RopePeriods;
 use dinov3_model::spec::ModelSpec;
-use dinov3_model::synthetic::SyntheticWeights;
+use dinov3_model::synthetic::{SyntheticSpec, SyntheticWeights};
 use dinov3_testing::{conformance, tiny_models};
 
 fn for_each(precision: Precision, check: impl Fn(&ModelSpec, conformance::Factory<'_>)) {
@@ -34,6 +34,12 @@ fn bf16_is_near_the_reference() {
 }
 
 #[test]
+fn int8_is_near_the_reference() {
+    // Eight bits with a scale per token and per channel: about 1 % per product; narrow models average little of it out.
+    for_each(Precision::Int8, |spec, make| conformance::equals_the_reference(spec, make, 8e-2));
+}
+
+#[test]
 fn f32_is_deterministic() {
     for_each(Precision::F32, conformance::is_deterministic);
 }
@@ -41,6 +47,21 @@ fn f32_is_deterministic() {
 #[test]
 fn bf16_is_deterministic() {
     for_each(Precision::Bf16, conformance::is_deterministic);
+}
+
+#[test]
+fn int8_is_deterministic() {
+    for_each(Precision::Int8, conformance::is_deterministic);
+}
+
+#[test]
+fn int8_refuses_rows_beyond_its_sums() {
+    let text = r#"{"model_type": "dinov3_vit", "hidden_size": 64, "intermediate_size": 66400,
+        "num_hidden_layers": 1, "num_attention_heads": 1, "patch_size": 16}"#;
+    let spec = dinov3_model::config_json::parse(text, "wide").unwrap();
+    let weights = SyntheticWeights::new(&spec, SyntheticSpec { seed: 1, outliers: false });
+    let error = Model::load(&spec, &weights, &Options::new().precision(Precision::Int8)).err().unwrap().to_string();
+    assert!(error.contains("66400") && error.contains("bf16"), "{error}");
 }
 
 #[test]

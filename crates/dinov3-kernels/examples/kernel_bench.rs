@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use dinov3_kernels::{
-    AttentionScratch, AttentionShape, Bf16, Element, Epilogue, Isa, PackedMatrix, attention, depthwise7x7_layer_norm,
-    layer_norm, linear, peak_flops,
+    AttentionScratch, AttentionShape, Bf16, Element, Epilogue, Int8, Isa, Operand, PackedMatrix, attention,
+    depthwise7x7_layer_norm, layer_norm, linear, peak_flops,
 };
 use dinov3_system::threads::{Pool, available_threads};
 
@@ -29,7 +29,7 @@ fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|index| ((index * 7919 % 1009) as f32 - 504.0) / 503.7).collect()
 }
 
-fn peak<E: Element>(pool: &Pool, isa: Isa) -> f64 {
+fn peak<E: Operand>(pool: &Pool, isa: Isa) -> f64 {
     peak_flops::<E>(pool.threads(), isa) / 1e9
 }
 
@@ -39,7 +39,7 @@ fn report(name: &str, flops: f64, seconds: f64, peak: f64) {
     println!("  {name:<34} {:9.3} ms {rate:8.1} GFLOP/s {share:5.1} %", seconds * 1e3);
 }
 
-fn products<E: Element>(pool: &Pool, isa: Isa) {
+fn products<E: Operand>(pool: &Pool, isa: Isa) {
     let rate = peak::<E>(pool, isa);
     println!("{} {}: peak {rate:.1} GFLOP/s", isa.name(), E::NAME);
     for (m, n, k) in [
@@ -49,12 +49,13 @@ fn products<E: Element>(pool: &Pool, isa: Isa) {
         (261, 4096, 1024),
         (2088, 384, 1536),
         (2088, 1536, 384),
+        (2088, 768, 3072),
         (2088, 3072, 768),
         (32768, 96, 384),
         (32768, 384, 96),
         (1, 4096, 1024),
     ] {
-        let a: Vec<E> = numbers(m * k).into_iter().map(E::from_f32).collect();
+        let elements: Vec<E::Element> = numbers(m * k).into_iter().map(E::Element::from_f32).collect();
         let w = numbers(n * k);
         let packed = PackedMatrix::<E>::pack(isa, pool, n, k, &|start, rows: &mut [f32]| {
             rows.copy_from_slice(&w[start * k..start * k + rows.len()]);
@@ -64,27 +65,40 @@ fn products<E: Element>(pool: &Pool, isa: Isa) {
         let bias = numbers(n);
         let rate = peak::<E>(pool, isa);
         let flops = 2.0 * m as f64 * n as f64 * k as f64;
-        let mut out = vec![E::default(); m * n];
+        let mut quantized = Vec::new();
+        if E::NAME == Int8::NAME {
+            let seconds = best(|| {
+                E::operands(pool, isa, &elements, k, &mut quantized);
+            });
+            report(&format!("quantize {m}x{k}, as if {n} columns"), flops, seconds, rate);
+        }
+        let a = E::operands(pool, isa, &elements, k, &mut quantized);
+        let a_stride = E::row_length(k);
+        let mut out = vec![E::Element::default(); m * n];
         let seconds = best(|| {
             let epilogue = Epilogue::Store { bias: Some(&bias) };
-            linear(pool, &a, m, k, &packed, epilogue, &mut out, n);
+            linear(pool, a, m, a_stride, &packed, epilogue, &mut out, n);
         });
         report(&format!("linear {m}x{n}x{k}"), flops, seconds, rate);
         if n > k {
             let seconds = best(|| {
                 let epilogue = Epilogue::Gelu { bias: &bias };
-                linear(pool, &a, m, k, &packed, epilogue, &mut out, n);
+                linear(pool, a, m, a_stride, &packed, epilogue, &mut out, n);
             });
             report(&format!("linear {m}x{n}x{k} + gelu"), flops, seconds, rate);
         } else {
             let mut out = vec![0.0; m * n];
             let seconds = best(|| {
                 let epilogue = Epilogue::Residual { bias: Some(&bias), gamma: &bias };
-                linear(pool, &a, m, k, &packed, epilogue, &mut out, n);
+                linear(pool, a, m, a_stride, &packed, epilogue, &mut out, n);
             });
             report(&format!("linear {m}x{n}x{k} + residual"), flops, seconds, rate);
         }
     }
+    rows::<E>(pool, isa);
+}
+
+fn heads<E: Element>(pool: &Pool, isa: Isa) {
     for (images, tokens, heads, head_dim) in
         [(8, 261, 16, 64), (1, 261, 6, 64), (1, 1029, 16, 64), (1, 4101, 6, 64), (1, 261, 32, 128)]
     {
@@ -101,9 +115,12 @@ fn products<E: Element>(pool: &Pool, isa: Isa) {
         let name = format!("attention {images} images {tokens} x {heads} x {head_dim}");
         report(&name, flops, seconds, rate);
     }
+}
+
+fn rows<E: Operand>(pool: &Pool, isa: Isa) {
     let (rows, d) = (2088, 1024);
     let (x, ones) = (numbers(rows * d), vec![1.0; d]);
-    let mut out = vec![E::default(); rows * d];
+    let mut out = vec![E::default(); rows * E::row_length(d)];
     let seconds = best(|| layer_norm(pool, isa, &x, rows, d, &ones, &ones, 1e-6, &mut out));
     let gigabytes = (rows * d * (4 + size_of::<E>())) as f64 / 1e9;
     println!("  layer_norm {rows}x{d}: {:.3} ms, {:.1} GB/s", seconds * 1e3, gigabytes / seconds);
@@ -111,7 +128,7 @@ fn products<E: Element>(pool: &Pool, isa: Isa) {
     for (images, side, c) in [(8, 64, 96), (8, 16, 384), (8, 8, 768)] {
         let x = numbers(images * side * side * c);
         let (weight, ones) = (numbers(49 * c), vec![1.0; c]);
-        let mut out = vec![E::default(); x.len()];
+        let mut out = vec![E::default(); images * side * side * E::row_length(c)];
         let seconds = best(|| {
             depthwise7x7_layer_norm(pool, isa, &x, images, side, side, c, &weight, &ones, &ones, &ones, 1e-6, &mut out);
         });
@@ -133,6 +150,8 @@ fn profile(case: &str) {
         "thin-f32" => profile_linear::<f32>(&pool, isa, 8192, 384, 96),
         "thin-bf16" => profile_linear::<Bf16>(&pool, isa, 8192, 384, 96),
         "wide-f32" => profile_linear::<f32>(&pool, isa, 261, 1024, 4096),
+        "thin-int8" => profile_linear::<Int8>(&pool, isa, 8192, 384, 96),
+        "wide-int8" => profile_linear::<Int8>(&pool, isa, 261, 1024, 4096),
         "wide-bf16" => profile_linear::<Bf16>(&pool, isa, 261, 1024, 4096),
         "depthwise" => {
             let (x, weight, ones) = (numbers(64 * 64 * 96), numbers(49 * 96), vec![1.0; 96]);
@@ -158,18 +177,20 @@ fn profile_attention<E: Element>(pool: &Pool, isa: Isa) {
     println!("{} multiply-adds", ROUNDS * 2 * 16 * 2 * 261 * 261 * 64);
 }
 
-fn profile_linear<E: Element>(pool: &Pool, isa: Isa, m: usize, n: usize, k: usize) {
-    let a: Vec<E> = numbers(m * k).into_iter().map(E::from_f32).collect();
+fn profile_linear<E: Operand>(pool: &Pool, isa: Isa, m: usize, n: usize, k: usize) {
+    let elements: Vec<E::Element> = numbers(m * k).into_iter().map(E::Element::from_f32).collect();
+    let mut quantized = Vec::new();
+    let a = E::operands(pool, isa, &elements, k, &mut quantized);
     let w = numbers(n * k);
     let packed = PackedMatrix::<E>::pack(isa, pool, n, k, &|start, rows: &mut [f32]| {
         rows.copy_from_slice(&w[start * k..start * k + rows.len()]);
         Ok::<(), ()>(())
     });
     let packed = packed.expect("the source never fails");
-    let mut out = vec![E::default(); m * n];
+    let mut out = vec![E::Element::default(); m * n];
     for _ in 0..ROUNDS {
         let epilogue = Epilogue::Store { bias: Some(&w[..n]) };
-        linear(pool, &a, m, k, &packed, epilogue, &mut out, n);
+        linear(pool, a, m, E::row_length(k), &packed, epilogue, &mut out, n);
     }
     println!("{} multiply-adds", ROUNDS * m * n * k);
 }
@@ -184,5 +205,8 @@ fn main() {
     let isa = Isa::detect();
     println!("{} threads", pool.threads());
     products::<f32>(&pool, isa);
+    heads::<f32>(&pool, isa);
     products::<Bf16>(&pool, isa);
+    heads::<Bf16>(&pool, isa);
+    products::<Int8>(&pool, isa);
 }

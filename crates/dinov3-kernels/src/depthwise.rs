@@ -3,10 +3,10 @@
 
 use dinov3_system::threads::Pool;
 
-use crate::element::{Element, Work, store_part};
+use crate::element::{Operand, RowWork, store_part};
 use crate::isa::Isa;
 use crate::memory::SharedOutput;
-use crate::norm::normalize_row;
+use crate::norm::Norm;
 use crate::simd::{Kernel, LANES, Simd};
 
 /// Taps along one axis.
@@ -16,12 +16,12 @@ const PADDING: usize = 3;
 
 /// Convolves each channel of `x`, `[images, h, w, c]`, with its own 7x7 taps (3 zeros around the image), adds `bias`, and
 /// normalises each pixel over its channels as [`layer_norm`](crate::layer_norm) does. `weight` is `[49][c]`, row by row
-/// of the window; `out` is `[images * h * w, c]`.
+/// of the window; `out` is `[images * h * w, c]`, its rows [`Operand::row_length`] long.
 ///
 /// # Panics
 /// If a slice does not have the length that the sizes say.
 #[allow(clippy::too_many_arguments)]
-pub fn depthwise7x7_layer_norm<O: Element>(
+pub fn depthwise7x7_layer_norm<O: Operand>(
     pool: &Pool,
     isa: Isa,
     x: &[f32],
@@ -37,7 +37,8 @@ pub fn depthwise7x7_layer_norm<O: Element>(
     out: &mut [O],
 ) {
     assert_eq!(x.len(), images * h * w * c);
-    assert_eq!(out.len(), x.len());
+    let out_length = O::row_length(c);
+    assert_eq!(out.len(), images * h * w * out_length);
     assert_eq!(weight.len(), TAPS * TAPS * c);
     assert_eq!((bias.len(), norm_weight.len(), norm_bias.len()), (c, c, c));
     if out.is_empty() {
@@ -47,10 +48,10 @@ pub fn depthwise7x7_layer_norm<O: Element>(
     pool.run(images * h, &|task| {
         let (image, y) = (task / h, task % h);
         // SAFETY: each task writes the image row of its own number.
-        let out = unsafe { output.part(task * w * c, w * c) };
-        O::run(
+        let out = unsafe { output.part(task * w * out_length, w * out_length) };
+        O::run_rows(
             isa,
-            Work::Depthwise(DepthwiseRow {
+            RowWork::Depthwise(DepthwiseRow {
                 image: &x[image * h * w * c..(image + 1) * h * w * c],
                 y,
                 height: h,
@@ -58,9 +59,7 @@ pub fn depthwise7x7_layer_norm<O: Element>(
                 channels: c,
                 weight,
                 bias,
-                norm_weight,
-                norm_bias,
-                eps,
+                norm: Norm { weight: norm_weight, bias: norm_bias, eps },
                 out,
             }),
         );
@@ -75,13 +74,11 @@ pub struct DepthwiseRow<'a, O> {
     channels: usize,
     weight: &'a [f32],
     bias: &'a [f32],
-    norm_weight: &'a [f32],
-    norm_bias: &'a [f32],
-    eps: f32,
+    norm: Norm<'a>,
     out: &'a mut [O],
 }
 
-impl<O: Element> Kernel for DepthwiseRow<'_, O> {
+impl<O: Operand> Kernel for DepthwiseRow<'_, O> {
     type Output = ();
 
     #[inline(always)]
@@ -97,14 +94,14 @@ impl<O: Element> Kernel for DepthwiseRow<'_, O> {
             }
         }
         let pixels = convolved.chunks_exact(channels);
-        for (pixel, out) in pixels.zip(self.out.chunks_exact_mut(channels)) {
-            let (weight, bias) = (self.norm_weight, self.norm_bias);
-            normalize_row(simd, pixel, weight, bias, self.eps, out);
+        let mut buffer = Vec::new();
+        for (pixel, out) in pixels.zip(self.out.chunks_exact_mut(O::row_length(channels))) {
+            O::normalize(simd, pixel, self.norm, &mut buffer, out);
         }
     }
 }
 
-impl<O: Element> DepthwiseRow<'_, O> {
+impl<O: Operand> DepthwiseRow<'_, O> {
     /// The convolution of one row for up to sixteen channels from `first` on, `PIXELS` pixels at a time.
     #[inline(always)]
     fn convolve<S: Simd, const PIXELS: usize>(&self, simd: S, first: usize, convolved: &mut [f32]) {

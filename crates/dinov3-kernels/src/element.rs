@@ -1,53 +1,113 @@
-//! The two number types that matrices are made of.
+//! The number types that matrices are made of.
 #![allow(unsafe_code)]
+
+use dinov3_system::threads::Pool;
 
 use crate::attention::AttentionTask;
 use crate::bf16::Bf16;
 use crate::depthwise::DepthwiseRow;
 use crate::elementwise::ConvertRange;
-use crate::gemm::LinearTask;
+use crate::gemm::{ColumnScales, LinearTask};
+use crate::int8::Int8;
 use crate::isa::Isa;
-use crate::norm::NormRows;
-use crate::simd::{LANES, Simd, dispatch};
+use crate::norm::{Norm, NormRows, normalize_row};
+use crate::simd::{LANES, Simd, dispatch, dispatch_integers};
 
 /// Every kernel that is generic over the element it writes. The `run` of a number type compiles them all here, once; as
 /// plain generic functions each crate that calls them would compile them anew.
 pub enum Work<'a, O> {
     Convert(ConvertRange<'a, O>),
-    Norm(NormRows<'a, O>),
-    Depthwise(DepthwiseRow<'a, O>),
     Attention(AttentionTask<'a, O>),
     LinearF32(LinearTask<'a, f32, O>),
     LinearBf16(LinearTask<'a, Bf16, O>),
+    LinearInt8(LinearTask<'a, Int8, O>),
 }
 
-macro_rules! run_here {
+/// Every kernel that is generic over the operand it writes; see [`Work`].
+pub enum RowWork<'a, O> {
+    Norm(NormRows<'a, O>),
+    Depthwise(DepthwiseRow<'a, O>),
+}
+
+/// `run_rows` of an operand type.
+macro_rules! run_rows_here {
+    () => {
+        fn run_rows(isa: Isa, work: RowWork<'_, Self>) {
+            match work {
+                RowWork::Norm(kernel) => dispatch(isa, kernel),
+                RowWork::Depthwise(kernel) => dispatch(isa, kernel),
+            }
+        }
+    };
+}
+pub(crate) use run_rows_here;
+
+/// What is alike for both floating-point types.
+macro_rules! float_operand {
+    () => {
+        run_rows_here!();
+
+        #[inline(always)]
+        fn add<S: Simd>(simd: S, a: S::V, b: S::V) -> S::V {
+            simd.add(a, b)
+        }
+
+        #[inline(always)]
+        fn normalize<S: Simd>(simd: S, x: &[f32], norm: Norm<'_>, _buffer: &mut Vec<f32>, out: &mut [Self]) {
+            normalize_row(simd, x, norm, out);
+        }
+    };
+}
+
+macro_rules! float_element {
     () => {
         fn run(isa: Isa, work: Work<'_, Self>) {
             match work {
                 Work::Convert(kernel) => dispatch(isa, kernel),
-                Work::Norm(kernel) => dispatch(isa, kernel),
-                Work::Depthwise(kernel) => dispatch(isa, kernel),
                 Work::Attention(kernel) => dispatch(isa, kernel),
                 Work::LinearF32(kernel) => dispatch(isa, kernel),
                 Work::LinearBf16(kernel) => dispatch(isa, kernel),
+                Work::LinearInt8(kernel) => dispatch_integers(isa, kernel),
             }
         }
     };
 }
 
-/// f32 or [`Bf16`].
-pub trait Element: Copy + Default + Send + Sync + Sealed + 'static {
+/// What the rows and the weights of a matrix product are made of: f32, [`Bf16`] or [`Int8`].
+pub trait Operand: Copy + Default + Send + Sync + SealedOperand + 'static {
+    /// The numbers that become operands: the type itself, or bf16 for [`Int8`].
+    type Element: Element;
+    /// The type's name.
+    const NAME: &'static str;
+
+    /// Values of this type that a row of `width` numbers takes.
+    fn row_length(width: usize) -> usize {
+        width
+    }
+
+    /// Rows of `width` elements as operands: what is given, or, for [`Int8`], quantised into `buffer`.
+    ///
+    /// # Panics
+    /// If `elements` is not made of whole rows.
+    fn operands<'a>(
+        pool: &Pool,
+        isa: Isa,
+        elements: &'a [Self::Element],
+        width: usize,
+        buffer: &'a mut Vec<Self>,
+    ) -> &'a [Self];
+}
+
+/// A number type: f32 or [`Bf16`].
+pub trait Element: Operand<Element = Self> + SealedElement {
     /// The nearest number of this type.
     fn from_f32(value: f32) -> Self;
     /// The value as f32.
     fn to_f32(self) -> f32;
-    /// The type's name.
-    const NAME: &'static str;
 }
 
-/// What the kernels need and nobody else may see or implement.
-pub trait Sealed: Sized {
+/// What the kernels need of operands and nobody else may see or implement.
+pub trait SealedOperand: Sized {
     /// Numbers in a 32-bit word: the unit in which a matrix row is broadcast.
     #[doc(hidden)]
     const GROUP: usize;
@@ -60,23 +120,54 @@ pub trait Sealed: Sized {
     /// A word of this number, filled up with zero.
     #[doc(hidden)]
     fn half_word(self) -> u32;
-    /// A word of one or two numbers; a missing second one is zero.
+    /// A word of up to [`SealedOperand::GROUP`] weights; missing ones are zero.
     #[doc(hidden)]
-    fn word_of(first: f32, second: f32) -> u32;
+    fn word_of(weights: &[f32]) -> u32;
     #[doc(hidden)]
     fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V;
+    /// Adds two results of [`SealedOperand::accumulate`].
     #[doc(hidden)]
-    fn run(isa: Isa, work: Work<'_, Self>);
+    fn add<S: Simd>(simd: S, a: S::V, b: S::V) -> S::V;
+    /// Whether the weights of a column have a scale of their own.
+    #[doc(hidden)]
+    const SCALED: bool = false;
+    /// The length over which a row of `width` numbers is multiplied.
+    #[doc(hidden)]
+    fn product_length(width: usize) -> usize {
+        width
+    }
+    /// Makes columns of `k` weights ready for [`SealedOperand::word_of`].
+    #[doc(hidden)]
+    fn prepare_columns(isa: Isa, columns: &mut [f32], k: usize, scales: &mut [f32], sums: &mut [i32]) {
+        let _ = (isa, columns, k, scales, sums);
+    }
+    /// Turns what was accumulated for a row and the columns from `first` on into f32, in whole vectors.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn finish<S: Simd>(simd: S, row: &[Self], columns: &ColumnScales, first: usize, sums: &mut [f32]) {
+        let _ = (simd, row, columns, first, sums);
+    }
+    /// One normalised row.
+    #[doc(hidden)]
+    fn normalize<S: Simd>(simd: S, x: &[f32], norm: Norm<'_>, buffer: &mut Vec<f32>, out: &mut [Self]);
+    #[doc(hidden)]
+    fn run_rows(isa: Isa, work: RowWork<'_, Self>);
     #[doc(hidden)]
     fn run_linear<O: Element>(isa: Isa, task: LinearTask<'_, Self, O>)
     where
-        Self: Element;
+        Self: Operand;
+}
+
+/// What the kernels need of elements and nobody else may see or implement.
+pub trait SealedElement: Sized {
+    #[doc(hidden)]
+    fn run(isa: Isa, work: Work<'_, Self>);
     #[doc(hidden)]
     fn store<S: Simd>(simd: S, value: S::V, target: &mut [Self; LANES]);
     /// For values of which none is subnormal.
     #[doc(hidden)]
     fn store_normal<S: Simd>(simd: S, value: S::V, target: &mut [Self; LANES]);
-    /// Sixteen words of [`Sealed::word_of`].
+    /// Sixteen words of two numbers each (one, if a word holds one).
     #[doc(hidden)]
     fn store_words<S: Simd>(simd: S, first: S::V, second: S::V, target: &mut [u32; LANES]);
 }
@@ -91,14 +182,21 @@ impl Element for f32 {
     fn to_f32(self) -> f32 {
         self
     }
-
-    const NAME: &'static str = "f32";
 }
 
-impl Sealed for f32 {
+impl Operand for f32 {
+    type Element = f32;
+    const NAME: &'static str = "f32";
+
+    fn operands<'a>(_: &Pool, _: Isa, elements: &'a [f32], _width: usize, _buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        elements
+    }
+}
+
+impl SealedOperand for f32 {
     const GROUP: usize = 1;
 
-    run_here!();
+    float_operand!();
 
     fn run_linear<O: Element>(isa: Isa, task: LinearTask<'_, Self, O>) {
         O::run(isa, Work::LinearF32(task));
@@ -116,14 +214,18 @@ impl Sealed for f32 {
     }
 
     #[inline(always)]
-    fn word_of(first: f32, _second: f32) -> u32 {
-        first.to_bits()
+    fn word_of(weights: &[f32]) -> u32 {
+        weights[0].to_bits()
     }
 
     #[inline(always)]
     fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V {
         simd.fused(a, b, sum)
     }
+}
+
+impl SealedElement for f32 {
+    float_element!();
 
     #[inline(always)]
     fn store<S: Simd>(simd: S, value: S::V, target: &mut [f32; LANES]) {
@@ -153,14 +255,21 @@ impl Element for Bf16 {
     fn to_f32(self) -> f32 {
         Bf16::to_f32(self)
     }
-
-    const NAME: &'static str = "bf16";
 }
 
-impl Sealed for Bf16 {
+impl Operand for Bf16 {
+    type Element = Bf16;
+    const NAME: &'static str = "bf16";
+
+    fn operands<'a>(_: &Pool, _: Isa, elements: &'a [Bf16], _width: usize, _buffer: &'a mut Vec<Bf16>) -> &'a [Bf16] {
+        elements
+    }
+}
+
+impl SealedOperand for Bf16 {
     const GROUP: usize = 2;
 
-    run_here!();
+    float_operand!();
 
     fn run_linear<O: Element>(isa: Isa, task: LinearTask<'_, Self, O>) {
         O::run(isa, Work::LinearBf16(task));
@@ -179,15 +288,19 @@ impl Sealed for Bf16 {
     }
 
     #[inline(always)]
-    fn word_of(first: f32, second: f32) -> u32 {
+    fn word_of(weights: &[f32]) -> u32 {
         let bits = |value| u32::from(Bf16::from_f32(value).to_bits());
-        bits(first) | bits(second) << 16
+        bits(weights[0]) | bits(weights.get(1).copied().unwrap_or(0.0)) << 16
     }
 
     #[inline(always)]
     fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V {
         simd.dot_bf16(sum, a, b)
     }
+}
+
+impl SealedElement for Bf16 {
+    float_element!();
 
     #[inline(always)]
     fn store<S: Simd>(simd: S, value: S::V, target: &mut [Bf16; LANES]) {

@@ -12,10 +12,13 @@ pub(crate) enum Level {
     Scalar,
     Avx2,
     Avx512,
+    /// With the dot product of bytes.
+    Avx512Vnni,
+    /// With the dot products of bytes and of bf16: every CPU that has the latter has the former.
     Avx512Bf16,
 }
 
-const LEVELS: [Level; 4] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
+const LEVELS: [Level; 5] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Avx512Bf16];
 
 /// `DINOV3_ISA` names an instruction set that is unknown or that this CPU lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +86,7 @@ impl Isa {
             Level::Scalar => "scalar",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Avx512Vnni => "avx512vnni",
             Level::Avx512Bf16 => "avx512bf16",
         }
     }
@@ -108,11 +112,13 @@ fn supported(level: Level) -> bool {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
     };
+    let vnni = || avx512() && is_x86_feature_detected!("avx512vnni");
     match level {
         Level::Scalar => true,
         Level::Avx2 => avx2(),
         Level::Avx512 => avx512(),
-        Level::Avx512Bf16 => avx512() && is_x86_feature_detected!("avx512bf16"),
+        Level::Avx512Vnni => vnni(),
+        Level::Avx512Bf16 => vnni() && is_x86_feature_detected!("avx512bf16"),
     }
 }
 

@@ -3,24 +3,26 @@
 
 use dinov3_system::threads::Pool;
 
-use crate::element::{Element, Work, store_part};
+use crate::element::{Element, Operand, RowWork, store_part};
 use crate::isa::Isa;
 use crate::memory::SharedOutput;
 use crate::simd::{Kernel, LANES, Simd};
+
+/// What LayerNorm knows besides the row.
+#[derive(Clone, Copy)]
+pub struct Norm<'a> {
+    pub(crate) weight: &'a [f32],
+    pub(crate) bias: &'a [f32],
+    pub(crate) eps: f32,
+}
 
 /// One row: out = (x - mean) / sqrt(variance + eps) * weight + bias.
 ///
 /// The mean is taken twice: the second pass sums x minus the first mean, which is exact where it matters, so a row with a
 /// mean far above its deviation loses no digits.
 #[inline(always)]
-pub(crate) fn normalize_row<S: Simd, O: Element>(
-    simd: S,
-    x: &[f32],
-    weight: &[f32],
-    bias: &[f32],
-    eps: f32,
-    out: &mut [O],
-) {
+pub(crate) fn normalize_row<S: Simd, O: Element>(simd: S, x: &[f32], norm: Norm<'_>, out: &mut [O]) {
+    let Norm { weight, bias, eps } = norm;
     let width = x.len();
     let (chunks, tail) = x.as_chunks::<LANES>();
     // Two sums hide part of the addition's latency; their order depends on the width only.
@@ -73,30 +75,30 @@ pub(crate) fn normalize_row<S: Simd, O: Element>(
 pub struct NormRows<'a, O> {
     x: &'a [f32],
     width: usize,
-    weight: &'a [f32],
-    bias: &'a [f32],
-    eps: f32,
+    norm: Norm<'a>,
     out: &'a mut [O],
 }
 
-impl<O: Element> Kernel for NormRows<'_, O> {
+impl<O: Operand> Kernel for NormRows<'_, O> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let rows = self.x.chunks_exact(self.width);
-        for (x, out) in rows.zip(self.out.chunks_exact_mut(self.width)) {
-            normalize_row(simd, x, self.weight, self.bias, self.eps, out);
+        let mut buffer = Vec::new();
+        for (x, out) in rows.zip(self.out.chunks_exact_mut(O::row_length(self.width))) {
+            O::normalize(simd, x, self.norm, &mut buffer, out);
         }
     }
 }
 
-/// Normalises each of `rows` rows of `d` numbers: (x - mean) / sqrt(variance + eps) * weight + bias.
+/// Normalises each of `rows` rows of `d` numbers: (x - mean) / sqrt(variance + eps) * weight + bias. Rows of `out` are
+/// [`Operand::row_length`] long.
 ///
 /// # Panics
 /// If a slice does not have the length that `rows` and `d` say.
 #[allow(clippy::too_many_arguments)]
-pub fn layer_norm<O: Element>(
+pub fn layer_norm<O: Operand>(
     pool: &Pool,
     isa: Isa,
     x: &[f32],
@@ -108,7 +110,8 @@ pub fn layer_norm<O: Element>(
     out: &mut [O],
 ) {
     assert_eq!(x.len(), rows * d);
-    assert_eq!(out.len(), rows * d);
+    let out_length = O::row_length(d);
+    assert_eq!(out.len(), rows * out_length);
     assert_eq!((weight.len(), bias.len()), (d, d));
     if d == 0 {
         return;
@@ -120,9 +123,9 @@ pub fn layer_norm<O: Element>(
         let first = task * rows_per_task;
         let last = rows.min(first + rows_per_task);
         // SAFETY: each task writes the rows of its own number.
-        let out = unsafe { output.part(first * d, (last - first) * d) };
+        let out = unsafe { output.part(first * out_length, (last - first) * out_length) };
         let x = &x[first * d..last * d];
-        let rows = NormRows { x, width: d, weight, bias, eps, out };
-        O::run(isa, Work::Norm(rows));
+        let rows = NormRows { x, width: d, norm: Norm { weight, bias, eps }, out };
+        O::run_rows(isa, RowWork::Norm(rows));
     });
 }

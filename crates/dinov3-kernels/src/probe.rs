@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use dinov3_system::threads::available_threads;
 
 use crate::bf16::Bf16;
-use crate::element::{Element, Sealed};
+use crate::element::{Operand, SealedOperand};
+use crate::int8::Int8;
 use crate::isa::Isa;
-use crate::simd::{Kernel, LANES, Simd, dispatch};
+use crate::simd::{Kernel, LANES, Simd, dispatch, dispatch_integers};
 
 /// Independent sums: enough to hide the latency of a multiply-add.
 const SUMS: usize = 12;
@@ -19,7 +20,7 @@ struct Probe<E> {
     seed: E,
 }
 
-impl<E: Element> Kernel for Probe<E> {
+impl<E: Operand> Kernel for Probe<E> {
     type Output = f32;
 
     #[inline(always)]
@@ -49,7 +50,7 @@ const PROBING: Duration = Duration::from_millis(60);
 ///
 /// Every thread repeats short bursts while all of them run, and its fastest one counts, because other processes only ever
 /// take away. Bursts of all threads together would not do: on a busy machine the threads hardly ever run at once.
-pub fn peak_flops<E: Element>(threads: usize, isa: Isa) -> f64 {
+pub fn peak_flops<E: Operand>(threads: usize, isa: Isa) -> f64 {
     let threads = threads.clamp(1, available_threads());
     let (running, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let fastest_burst = || {
@@ -80,15 +81,14 @@ pub fn peak_flops<E: Element>(threads: usize, isa: Isa) -> f64 {
 }
 
 /// Keeps the multiply-add units of this thread busy for `rounds` rounds on operands of type `E`, and gives the number of
-/// floating-point operations of one round.
-fn burst_of<E: Element>(isa: Isa, rounds: usize) -> f64 {
-    // Both types are compiled here and not in the benchmark.
-    let total = if E::NAME == <f32 as Element>::NAME {
-        dispatch(isa, Probe { rounds, seed: 0.5_f32 })
-    } else {
-        let seed = Bf16::from_f32(0.5);
-        dispatch(isa, Probe { rounds, seed })
+/// operations of one round, a multiplication and an addition counted as two.
+fn burst_of<E: Operand>(isa: Isa, rounds: usize) -> f64 {
+    // All types are compiled here and not in the benchmark.
+    let total = match E::NAME {
+        <f32 as Operand>::NAME => dispatch(isa, Probe { rounds, seed: 0.5_f32 }),
+        <Bf16 as Operand>::NAME => dispatch(isa, Probe { rounds, seed: Bf16::from_f32(0.5) }),
+        _ => dispatch_integers(isa, Probe { rounds, seed: Int8::default() }),
     };
     std::hint::black_box(total);
-    (SUMS * LANES * 2 * <E as Sealed>::GROUP) as f64
+    (SUMS * LANES * 2 * <E as SealedOperand>::GROUP) as f64
 }

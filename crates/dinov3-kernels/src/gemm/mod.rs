@@ -8,10 +8,10 @@ pub(crate) mod tile;
 use dinov3_system::threads::Pool;
 
 pub use epilogue::Epilogue;
-pub use pack::PackedMatrix;
 pub(crate) use pack::tile_vectors;
+pub use pack::{ColumnScales, PackedMatrix};
 
-use crate::element::Element;
+use crate::element::{Element, Operand};
 use crate::memory::SharedOutput;
 use crate::simd::{Kernel, Simd};
 use tile::{PANEL, panel_product};
@@ -26,14 +26,14 @@ const TASKS_PER_THREAD: usize = 8;
 
 /// Multiplies rows with W: `out = epilogue(a × Wᵀ)`.
 ///
-/// `a` holds `m` rows of `w.k()` numbers, `a_stride` apart; `out` holds `m` rows of `w.n()` numbers (half as many for
+/// `a` holds `m` rows of `w.k()` numbers, each [`Operand::row_length`] long and `a_stride` apart; `out` holds `m` rows of `w.n()` numbers (half as many for
 /// [`Epilogue::SwiGlu`]), `out_stride` apart. The bits of a row depend on nothing but that row, W and the epilogue.
 ///
 /// # Panics
 /// If a slice is too short, a stride shorter than its row, an epilogue's vector not as long as `w.n()`,
 /// [`Epilogue::Residual`] is used with an output other than f32, or SwiGLU with an `n` that is no multiple of 32.
 #[allow(clippy::too_many_arguments)]
-pub fn linear<E: Element, O: Element>(
+pub fn linear<E: Operand, O: Element>(
     pool: &Pool,
     a: &[E],
     m: usize,
@@ -48,7 +48,8 @@ pub fn linear<E: Element, O: Element>(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(a_stride >= k && a.len() >= (m - 1) * a_stride + k, "rows of a");
+    let row_length = E::row_length(k);
+    assert!(a_stride >= row_length && a.len() >= (m - 1) * a_stride + row_length, "rows of a");
     assert!(out_stride >= out_columns && out.len() >= (m - 1) * out_stride + out_columns, "rows of out");
 
     // Equal row blocks: 261 rows are 90 + 90 + 81, not 96 + 96 + 69.
@@ -98,13 +99,15 @@ pub struct LinearTask<'a, E, O> {
 #[repr(align(64))]
 struct Scratch([f32; ROW_BLOCK * PANEL]);
 
-impl<E: Element, O: Element> Kernel for LinearTask<'_, E, O> {
+impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let k = self.w.k();
-        assert!(self.a.len() >= (self.rows - 1) * self.a_stride + k && self.rows <= ROW_BLOCK);
+        let k = E::product_length(self.w.k());
+        let row_length = E::row_length(self.w.k());
+        assert!(row_length >= k && self.a.len() >= (self.rows - 1) * self.a_stride + row_length);
+        assert!(self.rows <= ROW_BLOCK);
         let mut scratch = Scratch([0.0; ROW_BLOCK * PANEL]);
         for index in self.first_panel..self.first_panel + self.panels {
             let (panel, layout) = self.w.panel(index);
@@ -125,7 +128,8 @@ impl<E: Element, O: Element> Kernel for LinearTask<'_, E, O> {
             }
             let first = index * PANEL;
             let columns = PANEL.min(self.w.n() - first);
-            for (row, sums) in scratch.0.chunks_exact(PANEL).take(self.rows).enumerate() {
+            for (row, sums) in scratch.0.chunks_exact_mut(PANEL).take(self.rows).enumerate() {
+                E::finish(simd, &self.a[row * self.a_stride..][..row_length], self.w.columns(), first, sums);
                 let start = (self.first_row + row) * self.out_stride;
                 let (start, length) = self.epilogue.span(start, first, columns);
                 // SAFETY: rows and panels of different tasks, and so these parts, do not overlap.

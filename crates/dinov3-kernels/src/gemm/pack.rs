@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use dinov3_system::threads::Pool;
 
 use super::tile::{PANEL, PanelLayout};
-use crate::element::Element;
+use crate::element::Operand;
 use crate::isa::{Isa, Level};
 use crate::memory::{AlignedWords, SharedOutput};
 
@@ -16,7 +16,7 @@ use crate::memory::{AlignedWords, SharedOutput};
 pub(crate) fn tile_vectors(isa: Isa) -> usize {
     match isa.level() {
         Level::Scalar | Level::Avx2 => 1,
-        Level::Avx512 | Level::Avx512Bf16 => 4,
+        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => 4,
     }
 }
 
@@ -26,10 +26,20 @@ pub struct PackedMatrix<E> {
     n: usize,
     k: usize,
     words: AlignedWords,
+    columns: ColumnScales,
     element: PhantomData<E>,
 }
 
-impl<E: Element> PackedMatrix<E> {
+/// What turns integer sums into numbers, a value per column and as many as fill the panels. Empty for floating point.
+#[derive(Default)]
+pub struct ColumnScales {
+    /// The number that one step of a column's weights stands for.
+    pub(crate) scales: Vec<f32>,
+    /// Sums of the columns' integers.
+    pub(crate) sums: Vec<i32>,
+}
+
+impl<E: Operand> PackedMatrix<E> {
     /// Packs the matrix whose rows `rows(start_row, out)` delivers.
     ///
     /// `rows` fills `out` with whole rows from `start_row` on; `out.len()` is a multiple of `k`, at most 64 rows. It is
@@ -50,6 +60,9 @@ impl<E: Element> PackedMatrix<E> {
         let mut words = AlignedWords::zeroed(length);
         let error = Mutex::new(None);
         let output = SharedOutput::new(words.as_mut_slice());
+        let scaled = if E::SCALED { panels * PANEL } else { 0 };
+        let mut scales = ColumnScales { scales: vec![0.0; scaled], sums: vec![0; scaled] };
+        let (column_scales, column_sums) = (SharedOutput::new(&mut scales.scales), SharedOutput::new(&mut scales.sums));
         pool.run(panels, &|panel| {
             let first = panel * PANEL;
             let columns = (n - first).min(PANEL);
@@ -60,13 +73,18 @@ impl<E: Element> PackedMatrix<E> {
                 error.get_or_insert(reason);
                 return;
             }
+            if E::SCALED {
+                // SAFETY: each task writes the columns of its own panel.
+                let (scales, sums) = unsafe { (column_scales.part(first, columns), column_sums.part(first, columns)) };
+                E::prepare_columns(isa, &mut source, k, scales, sums);
+            }
             // SAFETY: each task writes the panel of its own number.
             let target = unsafe { output.part(panel * stride, layout.len()) };
             pack_columns::<E>(&source, columns, k, layout, target);
         });
         match error.into_inner().unwrap_or_else(|lock| lock.into_inner()) {
             Some(error) => Err(error),
-            None => Ok(PackedMatrix { isa, n, k, words, element: PhantomData }),
+            None => Ok(PackedMatrix { isa, n, k, words, columns: scales, element: PhantomData }),
         }
     }
 
@@ -82,12 +100,16 @@ impl<E: Element> PackedMatrix<E> {
 
     /// Memory that the panels take.
     pub fn bytes(&self) -> usize {
-        self.words.as_slice().len() * 4
+        (self.words.as_slice().len() + 2 * self.columns.scales.len()) * 4
     }
 
     /// The instruction set that the panels are laid out for.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    pub(crate) fn columns(&self) -> &ColumnScales {
+        &self.columns
     }
 
     /// Panel number `panel` and its layout.
@@ -99,7 +121,7 @@ impl<E: Element> PackedMatrix<E> {
 }
 
 /// Lays out `columns` columns, each a run of `k` numbers in `source`. Unused columns stay as they are: zero.
-fn pack_columns<E: Element>(source: &[f32], columns: usize, k: usize, layout: PanelLayout, target: &mut [u32]) {
+fn pack_columns<E: Operand>(source: &[f32], columns: usize, k: usize, layout: PanelLayout, target: &mut [u32]) {
     if k == 0 {
         return;
     }
@@ -109,12 +131,12 @@ fn pack_columns<E: Element>(source: &[f32], columns: usize, k: usize, layout: Pa
         let start = sub * layout.words * layout.sub_width + lane;
         let words = target[start..].iter_mut().step_by(layout.sub_width);
         for (numbers, word) in numbers.chunks(E::GROUP).zip(words) {
-            *word = E::word_of(numbers[0], numbers.get(1).copied().unwrap_or(0.0));
+            *word = E::word_of(numbers);
         }
     }
 }
 
-impl<E: Element> fmt::Debug for PackedMatrix<E> {
+impl<E: Operand> fmt::Debug for PackedMatrix<E> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "PackedMatrix<{}>({} x {}, {})", E::NAME, self.n, self.k, self.isa.name())
     }

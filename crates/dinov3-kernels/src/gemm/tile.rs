@@ -1,7 +1,7 @@
 //! The register tile and the loop over it that the matrix product and attention share.
 #![allow(unsafe_code)]
 
-use crate::element::Element;
+use crate::element::Operand;
 use crate::simd::{Kernel, LANES, Simd};
 
 /// Columns of a packed panel.
@@ -23,7 +23,7 @@ pub(crate) struct PanelLayout {
 
 impl PanelLayout {
     /// For panels over `k` numbers of type `E` whose first of at most [`PANEL`] columns are used.
-    pub(crate) fn new<E: Element>(tile_vectors: usize, columns: usize, k: usize) -> PanelLayout {
+    pub(crate) fn new<E: Operand>(tile_vectors: usize, columns: usize, k: usize) -> PanelLayout {
         let width = columns.min(PANEL).next_multiple_of(LANES);
         PanelLayout { width, sub_width: width.min(tile_vectors * LANES), words: k.div_ceil(E::GROUP) }
     }
@@ -62,7 +62,7 @@ struct Block<E> {
 /// Row r of `a` is valid for `words` words (and one number if `half`) from `a + r * a_stride`, `b` for
 /// `(words + half) * VECTORS * 16` words, row r of `c` for `VECTORS * 16` floats from `c + r * c_stride`.
 #[inline(always)]
-unsafe fn tile<S: Simd, E: Element, const ROWS: usize, const VECTORS: usize>(simd: S, block: Block<E>) {
+unsafe fn tile<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(simd: S, block: Block<E>) {
     let Block { a, a_stride, b, words, half, c, c_stride, add } = block;
     let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
     let mut columns = [simd.splat(0.0); VECTORS];
@@ -99,7 +99,7 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize, const VECTORS: usize>(sim
             let target = unsafe { &mut *c.add(row * c_stride + vector * LANES).cast() };
             let mut value = sums[row][vector];
             if add {
-                value = simd.add(simd.load(target), value);
+                value = E::add(simd, simd.load(target), value);
             }
             simd.store(value, target);
         }
@@ -114,7 +114,7 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize, const VECTORS: usize>(sim
 /// `layout.width` floats from `c + r * c_stride`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub(crate) unsafe fn panel_product<S: Simd, E: Element>(
+pub(crate) unsafe fn panel_product<S: Simd, E: Operand>(
     simd: S,
     a: *const E,
     a_stride: usize,
@@ -140,7 +140,7 @@ struct PanelProduct<E> {
     c_stride: usize,
 }
 
-impl<E: Element> Kernel for PanelProduct<E> {
+impl<E: Operand> Kernel for PanelProduct<E> {
     type Output = ();
 
     #[inline(always)]
@@ -179,7 +179,7 @@ impl<E: Element> Kernel for PanelProduct<E> {
 /// # Safety
 /// As for [`tile`], with `rows` rows.
 #[inline(always)]
-unsafe fn rows_of_tiles<S: Simd, E: Element, const VECTORS: usize>(simd: S, block: Block<E>, rows: usize) {
+unsafe fn rows_of_tiles<S: Simd, E: Operand, const VECTORS: usize>(simd: S, block: Block<E>, rows: usize) {
     // Other instruction sets never have such a panel; without this their code would be compiled all the same.
     if VECTORS > S::TILE_VECTORS {
         return;

@@ -147,6 +147,71 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn dot_u8s8(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let half = |sum: __m256, a: __m256, b: __m256| {
+            // The instruction that multiplies bytes saturates its sums; pairs of 16-bit numbers are exact.
+            // SAFETY: the CPU has avx2, see `splat`.
+            unsafe {
+                let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+                let a_even = _mm256_and_si256(a, _mm256_set1_epi16(0xff));
+                let a_odd = _mm256_srli_epi16::<8>(a);
+                let b_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b));
+                let b_odd = _mm256_srai_epi16::<8>(b);
+                let pairs = _mm256_add_epi32(_mm256_madd_epi16(a_even, b_even), _mm256_madd_epi16(a_odd, b_odd));
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), pairs))
+            }
+        };
+        [half(sum[0], a[0], b[0]), half(sum[1], a[1], b[1])]
+    }
+
+    #[inline(always)]
+    fn add_integers(self, a: Self::V, b: Self::V) -> Self::V {
+        let half = |a: __m256, b: __m256| {
+            // SAFETY: the CPU has avx2, see `splat`.
+            unsafe { _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b))) }
+        };
+        [half(a[0], b[0]), half(a[1], b[1])]
+    }
+
+    #[inline(always)]
+    fn dequantize(self, sum: Self::V, zero: Self::V, column: Self::V, scale: Self::V) -> Self::V {
+        let half = |sum: __m256, zero: __m256, column: __m256, scale: __m256| {
+            // SAFETY: the CPU has avx2, see `splat`.
+            unsafe {
+                let offset = _mm256_mullo_epi32(_mm256_castps_si256(zero), _mm256_castps_si256(column));
+                _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_castps_si256(sum), offset)), scale)
+            }
+        };
+        [half(sum[0], zero[0], column[0], scale[0]), half(sum[1], zero[1], column[1], scale[1])]
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, value: Self::V, target: &mut [u8; LANES]) {
+        // Bounded before the conversion, which gives the lowest integer for whatever is too large.
+        let bounded = self.min(self.splat(255.0), self.max(self.splat(0.0), value));
+        // SAFETY: the CPU has avx2, see `splat`; the array holds sixteen bytes.
+        unsafe {
+            let words = _mm256_packus_epi32(_mm256_cvtps_epi32(bounded[0]), _mm256_cvtps_epi32(bounded[1]));
+            // The packs work within 128-bit halves; put the quarters in order between them.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(target.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, source: &[u16; LANES]) -> Self::V {
+        let half = |source: *const u16| {
+            // SAFETY: eight of the array's sixteen numbers; the CPU has avx2, see `splat`.
+            unsafe {
+                let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(source.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+            }
+        };
+        [half(source.as_ptr()), half(source[LANES / 2..].as_ptr())]
+    }
+
+    #[inline(always)]
     fn prefetch(self, address: *const f32) {
         // SAFETY: a prefetch touches no memory as far as the program can tell; SSE is part of the baseline.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }

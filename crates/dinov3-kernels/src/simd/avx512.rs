@@ -1,4 +1,4 @@
-//! AVX-512, with or without the bf16 dot product.
+//! AVX-512, with or without the dot products of bytes and of bf16.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -6,22 +6,30 @@ use std::arch::x86_64::*;
 use super::{Kernel, LANES, Lanes, Simd};
 
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512<const BF16: bool>(());
+pub(crate) struct Avx512<const VNNI: bool, const BF16: bool>(());
 
 /// # Safety
 /// The CPU has avx512f, avx512bw, avx512dq, avx512vl, avx2 and fma.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512::<false>(()))
+    kernel.run(Avx512::<false, false>(()))
 }
 
 /// # Safety
-/// The CPU has what [`run`] needs and avx512bf16.
+/// The CPU has what [`run`] needs and avx512vnni.
 #[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+pub(super) unsafe fn run_vnni<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512::<true, false>(()))
+}
+
+/// # Safety
+/// The CPU has what [`run`] needs, avx512vnni and avx512bf16.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")]
 pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512::<true>(()))
+    kernel.run(Avx512::<true, true>(()))
 }
 
 /// Instructions that touch no memory.
@@ -32,7 +40,7 @@ macro_rules! registers {
     };
 }
 
-impl<const BF16: bool> Simd for Avx512<BF16> {
+impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
     type V = __m512;
     const TILE_VECTORS: usize = 4;
     const TILE_ROWS: usize = 6;
@@ -40,7 +48,13 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
         // SAFETY: an Avx512 value is only made where the CPU has the instructions of its type.
-        unsafe { if BF16 { run_bf16(kernel) } else { run(kernel) } }
+        unsafe {
+            match (VNNI, BF16) {
+                (_, true) => run_bf16(kernel),
+                (true, false) => run_vnni(kernel),
+                (false, false) => run(kernel),
+            }
+        }
     }
 
     #[inline(always)]
@@ -124,7 +138,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     fn dot_bf16(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
         if BF16 {
-            // SAFETY: Avx512<true> is only made where the CPU has avx512bf16. Both types are 64 bytes without padding.
+            // SAFETY: Avx512<_, true> is only made where the CPU has avx512bf16. Both types are 64 bytes without padding.
             unsafe {
                 _mm512_dpbf16_ps(
                     sum,
@@ -145,9 +159,61 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn dot_u8s8(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: an Avx512 value is only made where the CPU has these instructions, Avx512<true, _> where it has
+        // avx512vnni.
+        unsafe {
+            let (sum, a, b) = (_mm512_castps_si512(sum), _mm512_castps_si512(a), _mm512_castps_si512(b));
+            if VNNI {
+                return _mm512_castsi512_ps(_mm512_dpbusd_epi32(sum, a, b));
+            }
+            // The instruction that multiplies bytes saturates its sums; pairs of 16-bit numbers are exact.
+            let a_even = _mm512_and_si512(a, _mm512_set1_epi16(0xff));
+            let a_odd = _mm512_srli_epi16::<8>(a);
+            let b_even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b));
+            let b_odd = _mm512_srai_epi16::<8>(b);
+            let pairs = _mm512_add_epi32(_mm512_madd_epi16(a_even, b_even), _mm512_madd_epi16(a_odd, b_odd));
+            _mm512_castsi512_ps(_mm512_add_epi32(sum, pairs))
+        }
+    }
+
+    #[inline(always)]
+    fn add_integers(self, a: __m512, b: __m512) -> __m512 {
+        registers!(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b))))
+    }
+
+    #[inline(always)]
+    fn dequantize(self, sum: __m512, zero: __m512, column: __m512, scale: __m512) -> __m512 {
+        registers!({
+            let offset = _mm512_mullo_epi32(_mm512_castps_si512(zero), _mm512_castps_si512(column));
+            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(sum), offset)), scale)
+        })
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, value: __m512, target: &mut [u8; LANES]) {
+        // Bounded before the conversion, which gives the lowest integer for whatever is too large.
+        let bounded = self.min(self.splat(255.0), self.max(self.splat(0.0), value));
+        // SAFETY: the CPU has these instructions, see `registers`; the array holds sixteen bytes.
+        unsafe {
+            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(bounded));
+            _mm_storeu_si128(target.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, source: &[u16; LANES]) -> __m512 {
+        // SAFETY: the CPU has these instructions, see `registers`; the array holds 32 bytes.
+        unsafe {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(source.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
+        }
+    }
+
+    #[inline(always)]
     fn store_normal_bf16(self, value: __m512, target: &mut [u16; LANES]) {
         if BF16 {
-            // SAFETY: Avx512<true> is only made where the CPU has avx512bf16. Both types are 32 bytes without padding.
+            // SAFETY: Avx512<_, true> is only made where the CPU has avx512bf16. Both types are 32 bytes without padding.
             unsafe {
                 let packed = _mm512_cvtneps_pbh(value);
                 let packed = std::mem::transmute::<__m256bh, __m256i>(packed);

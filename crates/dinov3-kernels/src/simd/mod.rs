@@ -56,6 +56,16 @@ pub trait Simd: Copy {
     fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
     /// Adds the products of the two bf16 numbers in each word.
     fn dot_bf16(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// Adds the products of the four bytes in each word, unsigned in `a` and signed in `b`, to integers.
+    fn dot_u8s8(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// The sum of integers.
+    fn add_integers(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `(sum - zero * column) * scale`, the difference of integers, the product of f32.
+    fn dequantize(self, sum: Self::V, zero: Self::V, column: Self::V, scale: Self::V) -> Self::V;
+    /// The nearest integers, ties to even, held within 0 to 255; NaN becomes either.
+    fn store_bytes(self, value: Self::V, target: &mut [u8; LANES]);
+    /// Sixteen bf16 numbers.
+    fn load_bf16(self, source: &[u16; LANES]) -> Self::V;
     /// Sixteen bf16 numbers, rounded to nearest even.
     fn store_bf16(self, value: Self::V, target: &mut [u16; LANES]);
 
@@ -132,11 +142,21 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         Level::Avx2 => unsafe { avx2::run(kernel) },
         // SAFETY: an Isa of this level is only made after the CPU reported its features.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { avx512::run(kernel) },
+        Level::Avx512 | Level::Avx512Vnni => unsafe { avx512::run(kernel) },
         // SAFETY: an Isa of this level is only made after the CPU reported its features.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Bf16 => unsafe { avx512::run_bf16(kernel) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => kernel.run(scalar::Scalar),
+    }
+}
+
+/// Like [`dispatch`], for kernels that multiply bytes; all others are spared the additional instruction set.
+pub(crate) fn dispatch_integers<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa.level() {
+        // SAFETY: an Isa of this level is only made after the CPU reported its features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => unsafe { avx512::run_vnni(kernel) },
+        _ => dispatch(isa, kernel),
     }
 }

@@ -120,6 +120,49 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn dot_u8s8(self, sum: Lanes, a: Lanes, b: Lanes) -> Lanes {
+        let mut out = sum;
+        for lane in 0..LANES {
+            let (a, b) = (a[lane].to_bits().to_ne_bytes(), b[lane].to_bits().to_ne_bytes());
+            let mut total = sum[lane].to_bits() as i32;
+            for byte in 0..4 {
+                total = total.wrapping_add(i32::from(a[byte]) * i32::from(b[byte] as i8));
+            }
+            out[lane] = f32::from_bits(total as u32);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn add_integers(self, a: Lanes, b: Lanes) -> Lanes {
+        map2(a, b, |a, b| f32::from_bits(a.to_bits().wrapping_add(b.to_bits())))
+    }
+
+    #[inline(always)]
+    fn dequantize(self, sum: Lanes, zero: Lanes, column: Lanes, scale: Lanes) -> Lanes {
+        let offset = map2(zero, column, |zero, column| f32::from_bits(zero.to_bits().wrapping_mul(column.to_bits())));
+        let exact = map2(sum, offset, |sum, offset| sum.to_bits().wrapping_sub(offset.to_bits()) as i32 as f32);
+        self.multiply(exact, scale)
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, value: Lanes, target: &mut [u8; LANES]) {
+        let whole = self.round(self.min(self.splat(255.0), self.max(self.splat(0.0), value)));
+        for lane in 0..LANES {
+            target[lane] = whole[lane] as u8;
+        }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, source: &[u16; LANES]) -> Lanes {
+        let mut out = [0.0; LANES];
+        for lane in 0..LANES {
+            out[lane] = Bf16::from_bits(source[lane]).to_f32();
+        }
+        out
+    }
+
+    #[inline(always)]
     fn store_bf16(self, value: Lanes, target: &mut [u16; LANES]) {
         for lane in 0..LANES {
             target[lane] = Bf16::from_f32(value[lane]).to_bits();

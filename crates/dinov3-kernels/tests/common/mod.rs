@@ -1,7 +1,7 @@
 //! What the test files share: random numbers and the instruction sets to test.
 #![allow(dead_code)]
 
-use dinov3_kernels::{Bf16, Element, Isa, PackedMatrix};
+use dinov3_kernels::{Bf16, Element, Isa, Operand, PackedMatrix};
 use dinov3_system::threads::Pool;
 
 /// Rounding unit of f32.
@@ -41,7 +41,7 @@ pub fn unit<E: Element>() -> f64 {
     if E::NAME == "f32" { EPS } else { BF16_EPS }
 }
 
-pub fn pack<E: Element>(isa: Isa, pool: &Pool, w: &[f32], n: usize, k: usize) -> PackedMatrix<E> {
+pub fn pack<E: Operand>(isa: Isa, pool: &Pool, w: &[f32], n: usize, k: usize) -> PackedMatrix<E> {
     assert_eq!(w.len(), n * k);
     PackedMatrix::pack(isa, pool, n, k, &|start, rows: &mut [f32]| {
         assert!(rows.len() <= 64 * k);
