@@ -75,9 +75,11 @@ impl DownloadReporter {
                 }
             }
             Event::Retry { error, wait } => {
+                let error = error.without_advice();
                 self.line(&format!("note: {error}; trying again in {:.1} s", wait.as_secs_f64()));
             }
             Event::UsingCache { error, commit } => {
+                let error = error.without_advice();
                 self.line(&format!("note: {error}; using commit {commit} from the cache"));
             }
             _ => {}
