@@ -70,7 +70,8 @@ impl DownloadReporter {
             },
             Event::Done { .. } => self.finish(),
             Event::Waiting { name } => {
-                if !std::mem::replace(&mut self.waiting, true) {
+                let told = std::mem::replace(&mut self.waiting, true);
+                if !told {
                     self.line(&format!("{name}: waiting for another process that downloads it"));
                 }
             }

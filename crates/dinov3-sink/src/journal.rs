@@ -512,7 +512,7 @@ fn values_of(fingerprint: &Value) -> u64 {
 
 /// Whether the rest of the file, `left` bytes, is what a killed process or a power failure leaves of the last row of
 /// so many values, and not damage with rows behind it.
-fn is_torn_row(reader: &mut impl Read, left: u64, values: u64) -> io::Result<bool> {
+fn is_torn_row(reader: &mut impl BufRead, left: u64, values: u64) -> io::Result<bool> {
     let mut start = Vec::new();
     reader.by_ref().take(HEAD_BYTES as u64 + 5).read_to_end(&mut start)?;
     let Some(&[a, b, c, d, _, _, _, _, tag, e, f, g, h]) = start.first_chunk() else { return Ok(true) };
@@ -540,7 +540,7 @@ fn is_torn_fingerprint(reader: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
-fn only_zeros(reader: &mut impl Read) -> io::Result<bool> {
+fn only_zeros(reader: &mut impl BufRead) -> io::Result<bool> {
     for byte in reader.bytes() {
         if byte? != 0 {
             return Ok(false);

@@ -51,7 +51,7 @@ impl Default for UrlOptions {
 /// Fetches URLs, from many threads at once.
 #[derive(Clone, Debug)]
 pub struct UrlReader {
-    client: Client,
+    client: Arc<Client>,
     options: Arc<UrlOptions>,
 }
 
@@ -66,7 +66,7 @@ impl UrlReader {
         client.silence_timeout = options.total_timeout.min(Duration::from_secs(30));
         client.connect_timeout = options.total_timeout.min(client.connect_timeout);
         client.proxy_from_environment = options.proxy_from_environment;
-        Ok(Self { client: Client::new(client)?, options: Arc::new(options) })
+        Ok(Self { client: Arc::new(Client::new(client)?), options: Arc::new(options) })
     }
 
     /// The bytes behind a URL.
