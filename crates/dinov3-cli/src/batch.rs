@@ -1,19 +1,39 @@
 //! A run over many pictures: what `embed` and `classify` share.
 
+use std::borrow::Cow;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, LazyLock};
 
 use anyhow::{Result, anyhow};
 use dinov3::engine::{
     CancelToken, ImageFeatures, ItemError, RunError, RunOptions, Sink, SinkError, Source, Summary, run as run_engine,
 };
 use dinov3::sink::RowName;
+use dinov3::url::without_user;
 use dinov3::{Encoder, Request};
 
 use crate::arguments::BatchArguments;
 use crate::failure::{Outcome, in_words_of_the_command};
 use crate::progress::Reporter;
+
+/// What a shell says of a process that Ctrl-C has ended.
+const INTERRUPTED: i32 = 130;
+
+/// The token that Ctrl-C and SIGTERM cancel: one for the process, which has one command. Whatever waits for others looks
+/// at it.
+pub fn interruption() -> CancelToken {
+    static TOKEN: LazyLock<CancelToken> = LazyLock::new(CancelToken::new);
+    TOKEN.clone()
+}
+
+/// A row's name for messages: a URL may hold a password, and logs are read by many. Rows themselves keep the name.
+fn shown(name: &str) -> Cow<'_, str> {
+    match dinov3::inputs::is_url(Path::new(name)) {
+        true => without_user(name).into(),
+        false => name.into(),
+    }
+}
 
 /// A run that was begun: it can be interrupted and tells how far it is.
 pub struct Batch<'a> {
@@ -26,10 +46,16 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// To be called before the output exists, so that an interruption always removes it. `output` is for messages.
     pub fn begin(arguments: &'a BatchArguments, output: &'a Path) -> Self {
-        let cancel = CancelToken::new();
+        let cancel = interruption();
         let token = cancel.clone();
         // A second handler cannot be set, and none is needed in a process that has one command.
-        let _ = ctrlc::set_handler(move || token.cancel());
+        let _ = ctrlc::set_handler(move || {
+            // Who asks twice does not want to wait for the end of a batch. The journal is on disk as it is.
+            if token.is_cancelled() {
+                std::process::exit(INTERRUPTED);
+            }
+            token.cancel();
+        });
         Self { arguments, output, cancel, reporter: Arc::new(Reporter::new(None)) }
     }
 
@@ -69,7 +95,7 @@ impl<'a> Batch<'a> {
                     RunError::Cancelled => anyhow!("interrupted{left}"),
                     RunError::Item { position, error } => {
                         let key = source.keys().nth(position);
-                        let name = key.map_or_else(String::new, |key| key.row_name().into_owned());
+                        let name = key.map_or_else(String::new, |key| shown(&key.row_name()).into_owned());
                         anyhow!("{name}: {error}\nstopped at the first failure (--strict){left}")
                     }
                     other => {
@@ -111,7 +137,7 @@ impl<K: RowName, T: Sink<K>> Sink<K> for NamedSink<'_, T> {
 
     fn failed(&mut self, key: &K, error: &ItemError) -> Result<(), SinkError> {
         let error = ItemError::new(error.kind, in_words_of_the_command(&error.message));
-        self.reporter.line(&format!("failed: {}: {error}", key.row_name()));
+        self.reporter.line(&format!("failed: {}: {error}", shown(&key.row_name())));
         self.output.failed(key, &error)
     }
 

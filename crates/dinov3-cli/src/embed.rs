@@ -94,18 +94,29 @@ fn open_journal(arguments: &EmbedArguments) -> Result<Option<Journal>> {
     }
     // A name without a format is no output, and shall not get a journal.
     Format::from_path(&arguments.output)?;
-    let mut journal = Journal::open(&arguments.output)?;
+    let journal = Journal::open(&arguments.output)?;
     let rows = journal.rows();
-    if rows > 0 && arguments.fresh {
-        eprintln!("forgetting {rows} rows of an interrupted run");
-        journal.discard();
-    } else if rows > 0 && !arguments.resume {
+    if arguments.fresh {
+        // Its rows go when the new run can start, and not before.
+        return Ok(Some(journal));
+    }
+    journal.check().map_err(or_fresh)?;
+    if rows > 0 && !arguments.resume {
         return Err(usage(format!(
             "{}: an interrupted run has finished {rows} rows; continue it with --resume, or start anew with --fresh",
             arguments.output.display()
         )));
     }
     Ok(Some(journal))
+}
+
+/// With what can be done about it.
+fn or_fresh(error: JournalError) -> anyhow::Error {
+    match error {
+        JournalError::Differs { .. } => usage(format!("{error}; repeat its command, or start anew with --fresh")),
+        JournalError::Unreadable { .. } => usage(format!("{error}; start anew with --fresh")),
+        other => other.into(),
+    }
 }
 
 /// Makes sure that the rows of the interrupted run are what this command would make.
@@ -123,14 +134,21 @@ fn agree(
         "max_tokens": model.max_tokens,
     });
     fingerprint.insert("limits".to_owned(), limits);
-    match journal.agree(fingerprint, layout) {
-        Err(error @ JournalError::Differs { .. }) => {
-            return Err(usage(format!("{error}; repeat its command, or start anew with --fresh")));
+    if arguments.fresh {
+        if journal.rows() > 0 {
+            eprintln!("forgetting {} rows of an interrupted run", journal.rows());
         }
-        other => other?,
+        journal.discard();
     }
+    let damaged_bytes = journal.damaged_bytes();
+    journal.agree(fingerprint, layout).map_err(or_fresh)?;
     if journal.rows() > 0 {
-        eprintln!("continuing after {} rows", journal.rows());
+        eprintln!("continuing: {} rows are there, those of unchanged pictures are taken", journal.rows());
+    }
+    if damaged_bytes > 0 {
+        eprintln!(
+            "note: the journal was damaged; its last {damaged_bytes} bytes are lost and their pictures encoded anew"
+        );
     }
     Ok(())
 }

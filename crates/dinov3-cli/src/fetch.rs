@@ -18,17 +18,22 @@ pub fn run(arguments: &FetchArguments) -> Result<Outcome> {
         arguments.models.iter().map(|text| reference(text, arguments.revision.as_deref())).collect::<Result<_>>()?;
     let mut all = Vec::new();
     let mut out = std::io::stdout();
+    let mut result = Ok(Outcome::Done);
     for reference in &references {
-        let snapshot = download(reference)?;
-        match arguments.json {
-            true => all.push(describe(&snapshot)),
-            false => writeln!(out, "{}", snapshot.weights.display())?,
+        match download(reference) {
+            Ok(snapshot) if arguments.json => all.push(describe(&snapshot)),
+            Ok(snapshot) => writeln!(out, "{}", snapshot.weights.display())?,
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
         }
     }
+    // Also of those before a failure: they are there.
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
     }
-    Ok(Outcome::Done)
+    result
 }
 
 /// `hf-hub:` means that very repository; any other text a model, whose repository is timm's.

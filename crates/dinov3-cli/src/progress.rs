@@ -70,14 +70,17 @@ impl DownloadReporter {
             },
             Event::Done { .. } => self.finish(),
             Event::Waiting { name } => {
-                if !std::mem::replace(&mut self.waiting, true) {
+                let told = std::mem::replace(&mut self.waiting, true);
+                if !told {
                     self.line(&format!("{name}: waiting for another process that downloads it"));
                 }
             }
             Event::Retry { error, wait } => {
+                let error = error.without_advice();
                 self.line(&format!("note: {error}; trying again in {:.1} s", wait.as_secs_f64()));
             }
             Event::UsingCache { error, commit } => {
+                let error = error.without_advice();
                 self.line(&format!("note: {error}; using commit {commit} from the cache"));
             }
             _ => {}

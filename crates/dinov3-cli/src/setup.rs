@@ -11,11 +11,12 @@ use dinov3::image::{FileSource, PictureReader, describe, recipe, statistics};
 use dinov3::npy::NpySource;
 use dinov3::pixels::{DecodeOptions, Limits, Orientation, Recipe};
 use dinov3::sink::{RowName, Stamp, Stamped};
-use dinov3::url::{UrlOptions, UrlReader};
+use dinov3::url::{UrlOptions, UrlReader, without_user};
 use dinov3::{ModelSpec, Opened, Options, PendingIdentity, Weights, WeightsIdentity, find_model};
 use serde_json::{Value, json};
 
 use crate::arguments::{DeepGrey, ModelArguments, Periods, PixelArguments, Precision, Preprocess};
+use crate::batch::interruption;
 use crate::failure::usage;
 use crate::fetch::{download, weights_reference};
 use crate::progress;
@@ -198,6 +199,7 @@ pub fn picture_reader(
     let mut options = UrlOptions::default();
     options.total_timeout = Duration::from_secs(arguments.url_timeout.into());
     options.allow_local_addresses = arguments.allow_local_addresses;
+    options.cancel = interruption();
     options.trusted = typed.iter().filter_map(|input| input.to_str().map(str::to_string)).collect();
     Ok(reader.with_urls(UrlReader::new(options)?))
 }
@@ -227,7 +229,10 @@ impl Inputs {
             }
             None => {
                 if let Some(url) = files.iter().find(|input| dinov3::inputs::is_url(input)) {
-                    return Err(usage(format!("{}: arrays are read from files only", url.display())));
+                    return Err(usage(format!(
+                        "{}: arrays are read from files only",
+                        without_user(&url.to_string_lossy())
+                    )));
                 }
                 let arrays: Result<Vec<NpySource>, _> = files.iter().map(|path| NpySource::open(path)).collect();
                 Ok(Self::Arrays(arrays?))

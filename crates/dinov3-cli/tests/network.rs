@@ -140,6 +140,16 @@ error: http://127.0.0.1:[..]/someone/nothing is not open to everyone (401): chec
 error: timm/vit_small_patch16_dinov3.lvd1689m@main is not in the cache hf/hub, and HF_HUB_OFFLINE forbids to download: unset it once
 
 "#]]);
+    // Of the others before it, is told what was done.
+    let failed = scene.dinov3("fetch vit_small_patch16_dinov3 hf-hub:someone/nothing --json").assert().code(1);
+    let told: Value = serde_json::from_slice(&failed.get_output().stdout).unwrap();
+    assert_eq!((told.as_array().unwrap().len(), &told[0]["repository"]), (1, &SMALL.into()));
+    let command = scene.dinov3("fetch facebook/dinov3-vitb16-pretrain-lvd1689m");
+    let refused = command.env("TRANSFORMERS_OFFLINE", "1").assert().code(1);
+    assert!(String::from_utf8_lossy(&refused.get_output().stderr).contains("and TRANSFORMERS_OFFLINE forbids"));
+    let endpoint = scene.hub.hub.url().replace("://", "://user:secret@");
+    let refused = scene.dinov3("fetch hf-hub:someone/nothing").env("HF_ENDPOINT", endpoint).assert().code(1);
+    assert!(!String::from_utf8_lossy(&refused.get_output().stderr).contains("secret"));
     scene.dinov3("fetch vit_smal").assert().code(2).stdout_eq("");
     scene.dinov3("fetch hf-hub:nobody").assert().code(2).stdout_eq("").stderr_eq(str![[r#"
 error: 'nobody': a repository is called org/name; write hf-hub:org/name or hf-hub:org/name@revision
@@ -163,7 +173,7 @@ fn a_failing_hub_is_asked_again_with_a_note() {
     });
     let output = scene.dinov3("fetch vit_small_patch16_dinov3").assert().code(0);
     let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
-    assert!(said.contains("answers with status 503") && said.contains("trying again in 0.3 s"), "{said}");
+    assert!(said.contains("answers with status 503; trying again in 0.3 s"), "{said}");
 }
 
 #[test]
@@ -236,7 +246,7 @@ fn pictures_come_from_urls_and_failures_are_rows_of_the_report() {
     assert_eq!(rows[0]["embedding"], rows[1]["embedding"]);
     let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
     assert!(said.contains("/missing: the server answers with status 404"), "{said}");
-    assert!(said.contains("/huge: ") && said.contains("more than 1000000 bytes"), "{said}");
+    assert!(said.contains("/huge: gives more than 1000000 bytes"), "{said}");
     assert!(!format!("{:?}", server.requests()).contains("hf_secret"));
     let url = at("/a.png?size=[1]");
     let line = format!("features {url} -m tiny.json --weights synthetic:7 --size 32 -o maps.safetensors");
@@ -261,4 +271,33 @@ failed: http://127.0.0.1:[..]: 127.0.0.1 is at the local address 127.0.0.1, and 
     scene.embed("- -o -").stdin(inside.url()).assert().code(3);
     assert_eq!(inside.requests().len(), 1);
     scene.embed("- -o - --allow-local-addresses").stdin(inside.url()).assert().code(0);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_does_not_wait_for_a_silent_server() {
+    use std::time::{Duration, Instant};
+    let scene = Scene::with_bytes();
+    let server = HttpServer::start(|_| HttpReply { delay: Duration::from_secs(5), ..HttpReply::new(200, picture()) });
+    // The shell waits until the server was asked, and ends when the command does.
+    let url = server.url().replace("://", "://user:secret@");
+    let script = format!(
+        "\"$dinov3\" embed {url}/a -m tiny.json --weights synthetic:7 --size 32 -o out.npy & sleep 1; kill $!; wait $!"
+    );
+    let start = Instant::now();
+    let output = Command::new("bash")
+        .current_dir(scene.folder.path())
+        .env("DINOV3_CACHE", scene.path(".cache"))
+        .env("NO_PROXY", "127.0.0.1")
+        .env("dinov3", snapbox::cmd::cargo_bin!("dinov3"))
+        .args(["-c", &script])
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+error: interrupted; nothing was written
+
+"#]]);
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(!String::from_utf8_lossy(&output.get_output().stderr).contains("secret"));
+    assert!(!scene.path("out.npy").exists());
 }

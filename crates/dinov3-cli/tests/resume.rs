@@ -33,7 +33,9 @@ fn embed(scene: &Path, options: &str) -> Command {
         .env_remove("DINOV3_ISA")
         .env("dinov3", snapbox::cmd::cargo_bin!("dinov3"))
         .arg("-c")
-        .arg(format!("$before; exec \"$dinov3\" embed photos -m tiny.json --weights synthetic:7 --size 32 {options}"))
+        .arg(format!(
+            "$before; exec \"$dinov3\" embed photos -m tiny.json ${{@:---weights synthetic:7}} --size 32 {options}"
+        ))
         .env("before", ":")
 }
 
@@ -70,7 +72,7 @@ error: out.parquet: the interrupted run had another normalized: it was false, an
 
 "#]]);
     embed(scene, "-o out.parquet --resume").assert().code(0).stderr_eq(str![[r#"
-continuing after [..] rows
+continuing: [..] rows are there, those of unchanged pictures are taken
 40 images in [..] s, [..] images/s, 0 failed, [..] from before -> out.parquet
 
 "#]]);
@@ -83,12 +85,44 @@ fn fresh_forgets_what_was_done() {
     let scene = scene();
     let scene = scene.path();
     interrupted(scene, "-o out.npy").assert().code(1);
+    // Not before the new run can start.
+    let journal = fs::read(scene.join(".out.npy.dinov3-journal")).unwrap();
+    embed(scene, "-o out.npy --fresh").env("before", "set -- --weights missing.safetensors").assert().code(1);
+    assert!(fs::read(scene.join(".out.npy.dinov3-journal")).unwrap() == journal);
     embed(scene, "-o out.npy --fresh --pool token").assert().code(0).stderr_eq(str![[r#"
 forgetting [..] rows of an interrupted run
 40 images in [..] s, [..] images/s, 0 failed -> out.npy
 
 "#]]);
     assert_eq!(files(scene), ["out.npy", "out.npy.json"]);
+}
+
+#[test]
+fn a_damaged_journal_is_told_and_not_removed() {
+    let scene = scene();
+    let scene = scene.path();
+    interrupted(scene, "-o out.npy").assert().code(1);
+    let path = scene.join(".out.npy.dinov3-journal");
+    let whole = fs::read(&path).unwrap();
+    let with_flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    };
+    with_flipped(100);
+    for options in ["", " --resume"] {
+        embed(scene, &format!("-o out.npy{options}")).assert().code(2).stderr_eq(str![[r#"
+error: out.npy: the journal of an interrupted run is damaged, none of its rows can be read; start anew with --fresh
+
+"#]]);
+    }
+    with_flipped(whole.len() * 2 / 3);
+    embed(scene, "-o out.npy --resume").assert().code(0).stderr_eq(str![[r#"
+continuing: [..] rows are there, those of unchanged pictures are taken
+note: the journal was damaged; its last [..] bytes are lost and their pictures encoded anew
+40 images in [..] s, [..] images/s, 0 failed, [..] from before -> out.npy
+
+"#]]);
 }
 
 #[test]

@@ -83,6 +83,8 @@ pub struct Request<'a> {
     pub most_redirects: u32,
     /// Which addresses may be connected to.
     pub addresses: Addresses,
+    /// When it must be done, if that is before [`ClientOptions::total_timeout`]: one limit for several requests.
+    pub deadline: Option<Instant>,
 }
 
 impl<'a> Request<'a> {
@@ -96,6 +98,7 @@ impl<'a> Request<'a> {
             redirects: Redirects::Anywhere,
             most_redirects: 5,
             addresses: Addresses::Public,
+            deadline: None,
         }
     }
 }
@@ -115,6 +118,8 @@ pub struct Response {
 pub struct Client {
     anywhere: Agent,
     public: Agent,
+    /// The same without the proxy, for what the environment excepts from it.
+    public_direct: Agent,
     proxy: Option<Proxy>,
     options: ClientOptions,
 }
@@ -126,22 +131,32 @@ impl Client {
     /// If the environment names root certificates that cannot be used, or a proxy that is none.
     pub fn new(options: ClientOptions) -> Result<Self, HttpError> {
         let proxy = if options.proxy_from_environment { proxy_from_environment()? } else { None };
+        Self::with_proxy(options, proxy)
+    }
+
+    fn with_proxy(options: ClientOptions, proxy: Option<Proxy>) -> Result<Self, HttpError> {
         let tls = TlsConfig::builder().root_certs(root_certificates()?).build();
-        let config = Config::builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(proxy.clone())
-            .tls_config(tls)
-            .timeout_connect(Some(options.connect_timeout))
-            .timeout_recv_response(Some(options.silence_timeout))
-            .timeout_per_read(Some(options.silence_timeout))
-            .timeout_per_write(Some(options.silence_timeout))
-            .accept_encoding("identity")
-            .user_agent(concat!("dinov3/", env!("CARGO_PKG_VERSION")))
-            .build();
-        let anywhere = Agent::with_parts(config.clone(), DefaultConnector::default(), DefaultResolver::default());
-        let public = Agent::with_parts(config, DefaultConnector::default(), PublicOnly(DefaultResolver::default()));
-        Ok(Self { anywhere, public, proxy, options })
+        let config = |proxy: Option<Proxy>| {
+            Config::builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .proxy(proxy)
+                .tls_config(tls.clone())
+                .timeout_connect(Some(options.connect_timeout))
+                .timeout_recv_response(Some(options.silence_timeout))
+                .timeout_per_read(Some(options.silence_timeout))
+                .timeout_per_write(Some(options.silence_timeout))
+                .accept_encoding("identity")
+                .user_agent(concat!("dinov3/", env!("CARGO_PKG_VERSION")))
+                .build()
+        };
+        let anywhere = |config| Agent::with_parts(config, DefaultConnector::default(), DefaultResolver::default());
+        let public_only =
+            |config| Agent::with_parts(config, DefaultConnector::default(), PublicOnly(DefaultResolver::default()));
+        // Told of no proxy, its resolver cannot take the target for one.
+        let public_direct = public_only(config(None));
+        let (anywhere, public) = (anywhere(config(proxy.clone())), public_only(config(proxy.clone())));
+        Ok(Self { anywhere, public, public_direct, proxy, options })
     }
 
     /// Sends a request and follows its redirects. Any status is an answer.
@@ -149,7 +164,8 @@ impl Client {
     /// # Errors
     /// If there is no answer.
     pub fn send(&self, request: &Request<'_>) -> Result<Response, HttpError> {
-        let deadline = self.options.total_timeout.map(|limit| Instant::now() + limit);
+        let own = self.options.total_timeout.map(|limit| Instant::now() + limit);
+        let deadline = own.into_iter().chain(request.deadline).min();
         let mut url = request.url.clone();
         let mut followed = 0;
         loop {
@@ -163,8 +179,9 @@ impl Client {
             if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
-            let Some(location) = response.header("location") else { return Ok(response) };
-            let next = url.join(location)?;
+            let Some(location) = response.headers.get("location") else { return Ok(response) };
+            // Often UTF-8, which no header should be; what that is not will not be found.
+            let next = url.join(&String::from_utf8_lossy(location.as_bytes()))?;
             if request.redirects == Redirects::SameOrigin && !next.same_origin(request.url) {
                 return Ok(response);
             }
@@ -197,7 +214,11 @@ impl Client {
             url: url.shown(),
             reason: format!("the request cannot be written: {error}"),
         })?;
-        let agent = if public_only { &self.public } else { &self.anywhere };
+        let agent = match (public_only, self.is_direct(url)) {
+            (false, _) => &self.anywhere,
+            (true, false) => &self.public,
+            (true, true) => &self.public_direct,
+        };
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let message = agent.configure_request(message).timeout_global(left).build();
         let response = agent.run(message).map_err(|error| self.told(error, url))?;
@@ -206,10 +227,15 @@ impl Client {
         Ok(Response { status: head.status.as_u16(), url: url.clone(), headers: head.headers, body })
     }
 
+    /// Whether no proxy is asked, so that our own resolver decides.
+    fn is_direct(&self, url: &Url) -> bool {
+        self.proxy.as_ref().is_none_or(|proxy| proxy.is_no_proxy(&url.0))
+    }
+
     /// A proxy resolves names itself, out of our resolver's sight. What can be seen from here is checked before it
     /// is asked.
     fn refuse_local_target(&self, url: &Url) -> Result<(), HttpError> {
-        if self.proxy.as_ref().is_none_or(|proxy| proxy.is_no_proxy(&url.0)) {
+        if self.is_direct(url) {
             return Ok(());
         }
         let host = url.host().trim_matches(['[', ']']);
@@ -377,5 +403,35 @@ fn root_certificates() -> Result<RootCerts, HttpError> {
     match certificates.is_empty() {
         true => Err(failed("it holds no certificate in PEM".to_string())),
         false => Ok(RootCerts::from(certificates)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dinov3_testing::http_server::{HttpReply, HttpServer};
+
+    use super::*;
+
+    #[test]
+    fn an_exception_from_the_proxy_does_not_lead_into_the_local_network() {
+        let server = HttpServer::start(|_| HttpReply::new(200, "inside"));
+        let place = server.url().replace("http://", "");
+        let proxy = |exceptions: &str| {
+            let (host, port) = place.split_once(':').unwrap();
+            let builder = Proxy::builder(ureq::ProxyProtocol::Http).host(host).port(port.parse().unwrap());
+            Client::with_proxy(ClientOptions::default(), Some(builder.no_proxy(exceptions).build().unwrap())).unwrap()
+        };
+        let url = Url::parse(&server.url()).unwrap();
+        // The URL has the very address of the proxy, which may be local itself.
+        for exceptions in ["127.0.0.1", "elsewhere.example"] {
+            let error = proxy(exceptions).send(&Request::get(&url)).err().unwrap();
+            assert!(matches!(error, HttpError::LocalAddress { .. }), "{exceptions}: {error}");
+        }
+        assert_eq!(server.requests().len(), 0);
+        // The proxy itself is connected to, whatever is excepted.
+        let public = Url::parse("http://192.88.98.1/").unwrap();
+        let result = proxy("127.0.0.1").send(&Request::get(&public));
+        assert!(!matches!(result, Err(HttpError::LocalAddress { .. })));
+        assert!(!server.requests().is_empty());
     }
 }

@@ -17,4 +17,4 @@ pub use addresses::is_public;
 pub use client::{Addresses, Client, ClientOptions, Redirects, Request, Response};
 pub use error::HttpError;
 pub use retry::{Retries, is_transient_status};
-pub use url::Url;
+pub use url::{Url, without_user};

@@ -23,7 +23,10 @@ impl Url {
     /// # Errors
     /// [`HttpError::BadUrl`].
     pub fn parse(text: &str) -> Result<Self, HttpError> {
-        let bad = |reason: &str| HttpError::BadUrl { url: shortened(text), reason: reason.to_string() };
+        let bad = |reason: &str| {
+            let url = shortened(&without_user(text));
+            HttpError::BadUrl { url, reason: reason.to_string() }
+        };
         if !Self::looks_like_one(text) {
             return Err(bad("it starts with neither http:// nor https://"));
         }
@@ -35,6 +38,8 @@ impl Url {
         match uri.host() {
             None | Some("") => Err(bad("it names no host")),
             Some(host) if !host.is_ascii() || host.contains('%') => Err(bad("the host must be in ASCII (xn--...)")),
+            // The parser forgets a port that is none, and 0 is nobody's.
+            Some(_) if !port_is_sound(&uri) => Err(bad("a port is a number from 1 to 65535")),
             Some(_) => Ok(Self(uri)),
         }
     }
@@ -61,7 +66,7 @@ impl Url {
             path.to_string()
         } else if target.split('/').next().is_some_and(|first| first.contains(':')) {
             let reason = "redirects lead to http and https only".to_string();
-            return Err(HttpError::BadUrl { url: shortened(location), reason });
+            return Err(HttpError::BadUrl { url: shortened(&without_user(location)), reason });
         } else {
             format!("{}{target}", &path[..=path.rfind('/').unwrap_or_default()])
         };
@@ -93,6 +98,27 @@ impl Url {
         let authority = self.0.authority().map_or("", |authority| authority.as_str());
         let place = authority.rsplit('@').next().unwrap_or_default();
         shortened(&format!("{}://{place}{}", self.scheme(), self.0.path()))
+    }
+}
+
+/// Whether no port is written, or one that can be connected to. `http://h:/` means the usual one.
+fn port_is_sound(uri: &Uri) -> bool {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    let after = place.rsplit(']').next().unwrap_or_default();
+    match after.split_once(':') {
+        Some((_, port)) if !port.is_empty() => port.parse::<u16>().is_ok_and(|port| port != 0),
+        _ => true,
+    }
+}
+
+/// A text that is or was to be a URL, for messages: without the user and the password that it may hold.
+pub fn without_user(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_string() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => text.to_string(),
     }
 }
 
@@ -149,11 +175,31 @@ mod tests {
         assert_eq!((url.scheme(), url.host(), url.port()), ("https", "Example.org", 8443));
         assert_eq!(url.shown(), "https://Example.org:8443/a%20b/%C3%A4.png");
         assert_eq!(Url::parse("HTTP://h").unwrap().port(), 80);
+        for port in ["0", "99999", "65536", "123456789012"] {
+            assert!(Url::parse(&format!("http://h:{port}/")).is_err(), "{port}");
+            assert!(Url::parse(&format!("http://u:1@[::1]:{port}/")).is_err(), "{port}");
+        }
+        assert_eq!(Url::parse("http://u:99999@[::1]:65535/").unwrap().port(), 65535);
+        assert_eq!(Url::parse("https://h:/").unwrap().port(), 443);
         for wrong in ["", "file:///etc/passwd", "http://", "https:///x", "http://ä.example/", "http://a b/", "ftp://x/"]
         {
             assert!(Url::parse(wrong).is_err(), "{wrong}");
         }
         assert!(Url::parse(&format!("http://h/{}", "x".repeat(20_000))).is_err());
+    }
+
+    #[test]
+    fn messages_do_not_tell_passwords() {
+        for (text, shown) in [
+            ("http://user:pw@h/a@b", "http://h/a@b"),
+            ("http://u@x:pw@h?q=@", "http://h?q=@"),
+            ("http://h/a@b", "http://h/a@b"),
+            ("no URL", "no URL"),
+        ] {
+            assert_eq!(without_user(text), shown);
+        }
+        let error = Url::parse("http://user:secret@h:99999/").unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]

@@ -108,3 +108,16 @@ fn endless_redirects_silence_and_early_ends_are_errors() {
     let error = client().send(&request).err().unwrap();
     assert!(matches!(error, HttpError::Unreachable { .. } | HttpError::BrokenOff { .. }), "{error}");
 }
+
+#[test]
+fn a_location_in_utf8_is_followed() {
+    let server = HttpServer::start(|request| match request.path.as_str() {
+        "/a%20b/%C3%A4.png" => HttpReply::new(200, "there"),
+        _ => HttpReply::redirect("/a b/ä.png"),
+    });
+    let start = url(&server, "/");
+    let mut request = Request::get(&start);
+    request.addresses = Addresses::Any;
+    let response = client().send(&request).unwrap();
+    assert_eq!((response.status, response.into_bytes(10).unwrap()), (200, b"there".to_vec()));
+}

@@ -63,7 +63,7 @@ impl RepositoryCache {
     pub(crate) fn file(&self, commit: &str, name: &str) -> Option<(PathBuf, u64)> {
         let path = self.snapshot(commit).join(name);
         let information = fs::metadata(&path).ok()?;
-        information.is_file().then(|| (path, information.len()))
+        information.is_file().then_some((path, information.len()))
     }
 
     /// Makes the folders.

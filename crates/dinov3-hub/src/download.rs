@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use dinov3_http::{Addresses, Client, HttpError, Redirects, Request, Response, Retries, Url};
+use dinov3_http::{Addresses, Client, HttpError, Redirects, Request, Response, Retries, Url, without_user};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
@@ -78,12 +78,12 @@ impl Downloader {
 
     /// The page of a repository, for people.
     pub(crate) fn page(&self, reference: &HubReference) -> String {
-        format!("{}/{}", self.endpoint, reference.repository())
+        without_user(&format!("{}/{}", self.endpoint, reference.repository()))
     }
 
     fn url(&self, reference: &HubReference, revision: &str, file: &str) -> Result<Url, HubError> {
         let revision = revision.replace('/', "%2F");
-        Ok(Url::parse(&format!("{}/resolve/{revision}/{file}", self.page(reference)))?)
+        Ok(Url::parse(&format!("{}/{}/resolve/{revision}/{file}", self.endpoint, reference.repository()))?)
     }
 
     fn request<'a>(&self, url: &'a Url) -> Request<'a> {

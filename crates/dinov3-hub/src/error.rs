@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use dinov3_http::HttpError;
 
+const TRY_LATER: &str = ": try again later";
+
 /// Why weights cannot be had. Every message fits on a line and says what can be done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -120,7 +122,7 @@ pub enum HubError {
         file: String,
     },
     /// Any other status.
-    #[error("{url} answers with status {status}{}: try again later", said(message))]
+    #[error("{url} answers with status {status}{}{TRY_LATER}", said(message))]
     Status {
         /// The URL.
         url: String,
@@ -220,6 +222,15 @@ pub enum HubError {
 }
 
 impl HubError {
+    /// What happened, without the advice for when it is the end.
+    pub fn without_advice(&self) -> String {
+        let text = self.to_string();
+        match self {
+            Self::Status { .. } => text.strip_suffix(TRY_LATER).map_or(text.clone(), str::to_owned),
+            _ => text,
+        }
+    }
+
     /// Names a repository with the same weights that is open to everyone, for the messages of closed ones.
     #[must_use]
     pub fn with_open_copy(mut self, repository: &str) -> Self {

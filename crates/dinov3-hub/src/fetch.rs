@@ -162,8 +162,8 @@ impl Hub {
             cache: self.settings.cache.clone(),
             reason,
         };
-        if self.settings.offline {
-            let missing = || not_cached("HF_HUB_OFFLINE forbids to download: unset it once".to_string());
+        if let Some(variable) = self.settings.offline {
+            let missing = || not_cached(format!("{variable} forbids to download: unset it once"));
             let snapshot = cached.ok_or_else(missing)?;
             return Ok(Snapshot { cached: Some(CachedBecause::Offline), ..snapshot });
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dinov3_http::{Retries, Url};
+use dinov3_http::{Retries, Url, without_user};
 
 use crate::HubError;
 
@@ -23,8 +23,8 @@ pub struct Settings {
     pub endpoint: String,
     /// For the hub alone; never told to where it redirects.
     pub token: Option<String>,
-    /// Whether the network is left alone.
-    pub offline: bool,
+    /// The variable that says to leave the network alone, if one does.
+    pub offline: Option<&'static str>,
     /// Longest silence when asking about a file.
     pub metadata_timeout: Duration,
     /// Longest silence while a file comes.
@@ -39,11 +39,11 @@ pub struct Settings {
 
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Debug output ends in logs: no token.
+        // Debug output ends in logs: no token, no password.
         let Self { cache, endpoint, offline, .. } = self;
         f.debug_struct("Settings")
             .field("cache", cache)
-            .field("endpoint", endpoint)
+            .field("endpoint", &without_user(endpoint))
             .field("offline", offline)
             .finish_non_exhaustive()
     }
@@ -99,7 +99,8 @@ impl Settings {
         let endpoint = endpoint.trim_end_matches('/').to_string();
         if Url::parse(&endpoint).is_err() {
             let expected = "a URL such as https://huggingface.co";
-            return Err(HubError::BadSetting { name: "HF_ENDPOINT", value: endpoint, expected });
+            let value = without_user(&endpoint);
+            return Err(HubError::BadSetting { name: "HF_ENDPOINT", value, expected });
         }
         let token_file = set("HF_TOKEN_PATH").map(path).or_else(|| hf_home.map(|home| home.join("token")));
         let stored = || match is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
@@ -125,9 +126,12 @@ impl Settings {
             cache,
             endpoint,
             token,
-            offline: match set("HF_HUB_OFFLINE") {
-                Some(_) => is_true("HF_HUB_OFFLINE"),
-                None => is_true("TRANSFORMERS_OFFLINE"),
+            offline: {
+                let name = match set("HF_HUB_OFFLINE") {
+                    Some(_) => "HF_HUB_OFFLINE",
+                    None => "TRANSFORMERS_OFFLINE",
+                };
+                is_true(name).then_some(name)
             },
             metadata_timeout: seconds("HF_HUB_ETAG_TIMEOUT")?,
             download_timeout: seconds("HF_HUB_DOWNLOAD_TIMEOUT")?,
@@ -199,8 +203,13 @@ mod tests {
             ("HF_HUB_ETAG_TIMEOUT", "3"),
         ]);
         let all = all.unwrap();
-        assert_eq!((all.endpoint.as_str(), all.offline, all.metadata_timeout.as_secs()), ("http://mirror/x", true, 3));
-        assert!(!settings(&[home, ("HF_HUB_OFFLINE", "0")]).unwrap().offline);
+        assert_eq!(
+            (all.endpoint.as_str(), all.offline.is_some(), all.metadata_timeout.as_secs()),
+            ("http://mirror/x", true, 3)
+        );
+        assert_eq!(settings(&[home, ("HF_HUB_OFFLINE", "0")]).unwrap().offline, None);
+        let other = settings(&[home, ("TRANSFORMERS_OFFLINE", "1")]).unwrap().offline;
+        assert_eq!(other, Some("TRANSFORMERS_OFFLINE"));
         for wrong in [("HF_ENDPOINT", "mirror"), ("HF_HUB_DOWNLOAD_TIMEOUT", "soon"), ("HF_HUB_ETAG_TIMEOUT", "-1")] {
             assert!(settings(&[home, wrong]).unwrap_err().to_string().contains(wrong.0));
         }

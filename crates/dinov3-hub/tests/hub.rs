@@ -119,7 +119,7 @@ fn shards_are_fetched_by_their_index() {
     assert_eq!(fs::read(snapshot.folder.join("model-2.safetensors")).unwrap(), b"two");
     // A cache that lacks a shard does not count as one.
     let mut offline = scene.settings.clone();
-    offline.offline = true;
+    offline.offline = Some("HF_HUB_OFFLINE");
     let reference = HubReference::new(REPOSITORY, None).unwrap();
     let fetch = || Hub::new(offline.clone()).fetch(&reference, &mut |_| ControlFlow::Continue(()));
     assert_eq!(fetch().unwrap().cached, Some(CachedBecause::Offline));
@@ -327,13 +327,13 @@ fn the_token_is_told_to_the_hub_alone() {
 #[test]
 fn without_a_network_the_cache_is_used() {
     let mut scene = Scene::new();
-    scene.settings.offline = true;
+    scene.settings.offline = Some("HF_HUB_OFFLINE");
     let message = scene.fetch().unwrap_err().to_string();
     assert!(message.contains("HF_HUB_OFFLINE") && message.contains("timm/tiny.model@main"), "{message}");
     assert_eq!(scene.hub.hub.requests().len(), 0);
-    scene.settings.offline = false;
+    scene.settings.offline = None;
     scene.fetch().unwrap();
-    scene.settings.offline = true;
+    scene.settings.offline = Some("HF_HUB_OFFLINE");
     let asked = scene.hub.hub.requests().len();
     let snapshot = scene.fetch().unwrap();
     assert_whole(&snapshot);
@@ -341,7 +341,7 @@ fn without_a_network_the_cache_is_used() {
     assert!(matches!(scene.fetch_at("v1.0"), Err(HubError::NotCached { .. })));
 
     // Nobody there.
-    scene.settings.offline = false;
+    scene.settings.offline = None;
     let away = Scene::new();
     scene.settings.endpoint = away.hub.hub.url();
     drop(away);

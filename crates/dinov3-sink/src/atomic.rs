@@ -1,10 +1,12 @@
 //! Files that appear whole or not at all.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::disk::{self, DiskFile, folder_of};
 use crate::error::OutputError;
@@ -17,10 +19,20 @@ const BUFFER_BYTES: usize = 1 << 18;
 /// Names of outputs that are longer are shortened in the names of the hidden files beside them.
 const LONGEST_NAME_BYTES: usize = 100;
 
+/// How many links are followed to a file that is not there yet; Linux's own limit.
+const MOST_LINKS: usize = 40;
+
+/// Between an output's name and the rest of a hidden one.
+const MARK: &str = ".dinov3-";
+
 /// The ending of temporary files.
 const TEMPORARY: &str = ".tmp";
 
-/// A hidden file that vanishes with its owner, unless it is renamed before.
+/// Folders that this process has cleared of leftovers.
+static CLEARED: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+
+/// A hidden file that vanishes with its owner, unless it is renamed before. It is locked as long as its owner lives, so
+/// that others can tell it from what a killed process left.
 pub(crate) struct Temporary {
     path: PathBuf,
     /// `None` once it is closed.
@@ -35,6 +47,8 @@ impl Temporary {
             let number = COUNTER.fetch_add(1, Ordering::Relaxed);
             let path = hidden_beside(target, &format!("{}-{number}{TEMPORARY}", std::process::id()));
             match DiskFile::create_new(&path) {
+                // Another process may have taken it for abandoned before it was locked, and removed it.
+                Ok(file) if !file.lock() || !file.is_at(&path) => {}
                 Ok(file) => {
                     let file = Some(BufWriter::with_capacity(BUFFER_BYTES, file));
                     let keep = false;
@@ -45,6 +59,11 @@ impl Temporary {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn open(&mut self) -> io::Result<&mut BufWriter<DiskFile>> {
@@ -88,8 +107,9 @@ impl Drop for Temporary {
 /// A file that appears under its name, whole and on disk, when [`AtomicFile::commit`] is called, replacing what was
 /// there. Dropped before that, it leaves nothing behind, and what was there stays.
 ///
-/// Until then its content is in a hidden temporary file in the same folder, `.NAME.dinov3-PID-N.tmp`; only a killed
-/// process leaves one behind, and the next run with a [`Journal`](crate::Journal) of the same output removes it.
+/// Until then its content is in a hidden temporary file in the same folder, `.NAME.dinov3-PID-N.tmp`. Only a killed
+/// process leaves one behind, and the next process that creates an output in that folder removes it: a living owner
+/// holds a lock. Where the file system has no locks, it stays.
 pub struct AtomicFile {
     /// As the user said it.
     path: PathBuf,
@@ -112,6 +132,7 @@ impl AtomicFile {
     pub fn create(path: impl AsRef<Path>) -> Result<Self, OutputError> {
         let path = path.as_ref().to_owned();
         let target = target_of(&path)?;
+        clear_folder_once(&folder_of(&target));
         match Temporary::beside(&target) {
             Ok(temporary) => Ok(Self { path, target, temporary }),
             Err(source) => Err(OutputError::create(&path, &target, source)),
@@ -148,8 +169,10 @@ impl AtomicFile {
     /// If the disk does not take it; the target is unchanged then.
     pub fn commit(mut self) -> Result<(), OutputError> {
         self.sync()?;
-        // Some systems do not rename open files.
-        self.temporary.file = None;
+        // Some systems do not rename open files. Elsewhere the lock shall hold until nobody can take it for a leftover.
+        if cfg!(not(unix)) {
+            self.temporary.file = None;
+        }
         if let Err(source) = disk::rename(&self.temporary.path, &self.target) {
             let path = self.path;
             return Err(OutputError::Commit { path, source });
@@ -192,8 +215,17 @@ pub(crate) fn target_of(path: &Path) -> Result<PathBuf, OutputError> {
         Err(source) if source.kind() == io::ErrorKind::InvalidFilename => {
             return Err(OutputError::Create { path, source });
         }
-        // Not there yet; or unreachable, which creating the temporary file will say.
-        Err(_) => {}
+        // Not there yet; or unreachable, which creating the temporary file will say. A link may lead there.
+        Err(source) => {
+            let mut followed = 0;
+            while let Ok(next) = fs::read_link(&target) {
+                followed += 1;
+                if followed > MOST_LINKS {
+                    return Err(OutputError::Create { path, source });
+                }
+                target = folder_of(&target).join(next);
+            }
+        }
     }
     if target.file_name().is_none() || ends_with_separator(&path) {
         return Err(OutputError::IsFolder { path });
@@ -214,26 +246,44 @@ fn hidden_prefix(name: &OsStr) -> OsString {
         true => prefix.push(name),
         false => prefix.push(format!("{:08x}", crc32fast::hash(name.as_encoded_bytes()))),
     }
-    prefix.push(".dinov3-");
+    prefix.push(MARK);
     prefix
 }
 
-/// Removes the temporary files that killed processes left of `target`. The caller knows that no process is at work
-/// on it.
+/// Removes the temporary files that killed processes left of `target`.
 pub(crate) fn remove_leftovers(target: &Path) {
-    let is_digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let prefix = hidden_prefix(target.file_name().unwrap_or_default());
-    let is_leftover = |name: &OsStr| {
-        let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+    remove_abandoned(&folder_of(target), &|name| name.strip_prefix(prefix.as_encoded_bytes()));
+}
+
+/// Removes what killed processes left of any output in this folder, once per process: a folder may have a million files.
+fn clear_folder_once(folder: &Path) {
+    let first = CLEARED.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
+    if first {
+        remove_abandoned(folder, &|name| {
+            let marked = name.windows(MARK.len()).rposition(|bytes| bytes == MARK.as_bytes())?;
+            (name.starts_with(b".") && marked > 1).then(|| &name[marked + MARK.len()..])
+        });
+    }
+}
+
+/// Removes temporary files that nobody holds. `ending` gives what follows on the prefix in names that have it.
+fn remove_abandoned(folder: &Path, ending: &dyn Fn(&[u8]) -> Option<&[u8]>) {
+    let is_digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let is_temporary = |name: &OsStr| {
+        let rest = ending(name.as_encoded_bytes());
         let middle = rest.and_then(|rest| rest.strip_suffix(TEMPORARY.as_bytes())).unwrap_or_default();
         let mut parts = middle.split(|&byte| byte == b'-');
         let (process, number, more) = (parts.next(), parts.next(), parts.next());
         process.is_some_and(is_digits) && number.is_some_and(is_digits) && more.is_none()
     };
-    let Ok(entries) = fs::read_dir(folder_of(target)) else { return };
-    for entry in entries.flatten().filter(|entry| is_leftover(&entry.file_name())) {
-        // Only room on the disk: a later run will try again.
-        let _ = disk::remove(&entry.path());
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten().filter(|entry| is_temporary(&entry.file_name())) {
+        let path = entry.path();
+        if DiskFile::is_abandoned(&path) {
+            // Only room on the disk: a later run will try again.
+            let _ = disk::remove(&path);
+        }
     }
 }
 

@@ -35,6 +35,13 @@ impl DiskFile {
         !matches!(self.0.try_lock(), Err(TryLockError::WouldBlock))
     }
 
+    /// Whether the file of this name is held by nobody; on a file system without locks that cannot be known.
+    pub(crate) fn is_abandoned(path: &Path) -> bool {
+        // Not through a link, and not waiting for a pipe.
+        let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+        is_file && File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+    }
+
     /// Whether the file still has this name.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         match (self.0.metadata(), fs::metadata(path)) {

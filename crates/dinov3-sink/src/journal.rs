@@ -11,11 +11,13 @@
 //! ```
 //!
 //! A row is written with one call, so a killed process leaves at most one torn record, the last one; reading ends
-//! before it, and the next run cuts it off. The name of a row may come twice (its image has changed, or was named
-//! twice): the last one counts.
+//! before it, and the next run cuts it off. What else is damaged is told: rows behind a damaged one are not taken, and
+//! a journal whose rows are all behind the damage is refused. The name of a row may come twice (its image has changed,
+//! or was named twice): the last one counts.
 
 use std::collections::HashMap;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,7 +59,7 @@ pub enum JournalError {
         path: PathBuf,
     },
     /// The interrupted run would have given other values.
-    #[error("{}: the interrupted run had another {field}: it was {found}, and is {expected} now", output.display())]
+    #[error("{}: the interrupted run had {}", output.display(), told_difference(field, expected, found))]
     Differs {
         /// The output.
         output: PathBuf,
@@ -67,6 +69,12 @@ pub enum JournalError {
         expected: String,
         /// Its value in the journal.
         found: String,
+    },
+    /// There were rows in it, and a damaged byte before them hides them all.
+    #[error("{}: the journal of an interrupted run is damaged, none of its rows can be read", output.display())]
+    Unreadable {
+        /// The output.
+        output: PathBuf,
     },
     /// A row that was there when the journal was opened is not any more.
     #[error("{}: the row of {row} is damaged", path.display())]
@@ -177,7 +185,10 @@ pub struct Journal {
     synced: Instant,
     safe: Arc<AtomicUsize>,
     record: Vec<u8>,
-    removed: bool,
+    /// Bytes at its end that are neither whole records nor what a killed process leaves.
+    damaged_bytes: u64,
+    /// Whether it may go when there are no rows in it: it was read, and is one of ours.
+    disposable: bool,
 }
 
 impl std::fmt::Debug for Journal {
@@ -196,7 +207,8 @@ impl Journal {
         let target = target_of(&output)?;
         let path = hidden_beside(&target, "journal");
         let (file, inherited) = loop {
-            if path.exists() && !path.is_file() {
+            // A link, too: it is none of ours.
+            if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
                 return Err(JournalError::NotAJournal { path });
             }
             let opened = DiskFile::open_to_append(&path);
@@ -223,9 +235,12 @@ impl Journal {
             synced: Instant::now(),
             safe: Arc::default(),
             record: Vec::new(),
-            removed: false,
+            damaged_bytes: 0,
+            disposable: false,
         };
         journal.read_all()?;
+        // Rows that cannot be read are not rows that are not there.
+        journal.disposable = journal.damaged_bytes == 0;
         Ok(journal)
     }
 
@@ -239,11 +254,29 @@ impl Journal {
         self.rows
     }
 
-    /// Forgets the rows of the interrupted run.
+    /// Bytes behind the last readable row that are damaged, and more than a killed process leaves; 0 if all is well.
+    pub fn damaged_bytes(&self) -> u64 {
+        self.damaged_bytes
+    }
+
+    /// An error if there were rows in it and none can be read any more. [`Journal::discard`] makes it usable again.
+    ///
+    /// # Errors
+    /// [`JournalError::Unreadable`].
+    pub fn check(&self) -> Result<(), JournalError> {
+        match self.rows == 0 && self.damaged_bytes > 0 {
+            true => Err(JournalError::Unreadable { output: self.output.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Forgets the rows of the interrupted run. Call [`Journal::agree`] next: without it, the journal goes.
     pub fn discard(&mut self) {
         self.fingerprint = None;
         self.known = Arc::default();
         self.rows = 0;
+        self.damaged_bytes = 0;
+        self.disposable = true;
     }
 
     /// Makes sure that the rows in it are those that this run would make; without rows, starts it anew.
@@ -252,8 +285,10 @@ impl Journal {
     /// name of the output are added here.
     ///
     /// # Errors
-    /// If the interrupted run's fingerprint was another one, or if the journal cannot be written.
+    /// If the interrupted run's fingerprint was another one, if its rows cannot be read, or if the journal cannot be
+    /// written.
     pub fn agree(&mut self, fingerprint: Map<String, Value>, layout: &EmbeddingLayout) -> Result<(), JournalError> {
+        self.check()?;
         let mut fingerprint = Value::Object(fingerprint);
         let columns = layout.columns().iter().map(|column| json!([column.name, column.width]));
         fingerprint["columns"] = columns.collect();
@@ -323,9 +358,13 @@ impl Journal {
 
     /// Adds a row; it is safe after the next [`Journal::sync`], which comes by itself within a second or with the
     /// next row.
+    ///
+    /// Without a stamp, nobody could tell later whether its image is still the same: it is counted and not kept.
     pub(crate) fn row(&mut self, name: &str, stamp: Option<Stamp>, vectors: &[&[f32]]) -> Result<(), JournalError> {
-        // Of no file: such a row is never taken for known.
-        let stamp = stamp.unwrap_or(Stamp { size_bytes: u64::MAX, modified_ns: i64::MAX, file_id: u64::MAX });
+        let Some(stamp) = stamp else {
+            self.safe.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        };
         let fill = |payload: &mut Vec<u8>| {
             payload.push(ROW);
             payload.extend_from_slice(&(name.len() as u32).to_le_bytes());
@@ -373,7 +412,8 @@ impl Journal {
         Arc::clone(&self.known)
     }
 
-    /// Rows of this run's output that nothing can take away any more: known ones that were used, and synced ones.
+    /// Rows of this run's output that nothing can take away any more: known ones that were used, and synced ones. Rows
+    /// that are not kept count, too: there is nothing to wait for.
     pub(crate) fn safe_rows(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.safe)
     }
@@ -383,7 +423,7 @@ impl Journal {
         // While the lock is held.
         self.remove_leftovers();
         disk::remove(&self.path).map_err(self.failed("removed"))?;
-        self.removed = true;
+        self.disposable = false;
         Ok(())
     }
 
@@ -401,7 +441,8 @@ impl Journal {
             reader.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
             if magic != MAGIC {
                 // A start that did not reach the disk, or something else.
-                return Ok((MAGIC.starts_with(&magic) || magic.iter().all(|&byte| byte == 0)).then_some(()));
+                let unwritten = magic.iter().all(|&byte| byte == 0) && only_zeros(&mut reader)?;
+                return Ok((MAGIC.starts_with(&magic) || unwritten).then_some(()));
             }
             self.end = MAGIC.len() as u64;
             let mut known = KnownRows::default();
@@ -422,6 +463,13 @@ impl Journal {
                 self.end += (HEAD_BYTES + payload.len()) as u64;
             }
             self.known = Arc::new(known);
+            let left = length - self.end;
+            reader.seek(SeekFrom::Start(self.end))?;
+            let torn = match &self.fingerprint {
+                None => is_torn_fingerprint(&mut reader)?,
+                Some(fingerprint) => is_torn_row(&mut reader, left, values_of(fingerprint))?,
+            };
+            self.damaged_bytes = if torn { 0 } else { left };
             Ok(Some(()))
         };
         match read().map_err(failed)? {
@@ -433,7 +481,7 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        if self.rows == 0 && !self.removed {
+        if self.rows == 0 && self.disposable {
             // Nobody is left to tell.
             let _ = disk::remove(&self.path);
         }
@@ -456,6 +504,51 @@ fn read_record(reader: &mut impl Read, length: u64) -> io::Result<Option<Vec<u8>
     Ok((crc32fast::hash(&payload) == u32::from_le_bytes(checksum)).then_some(payload))
 }
 
+/// Values of a row, as the fingerprint tells them.
+fn values_of(fingerprint: &Value) -> u64 {
+    let columns = fingerprint["columns"].as_array().map_or(&[][..], Vec::as_slice);
+    columns.iter().filter_map(|column| column[1].as_u64()).fold(0, u64::saturating_add).min(u32::MAX.into())
+}
+
+/// Whether the rest of the file, `left` bytes, is what a killed process or a power failure leaves of the last row of
+/// so many values, and not damage with rows behind it.
+fn is_torn_row(reader: &mut impl BufRead, left: u64, values: u64) -> io::Result<bool> {
+    let mut start = Vec::new();
+    reader.by_ref().take(HEAD_BYTES as u64 + 5).read_to_end(&mut start)?;
+    let Some(&[a, b, c, d, _, _, _, _, tag, e, f, g, h]) = start.first_chunk() else { return Ok(true) };
+    let announced = u64::from(u32::from_le_bytes([a, b, c, d]));
+    let name = u64::from(u32::from_le_bytes([e, f, g, h]));
+    // A damaged length says something else than the rest does.
+    let sound = tag == ROW && announced == 5 + name + STAMP_BYTES as u64 + 4 * values;
+    if sound && HEAD_BYTES as u64 + announced >= left {
+        return Ok(true);
+    }
+    Ok(start.iter().all(|&byte| byte == 0) && only_zeros(reader)?)
+}
+
+/// The same for the fingerprint, the first record: a text, of which the end is missing or zeros. Rows are no text.
+fn is_torn_fingerprint(reader: &mut impl BufRead) -> io::Result<bool> {
+    reader.by_ref().take(HEAD_BYTES as u64 + 1).read_to_end(&mut Vec::new())?;
+    loop {
+        let bytes = reader.fill_buf()?;
+        let text = bytes.iter().take_while(|&&byte| byte >= b' ').count();
+        let ends = text == 0 || text < bytes.len();
+        reader.consume(text);
+        if ends {
+            return only_zeros(reader);
+        }
+    }
+}
+
+fn only_zeros(reader: &mut impl BufRead) -> io::Result<bool> {
+    for byte in reader.bytes() {
+        if byte? != 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Name, stamp and values of a row.
 fn parse_row(payload: &[u8]) -> Option<(&str, Stamp, &[[u8; 4]])> {
     let (length, rest) = payload.strip_prefix(&[ROW])?.split_first_chunk::<4>()?;
@@ -463,6 +556,25 @@ fn parse_row(payload: &[u8]) -> Option<(&str, Stamp, &[[u8; 4]])> {
     let (stamp, values) = rest.split_first_chunk::<STAMP_BYTES>()?;
     let (values, []) = values.as_chunks::<4>() else { return None };
     Some((std::str::from_utf8(name).ok()?, Stamp::from_bytes(stamp), values))
+}
+
+/// What differs, for people. Files are lists of names and stamps, of which the names say enough.
+fn told_difference(field: &str, expected: &str, found: &str) -> String {
+    let names = |text: &str| -> Option<Vec<String>> {
+        let files: Vec<(String, Value)> = serde_json::from_str(text).ok()?;
+        (!files.is_empty()).then(|| files.into_iter().map(|(name, _)| name).collect())
+    };
+    match (field, names(expected), names(found)) {
+        ("columns", ..) | (_, None, _) | (_, _, None) => {
+            format!("another {field}: it was {found}, and is {expected} now")
+        }
+        (_, Some(expected), Some(found)) if expected == found => {
+            format!("other {field} ({} changed)", found.join(", "))
+        }
+        (_, Some(expected), Some(found)) => {
+            format!("other {field}: {}, and not {}", found.join(", "), expected.join(", "))
+        }
+    }
 }
 
 /// The first field whose values differ, and both values.

@@ -12,7 +12,8 @@ use crate::name::RowName;
 
 /// A key whose image may change between two runs.
 pub trait Stamped: RowName {
-    /// What differs after a change; nothing if that cannot be told, and then the image is always encoded anew.
+    /// What differs after a change; nothing if that cannot be told, as for a URL. Such a row is not kept in the
+    /// journal, and the image is always encoded anew.
     fn stamp(&self) -> Option<Stamp>;
 }
 
@@ -87,8 +88,8 @@ impl JournaledSink {
         Self { output, journal }
     }
 
-    /// The number of rows of this run that neither a killed process nor a power failure can take away, kept up to
-    /// date; nothing without a journal.
+    /// The number of rows of this run that neither a killed process nor a power failure can take away, and of those
+    /// without a [stamp](Stamped), kept up to date; nothing without a journal.
     pub fn safe_rows(&self) -> Option<Arc<AtomicUsize>> {
         self.journal.as_ref().map(Journal::safe_rows)
     }

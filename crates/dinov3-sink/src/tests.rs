@@ -231,6 +231,25 @@ fn another_fingerprint_is_refused_with_the_field() {
 }
 
 #[test]
+fn other_weights_are_told_by_name() {
+    let folder = Folder::new("weights");
+    let weights = |name: &str, size: u64| {
+        Map::from_iter([("weights".to_owned(), json!([[name, {"size_bytes": size, "modified_ns": 5}]]))])
+    };
+    let mut journal = Journal::open(folder.at("out.npy")).unwrap();
+    journal.agree(weights("w.safetensors", 1), &layout()).unwrap();
+    let stamp = Stamp::of_file(&folder.0);
+    journal.row("a", stamp, &[&[0.0; WIDTH]]).unwrap();
+    for (now, told) in [
+        (weights("w.safetensors", 2), "other weights (w.safetensors changed)"),
+        (weights("v.safetensors", 1), "other weights: w.safetensors, and not v.safetensors"),
+    ] {
+        let error = journal.agree(now, &layout()).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("out.npy: the interrupted run had {told}")), "{error}");
+    }
+}
+
+#[test]
 fn a_second_run_on_the_same_output_is_refused() {
     let folder = Folder::new("lock");
     let output = folder.at("out.parquet");
@@ -263,9 +282,17 @@ fn a_torn_or_damaged_journal_gives_the_rows_before_the_damage() {
         let mut bytes = whole.clone();
         bytes[position] ^= 0x41;
         match rows(&bytes) {
-            Ok(rows) => assert!(rows < 3, "byte {position}"),
+            Ok(found) => {
+                assert!(found < 3, "byte {position}");
+                // Nothing goes that could not be read.
+                let mut journal = Journal::open(&output).unwrap();
+                let unreadable = matches!(journal.check(), Err(JournalError::Unreadable { .. }));
+                assert_eq!(unreadable, found == 0, "byte {position}");
+                assert_eq!(journal.agree(fingerprint("f32"), &layout()).is_err(), unreadable);
+            }
             Err(error) => assert!(matches!(error, JournalError::NotAJournal { .. }) && position < 16),
         }
+        assert!(path.exists(), "byte {position}");
     }
     // What a power failure leaves where a file had grown.
     assert_eq!(rows(&[whole.as_slice(), &[0; 100]].concat()).unwrap(), 3);
@@ -273,6 +300,54 @@ fn a_torn_or_damaged_journal_gives_the_rows_before_the_damage() {
     fs::create_dir(&path).unwrap();
     assert!(matches!(Journal::open(&output), Err(JournalError::NotAJournal { .. })));
     fs::remove_dir(&path).unwrap();
+}
+
+#[test]
+fn an_unreadable_journal_stays_until_it_is_discarded() {
+    let folder = Folder::new("unreadable");
+    let pictures = Pictures::in_folder(&folder);
+    let output = folder.at("out.npy");
+    interrupted(&output, &pictures);
+    let path = Journal::open(&output).unwrap().path().to_owned();
+    let whole = fs::read(&path).unwrap();
+    // In the first row: the two behind it are not to be found.
+    let mut damaged = whole.clone();
+    let first = whole.windows(9).position(|bytes| bytes == b"0.picture").unwrap();
+    damaged[first] ^= 1;
+    for bytes in [&damaged[..], b"dinov3 journal 2 from tomorrow"] {
+        fs::write(&path, bytes).unwrap();
+        embed(&output, &pictures).result.unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+    faults::plan(Fault::Once, 1);
+    Journal::open(&output).unwrap_err();
+    faults::end();
+    assert!(path.exists());
+    fs::write(&path, &damaged).unwrap();
+    let mut journal = Journal::open(&output).unwrap();
+    journal.discard();
+    journal.agree(fingerprint("f32"), &layout()).unwrap();
+    drop(journal);
+    assert!(!path.exists());
+
+    // Rows behind the damage are lost, which is told.
+    let mut damaged = whole.clone();
+    let second = whole.windows(9).position(|bytes| bytes == b"1.picture").unwrap();
+    damaged[second] ^= 1;
+    fs::write(&path, &damaged).unwrap();
+    let journal = Journal::open(&output).unwrap();
+    assert_eq!((journal.rows(), journal.damaged_bytes() > 100), (1, true));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_is_no_journal_and_stays() {
+    let folder = Folder::new("journal-link");
+    let output = folder.at("out.npy");
+    let path = Journal::open(&output).unwrap().path().to_owned();
+    std::os::unix::fs::symlink(folder.at("elsewhere"), &path).unwrap();
+    assert!(matches!(Journal::open(&output), Err(JournalError::NotAJournal { .. })));
+    assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
 }
 
 #[test]
@@ -284,10 +359,26 @@ fn leftovers_of_killed_runs_are_removed_and_nothing_else() {
     let others =
         [".out.npy.dinov3-x-1.tmp", ".out.npy.dinov3-1-2-3.tmp", ".out.npyx.dinov3-1-2.tmp", ".dinov3-1-2.tmp"];
     let leftovers = [".out.npy.dinov3-1-2.tmp", ".out.npy.json.dinov3-1-2.tmp"];
+    // Of a process that is at work.
+    let live = crate::atomic::Temporary::beside(&output).unwrap();
     others.iter().chain(&leftovers).for_each(|name| fs::write(folder.at(name), "").unwrap());
     embed(&output, &pictures).result.unwrap();
     let found: Vec<String> = folder.outputs().into_iter().map(|(name, _)| name).collect();
-    let mut expected = [&others[..], &["out.npy", "out.npy.json"]].concat();
+    let live_name = live.path().file_name().unwrap().to_str().unwrap();
+    let mut expected = [&others[..], &["out.npy", "out.npy.json", live_name]].concat();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn every_output_removes_the_leftovers_of_killed_processes_in_its_folder_once() {
+    let folder = Folder::new("any-leftovers");
+    let kept = [".a.dinov3-1.tmp", ".dinov3-1-2.tmp", "b.dinov3-1-2.tmp", ".c.dinov3-1-2.tmpx", ".d.dinov3-journal"];
+    let leftovers = [".a.safetensors.dinov3-1-2.tmp", ".x.dinov3-y.npy.dinov3-77-0.tmp"];
+    kept.iter().chain(&leftovers).for_each(|name| fs::write(folder.at(name), "").unwrap());
+    drop(AtomicFile::create(folder.at("a.safetensors")).unwrap());
+    let found: Vec<String> = folder.outputs().into_iter().map(|(name, _)| name).collect();
+    let mut expected = kept.to_vec();
     expected.sort();
     assert_eq!(found, expected);
 }

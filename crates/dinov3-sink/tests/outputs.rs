@@ -435,6 +435,15 @@ fn a_symbolic_link_is_followed() {
     file.commit().unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::read(folder.join("data/real.bin")).unwrap(), b"new");
+    // Also to where nothing is yet, over two links.
+    std::os::unix::fs::symlink("data/first.bin", folder.join("second.bin")).unwrap();
+    std::os::unix::fs::symlink("later.bin", folder.join("data/first.bin")).unwrap();
+    let file = AtomicFile::create(folder.join("second.bin")).unwrap();
+    file.commit().unwrap();
+    assert!(fs::symlink_metadata(folder.join("second.bin")).unwrap().is_symlink());
+    assert!(fs::symlink_metadata(folder.join("data/later.bin")).unwrap().is_file());
+    std::os::unix::fs::symlink("loop.bin", folder.join("loop.bin")).unwrap();
+    assert!(AtomicFile::create(folder.join("loop.bin")).is_err());
 }
 
 #[test]
