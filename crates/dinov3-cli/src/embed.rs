@@ -12,13 +12,22 @@ use crate::arguments::EmbedArguments;
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::setup::{
-    Inputs, Provenance, chosen_recipe, model_spec, open_model, refuse_overwriting, report_weights, weight_files,
+    Inputs, Provenance, chosen_recipe, model_spec, open_model, open_weights, refuse_overwriting, report_weights,
+    weight_files, weights,
 };
 
 /// Runs the command.
 pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     // Everything that can be wrong with the command line is found before the weights are read.
-    let spec = model_spec(&arguments.model)?;
+    let mut spec = model_spec(&arguments.model)?;
+    // Only the weights know whether there is a head, and how wide its scores are.
+    let found = match arguments.logits && spec.num_classes() == 0 {
+        true => Some(weights(&spec, &arguments.model)?),
+        false => None,
+    };
+    if let Some(found) = &found {
+        spec = dinov3::with_stored_head(spec, found)?;
+    }
     let request = request(arguments, &spec)?;
     let layout = EmbeddingLayout::for_request(&spec, &request)?;
     let recipe = chosen_recipe(&spec, &arguments.model, &arguments.pixels)?;
@@ -28,7 +37,10 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     refuse_overwriting(&arguments.output, &files)?;
     let source = Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?;
 
-    let opened = open_model(&spec, &arguments.model)?;
+    let opened = match &found {
+        Some(found) => open_weights(&spec, found, &arguments.model)?,
+        None => open_model(&spec, &arguments.model)?,
+    };
     refuse_overwriting(&arguments.output, weight_files(&opened))?;
     report_weights(&opened);
     let provenance = Provenance::start(&opened, recipe.as_ref(), &arguments.pixels)

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use dinov3::checkpoint::{Checkpoint, FileSet, Report, open_files};
 use dinov3::weights::WeightsError;
-use dinov3::{Isa, ModelSpec, Precision, find_model, peak_flops, spec, system};
+use dinov3::{Isa, ModelSpec, Precision, find_model, peak_flops, spec, system, with_head_in};
 use serde_json::{Value, json};
 
 use crate::arguments::InfoArguments;
@@ -56,7 +56,7 @@ fn weights(path: &Path, model: Option<&str>) -> Result<(Value, String)> {
     let files = open_files(path)?;
     let (spec, report) = match model {
         Some(model) => {
-            let spec = find_model(model)?;
+            let spec = with_head_in(find_model(model)?, &files)?;
             let report = Checkpoint::from_files(files.clone(), &spec)?.report;
             (spec, report)
         }
@@ -109,6 +109,7 @@ pub fn matching_model(files: &FileSet) -> Result<(ModelSpec, Report)> {
     });
     let mut closest: Option<(usize, WeightsError)> = None;
     for spec in specs {
+        let spec = with_head_in(spec, files)?;
         match Checkpoint::from_files(files.clone(), &spec) {
             Ok(checkpoint) => return Ok((spec, checkpoint.report)),
             Err(error) => {

@@ -9,7 +9,7 @@ use dinov3::checkpoint::hash::{CheckedFile, check_file};
 use dinov3::checkpoint::{Checkpoint, FileSet, VerifyReport, open_files, verify_files};
 use dinov3::golden::{self, GoldenRow};
 use dinov3::pixels::DecodeOptions;
-use dinov3::{find_model, tensors};
+use dinov3::{find_model, tensors, with_head_in};
 use serde_json::{Value, json};
 
 use crate::arguments::{ModelArguments, VerifyArguments};
@@ -36,7 +36,7 @@ fn verify_weights(arguments: &VerifyArguments) -> Result<Outcome> {
     let files = open_files(Path::new(&arguments.target))?;
     let checked = checked_files(&files)?;
     let spec = match &arguments.model {
-        Some(model) => find_model(model)?,
+        Some(model) => with_head_in(find_model(model)?, &files)?,
         None => matching_model(&files)?.0,
     };
     let tensor_count = files.tensors.len();
