@@ -12,8 +12,8 @@ use crate::arguments::EmbedArguments;
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::setup::{
-    Inputs, Provenance, chosen_recipe, model_spec, open_model, open_weights, refuse_overwriting, report_weights,
-    weight_files, weights,
+    Inputs, Provenance, chosen_recipe, model_spec, open_model, open_weights, refuse_overwriting,
+    refuse_overwriting_inputs, report_weights, weight_files, weights,
 };
 
 /// Runs the command.
@@ -34,7 +34,7 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
     let mut journal = open_journal(arguments)?;
     check_output(arguments, &layout)?;
-    refuse_overwriting(&arguments.output, &files)?;
+    refuse_overwriting_inputs(&arguments.output, &files)?;
     let source = Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?;
 
     let opened = match &found {
@@ -82,7 +82,7 @@ fn request(arguments: &EmbedArguments, spec: &dinov3::ModelSpec) -> Result<Reque
     let mut request = Request::new().poolings(poolings).pad(arguments.pixels.pad);
     if arguments.logits {
         if spec.num_classes() == 0 {
-            return Err(usage("--logits: the model has no head; give --num-classes and weights with a head"));
+            return Err(usage("--logits: neither the model nor its weights have a head"));
         }
         request = request.logits(spec.pooling);
     }
