@@ -30,6 +30,7 @@ pub enum Command {
     #[command(after_help = CLASSIFY_EXAMPLES)]
     Classify(ClassifyArguments),
     /// The models that are known
+    #[command(after_help = MODELS_EXAMPLES)]
     Models(ModelsArguments),
     /// What this machine offers, or what a checkpoint holds
     #[command(after_help = INFO_EXAMPLES)]
@@ -44,12 +45,13 @@ pub enum Command {
     #[command(after_help = ACCURACY_EXAMPLES)]
     Accuracy(AccuracyArguments),
     /// Completions for a shell, on standard output
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
     /// Man pages, one per command, for packagers
-    #[command(hide = true)]
+    #[command(hide = true, after_help = MAN_EXAMPLES)]
     Man {
         /// The folder to write them to
         #[arg(short, long, value_name = "FOLDER", default_value = ".")]
@@ -61,7 +63,7 @@ const EMBED_EXAMPLES: &str = "Examples:
   dinov3 embed photos/ -m vit_large_patch16_dinov3 --weights model.safetensors -o photos.parquet
   dinov3 embed *.jpg -m facebook/dinov3-vits16-pretrain-lvd1689m --weights vits16/ --pool token --normalize -o out.npy
   dinov3 embed https://example.org/a.jpg -m vit_small_patch16_dinov3 -o -
-  find . -name '*.png' | dinov3 embed - -m vit_base_patch16_dinov3 --weights synthetic:7 -o - | jq .path
+  find . -name '*.png' | dinov3 embed - -m vit_base_patch16_dinov3 --weights synthetic:7 -o - | jq -r '.path // empty'
   dinov3 embed tiles/ -m vit_7b_patch16_dinov3.sat493m --weights 7b/ --precision bf16 --preprocess native -o tiles.parquet
   dinov3 embed archive/ -m vit_large_patch16_dinov3 --weights model.safetensors -o archive.parquet --resume
 
@@ -94,6 +96,17 @@ const CLASSIFY_EXAMPLES: &str = "Examples:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
 
+const MODELS_EXAMPLES: &str = "Examples:
+  dinov3 models
+  dinov3 models --json | jq -r '.[] | select(.embed_dim <= 768) | .name'";
+
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  dinov3 completions bash > ~/.local/share/bash-completion/completions/dinov3
+  dinov3 completions fish > ~/.config/fish/completions/dinov3.fish";
+
+const MAN_EXAMPLES: &str = "Examples:
+  dinov3 man -o /usr/local/share/man/man1";
+
 const INFO_EXAMPLES: &str = "Examples:
   dinov3 info
   dinov3 info model.safetensors
@@ -108,6 +121,7 @@ Exit codes: 0 done, 1 failed or below --at-least, 2 wrong usage";
 
 const VERIFY_EXAMPLES: &str = "Examples:
   dinov3 verify model.safetensors
+  dinov3 verify hf-hub:timm/vit_small_patch16_dinov3.lvd1689m
   dinov3 verify 7b/ -m vit_7b_patch16_dinov3.sat493m --json
   dinov3 verify vit_small_patch16_dinov3 --golden 000000039769.jpg
 
@@ -333,7 +347,7 @@ pub struct ModelsArguments {
 
 #[derive(Args)]
 pub struct InfoArguments {
-    /// A safetensors or .pth file, its folder or its index
+    /// A safetensors or .pth file, its folder or its index, hf-hub:org/name in the cache, or a head
     pub weights: Option<PathBuf>,
     /// Check the weights against this model
     #[arg(short, long, requires = "weights")]
@@ -348,7 +362,8 @@ pub struct InfoArguments {
 
 #[derive(Args)]
 pub struct VerifyArguments {
-    /// A safetensors or .pth file, its folder or its index; with --golden a model
+    /// A safetensors or .pth file, its folder or its index, hf-hub:org/name in the cache, or a head; with --golden a
+    /// model
     #[arg(value_name = "WEIGHTS|MODEL")]
     pub target: String,
     /// The model that the weights are of; by default the first that they fit

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::arguments::BenchArguments;
 use crate::failure::{Outcome, usage};
-use crate::setup::{check_size, model_spec, open_model};
+use crate::setup::{check_size, extension, model_spec, open_model, refuse_overwriting, weight_files};
 
 /// 4 GB of pixels.
 const LARGEST_BATCH_VALUES: u64 = 1_000_000_000;
@@ -24,7 +24,15 @@ pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
     if values > LARGEST_BATCH_VALUES {
         return Err(usage(format!("a batch of {values} values is above the limit of {LARGEST_BATCH_VALUES}")));
     }
+    if let Some(path) = &arguments.write_inputs
+        && extension(path) != "npy"
+    {
+        return Err(usage(format!("--write-inputs {}: images are written as .npy", path.display())));
+    }
     let opened = open_model(&spec, &arguments.model)?;
+    if let Some(path) = &arguments.write_inputs {
+        refuse_overwriting(path, weight_files(&opened))?;
+    }
     let (height_px, width_px) = (arguments.size.0 as usize, arguments.size.1 as usize);
     let count = usize::from(arguments.batch_size);
     let mut pixels = vec![0.0; count * 3 * height_px * width_px];

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 
 use crate::arguments::ClassifyArguments;
 use crate::batch::Batch;
-use crate::failure::{Outcome, usage};
+use crate::failure::{Outcome, printable_line, usage};
 use crate::progress::Reporter;
 use crate::setup::{
     InputKey, Inputs, Provenance, chosen_recipe, extension, model_spec, open_weights, refuse_overwriting,
-    report_weights, weight_files, weights,
+    refuse_overwriting_inputs, report_weights, weight_files, weights,
 };
 
 /// Runs the command.
@@ -29,18 +29,23 @@ pub fn run(arguments: &ClassifyArguments) -> Result<Outcome> {
     let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
     let json_output = json_output(arguments)?;
     let target = json_output.as_deref().unwrap_or(Path::new("-"));
-    refuse_overwriting(target, &files)?;
+    refuse_overwriting_inputs(target, &files)?;
     if target != Path::new("-") {
         // Finds out whether it can be written, before the long part.
         drop(AtomicFile::create(target)?);
     }
+    let head_and_labels = arguments.head.iter().chain(&arguments.labels).cloned().collect::<Vec<_>>();
+    refuse_overwriting(target, &head_and_labels)?;
     let given_labels = given_labels(arguments)?;
     let source = Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?;
+    let isa = dinov3::Isa::try_from_env()?;
+    let head = arguments.head.as_deref().map(|path| Head::open(path, &spec, isa, arguments.head_pool)).transpose()?;
+    if let (Some(labels), Some(head)) = (&given_labels, &head) {
+        labels.check(head.classes())?;
+    }
     let weights = weights(&spec, &arguments.model)?;
     // The model, with the head that its checkpoint holds.
     let spec = dinov3::with_stored_head(spec, &weights)?;
-    let isa = dinov3::Isa::try_from_env()?;
-    let head = arguments.head.as_deref().map(|path| Head::open(path, &spec, isa, arguments.head_pool)).transpose()?;
     refuse_overwriting(target, head.as_ref().map(Head::paths).unwrap_or_default())?;
     let scores = Scores::new(&spec, head.as_ref(), arguments.head_pool)?;
     let labels = match given_labels {
@@ -195,14 +200,17 @@ struct Table {
 
 impl<K: RowName> Sink<K> for Table {
     fn write(&mut self, key: &K, features: ImageFeatures<'_>) -> Result<(), SinkError> {
-        let mut text = format!("{}\n", key.row_name());
+        let mut text = format!("{}\n", printable_line(&key.row_name()));
         // Indices stand under each other, through all pictures.
         let width = (self.scores.count - 1).to_string().len();
         let kind = if self.scores.of_features { "feature" } else { "class" };
         for ClassScore { index, probability, .. } in self.scores.top(features, self.top)? {
             let percent = 100.0 * probability;
             match self.labels.as_ref().and_then(|labels| labels.get(index)) {
-                Some(label) => text.push_str(&format!("  {percent:6.2} %  {index:width$}  {label}\n")),
+                Some(label) => {
+                    let label = printable_line(label);
+                    text.push_str(&format!("  {percent:6.2} %  {index:width$}  {label}\n"));
+                }
                 None => text.push_str(&format!("  {percent:6.2} %  {kind} {index:width$}\n")),
             }
         }

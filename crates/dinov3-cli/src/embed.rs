@@ -12,23 +12,35 @@ use crate::arguments::EmbedArguments;
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::setup::{
-    Inputs, Provenance, chosen_recipe, model_spec, open_model, refuse_overwriting, report_weights, weight_files,
+    Inputs, Provenance, chosen_recipe, model_spec, open_model, open_weights, refuse_overwriting,
+    refuse_overwriting_inputs, report_weights, weight_files, weights,
 };
 
 /// Runs the command.
 pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     // Everything that can be wrong with the command line is found before the weights are read.
-    let spec = model_spec(&arguments.model)?;
+    let mut spec = model_spec(&arguments.model)?;
+    // Only the weights know whether there is a head, and how wide its scores are.
+    let found = match arguments.logits && spec.num_classes() == 0 {
+        true => Some(weights(&spec, &arguments.model)?),
+        false => None,
+    };
+    if let Some(found) = &found {
+        spec = dinov3::with_stored_head(spec, found)?;
+    }
     let request = request(arguments, &spec)?;
     let layout = EmbeddingLayout::for_request(&spec, &request)?;
     let recipe = chosen_recipe(&spec, &arguments.model, &arguments.pixels)?;
     let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
     let mut journal = open_journal(arguments)?;
     check_output(arguments, &layout)?;
-    refuse_overwriting(&arguments.output, &files)?;
+    refuse_overwriting_inputs(&arguments.output, &files)?;
     let source = Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?;
 
-    let opened = open_model(&spec, &arguments.model)?;
+    let opened = match &found {
+        Some(found) => open_weights(&spec, found, &arguments.model)?,
+        None => open_model(&spec, &arguments.model)?,
+    };
     refuse_overwriting(&arguments.output, weight_files(&opened))?;
     report_weights(&opened);
     let provenance = Provenance::start(&opened, recipe.as_ref(), &arguments.pixels)
@@ -70,7 +82,7 @@ fn request(arguments: &EmbedArguments, spec: &dinov3::ModelSpec) -> Result<Reque
     let mut request = Request::new().poolings(poolings).pad(arguments.pixels.pad);
     if arguments.logits {
         if spec.num_classes() == 0 {
-            return Err(usage("--logits: the model has no head; give --num-classes and weights with a head"));
+            return Err(usage("--logits: neither the model nor its weights have a head"));
         }
         request = request.logits(spec.pooling);
     }

@@ -69,6 +69,11 @@ fn printable(text: &str) -> String {
     shown
 }
 
+/// The same for what has one line: a name or a label from elsewhere cannot look like another line.
+pub fn printable_line(text: &str) -> String {
+    printable(text).replace('\n', "\\n")
+}
+
 /// The library's errors name its options as Rust does; here they have other names.
 pub fn in_words_of_the_command(text: &str) -> String {
     text.replace("DeepGrey::HighByte", "--deep-grey high-byte")
@@ -115,6 +120,7 @@ mod tests {
     #[test]
     fn a_message_cannot_command_the_terminal() {
         assert_eq!(printable("é: \u{1b}[2J\u{9b}\r\nb"), "é: \\u{1b}[2J\\u{9b}\\r\nb");
+        assert_eq!(printable_line("a\nb\u{1b}[2J"), "a\\nb\\u{1b}[2J");
     }
 
     #[test]

@@ -3,22 +3,23 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use dinov3::checkpoint::hash::sha256;
 use dinov3::engine::ItemError;
 use dinov3::npy::NpySource;
-use dinov3::picture::{PcaBasis, RgbPicture, pca_picture, similarity_picture};
+use dinov3::picture::{BasisOrigin, PcaBasis, RgbPicture, pca_picture, similarity_picture};
 use dinov3::pixels::{NormalizedImage, Recipe};
 use dinov3::sink::{AtomicFile, RowName, write_features_safetensors, write_npy};
 use dinov3::{Array, Encoder, Features, ImageBatch, MapLayout, ModelSpec, Request};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::arguments::{FeaturesArguments, Layout};
 use crate::failure::{Outcome, usage};
 use crate::setup::{
-    Provenance, chosen_recipe, extension, model_spec, open_model, picture_reader, refuse_overwriting, report_weights,
-    weight_files,
+    Provenance, chosen_recipe, extension, model_spec, open_model, picture_reader, place_of, refuse_overwriting,
+    report_weights, weight_files,
 };
 
 /// What is written to `--output`.
@@ -46,11 +47,21 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
         return Err(usage("--pca needs a feature map: add --blocks or --last to --all-tokens"));
     }
     let recipe = chosen_recipe(&spec, &arguments.model, &arguments.pixels)?;
-    let outputs = || arguments.output.iter().chain(&arguments.pca);
+    let named = [("--output", &arguments.output), ("--pca", &arguments.pca), ("--pca-basis", &arguments.pca_basis)];
+    let named: Vec<(&str, &PathBuf)> =
+        named.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?))).collect();
+    for (index, (option, path)) in named.iter().enumerate() {
+        if let Some((first, _)) = named[..index].iter().find(|(_, other)| place_of(other) == place_of(path)) {
+            return Err(usage(format!("{first} and {option} name the same file")));
+        }
+    }
+    let outputs = || named.iter().map(|(_, path)| *path);
     for path in outputs() {
         refuse_overwriting(path, std::slice::from_ref(&arguments.input))?;
-        // Finds out whether it can be written, before the long part.
-        drop(AtomicFile::create(path)?);
+        // Finds out whether it can be written, before the long part. A basis that is there is only read.
+        if arguments.pca_basis.as_ref() != Some(path) || !path.exists() {
+            drop(AtomicFile::create(path)?);
+        }
     }
     let input = PreparedInput::open(arguments, recipe.as_ref())?;
     let (count, (height_px, width_px)) = (input.count(), input.size_px());
@@ -79,13 +90,31 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
         append(&mut arrays, named_arrays(&spec, &features));
     }
 
+    // A basis is for the very weights: finding out which they are may take a while.
+    let provenance = match arguments.output.is_some() || arguments.pca_basis.is_some() {
+        true => provenance.finish(),
+        false => Value::Null,
+    };
     if let Some(last) = features.maps.last() {
         // What the encoder saw: the picture with its padding.
         let patch_px = spec.vit().map_or(1, |vit| vit.patch_px);
         let seen_px = (width_px.next_multiple_of(patch_px), height_px.next_multiple_of(patch_px));
         let tap = format!("{}.{}", unit(&spec), last.index);
         if let Some(path) = &arguments.pca {
-            paint_pca(path, arguments.pca_basis.as_deref(), &last.map, seen_px, (&spec.name, &tap))?;
+            // Pictures show normed features, whatever is written beside them: the same colours mean the same.
+            let mut painted = Features::default();
+            let map = match spec.vit().is_none() || request.tap_norm {
+                true => &last.map,
+                false => {
+                    let pixels = input.pixels(0)?;
+                    let batch = ImageBatch { pixels: &pixels, count: 1, height_px, width_px };
+                    let normed = Request::new().taps([last.index]).tap_norm(true).pad(arguments.pixels.pad);
+                    session.encode(&batch, &normed, &mut painted)?;
+                    painted.maps.first().map_or(&last.map, |tap| &tap.map)
+                }
+            };
+            let origin = BasisOrigin { model: &spec.name, weights: &weights_name(&provenance["weights"]), tap: &tap };
+            paint_pca(path, arguments.pca_basis.as_deref(), map, seen_px, &origin)?;
         }
         if let (Some((x, y)), Some(path)) = (arguments.similarity, &arguments.output) {
             let picture = similarity_picture(&last.map, x, y, seen_px.0, seen_px.1)?;
@@ -93,7 +122,6 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
         }
     }
     let Some(path) = &arguments.output else { return Ok(Outcome::Done) };
-    let provenance = provenance.finish();
     match output {
         Output::Npy => {
             let (name, array) = arrays.swap_remove(0);
@@ -111,13 +139,10 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
 }
 
 fn output_kind(arguments: &FeaturesArguments) -> Result<Output> {
-    if let Some(pca) = &arguments.pca {
-        if extension(pca) != "png" {
-            return Err(usage(format!("--pca {}: the picture must be a .png", pca.display())));
-        }
-        if arguments.output.as_ref() == Some(pca) {
-            return Err(usage("--pca and --output name the same file"));
-        }
+    if let Some(pca) = &arguments.pca
+        && extension(pca) != "png"
+    {
+        return Err(usage(format!("--pca {}: the picture must be a .png", pca.display())));
     }
     let Some(path) = &arguments.output else {
         return match arguments.similarity {
@@ -188,12 +213,12 @@ fn paint_pca(
     basis_path: Option<&Path>,
     map: &Array,
     (width_px, height_px): (usize, usize),
-    (model, tap): (&str, &str),
+    origin: &BasisOrigin<'_>,
 ) -> Result<()> {
     let known = match basis_path {
         Some(basis_path) if basis_path.exists() => {
             let bytes = std::fs::read(basis_path).with_context(|| basis_path.display().to_string())?;
-            let basis = PcaBasis::from_safetensors(&bytes, model, tap);
+            let basis = PcaBasis::from_safetensors(&bytes, origin);
             Some(basis.with_context(|| basis_path.display().to_string())?)
         }
         _ => None,
@@ -201,7 +226,7 @@ fn paint_pca(
     let (picture, basis) = pca_picture(map, width_px, height_px, known.as_ref())?;
     write_picture(path, &picture)?;
     if let Some(basis_path) = basis_path.filter(|_| known.is_none()) {
-        write_whole(basis_path, &basis.to_safetensors(model, tap))?;
+        write_whole(basis_path, &basis.to_safetensors(origin))?;
     }
     Ok(())
 }
@@ -216,6 +241,21 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).with_context(|| path.display().to_string())?;
     Ok(file.commit()?)
+}
+
+/// One text for weights: where they are computed from, or the hash of their files' hashes.
+fn weights_name(weights: &Value) -> String {
+    match (&weights["synthetic"], &weights["files"]) {
+        (Value::String(seed), _) => seed.clone(),
+        (_, Value::Array(files)) => match &files[..] {
+            [only] => only["sha256"].as_str().unwrap_or_default().to_string(),
+            several => {
+                let hashes: Vec<&str> = several.iter().filter_map(|file| file["sha256"].as_str()).collect();
+                sha256(hashes.join("\n").as_bytes())
+            }
+        },
+        _ => String::new(),
+    }
 }
 
 /// What the model calls its taps.

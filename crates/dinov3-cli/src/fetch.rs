@@ -1,9 +1,11 @@
 //! `dinov3 fetch`, and the downloads of other commands: weights by name.
 
 use std::io::Write as _;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use dinov3::hub::{CachedBecause, Hub, HubReference, Snapshot, default_reference, open_copy};
+use anyhow::{Context, Result};
+use dinov3::hub::{CachedBecause, Hub, HubReference, Settings, Snapshot, default_reference, open_copy};
 use dinov3::{ModelSpec, find_model, spec};
 use serde_json::{Value, json};
 
@@ -39,7 +41,13 @@ pub fn run(arguments: &FetchArguments) -> Result<Outcome> {
 /// `hf-hub:` means that very repository; any other text a model, whose repository is timm's.
 fn reference(text: &str, revision: Option<&str>) -> Result<HubReference> {
     let Some(reference) = HubReference::parse(text) else {
-        return default_reference(&find_model(text)?, revision).map_err(|error| usage(error.to_string()));
+        let spec = find_model(text).map_err(|error| match HubReference::new(text, None) {
+            Ok(_) if !Path::new(text).exists() => {
+                usage(format!("{error}; a repository that is no model of the table is named in full: hf-hub:{text}"))
+            }
+            _ => error.into(),
+        })?;
+        return default_reference(&spec, revision).map_err(|error| usage(error.to_string()));
     };
     at_revision(reference.map_err(|error| usage(error.to_string()))?, text, revision)
 }
@@ -73,6 +81,25 @@ pub fn weights_reference(spec: &ModelSpec, arguments: &ModelArguments) -> Result
         None if revision.is_some() => Err(usage("--revision is for weights that are downloaded")),
         None => Ok(None),
     }
+}
+
+/// The weights that a command only looks at: a path, or what the cache holds of a repository.
+pub fn weights_path(named: &Path) -> Result<PathBuf> {
+    let text = named.to_str().unwrap_or_default();
+    let Some(reference) = HubReference::parse(text) else {
+        return match find_model(text) {
+            Ok(spec) if !named.exists() => Err(usage(match spec.hub_ids.first() {
+                Some(repository) => format!("{text} is a model; its weights are a file, or hf-hub:{repository}"),
+                None => format!("{text} is a model; name the file of its weights"),
+            })),
+            _ => Ok(named.to_path_buf()),
+        };
+    };
+    let reference = reference.map_err(|error| usage(error.to_string()))?;
+    let mut settings = Settings::from_environment()?;
+    settings.offline = Some("this command");
+    let cached = Hub::new(settings).fetch(&reference, &mut |_| ControlFlow::Continue(()));
+    Ok(cached.with_context(|| format!("{text} is not in the cache; 'dinov3 fetch {text}' downloads it"))?.weights)
 }
 
 /// Fetches with progress on standard error.

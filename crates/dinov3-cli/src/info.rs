@@ -5,13 +5,14 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use dinov3::checkpoint::{Checkpoint, FileSet, Report, open_files};
+use dinov3::checkpoint::{Checkpoint, FileSet, Report, StoredHead, open_files};
 use dinov3::weights::WeightsError;
-use dinov3::{Isa, ModelSpec, Precision, find_model, peak_flops, spec, system};
+use dinov3::{Isa, ModelSpec, Precision, find_model, peak_flops, spec, system, with_head_in};
 use serde_json::{Value, json};
 
 use crate::arguments::InfoArguments;
 use crate::failure::Outcome;
+use crate::fetch::weights_path;
 
 /// Runs the command.
 pub fn run(arguments: &InfoArguments) -> Result<Outcome> {
@@ -53,10 +54,18 @@ fn machine(peak: bool) -> Result<(Value, String)> {
 }
 
 fn weights(path: &Path, model: Option<&str>) -> Result<(Value, String)> {
+    let path = &weights_path(path)?;
     let files = open_files(path)?;
+    if model.is_none()
+        && let Some(head) = head_alone(path, &files)
+    {
+        let text = format!("head              {}\n", described(&head));
+        let json = json!({"head": {"classes": head.classes(), "features": head.inputs()}, "files": head.paths()});
+        return Ok((json, text));
+    }
     let (spec, report) = match model {
         Some(model) => {
-            let spec = find_model(model)?;
+            let spec = with_head_in(find_model(model)?, &files)?;
             let report = Checkpoint::from_files(files.clone(), &spec)?.report;
             (spec, report)
         }
@@ -99,6 +108,20 @@ fn weights(path: &Path, model: Option<&str>) -> Result<(Value, String)> {
     Ok((json, text))
 }
 
+/// The linear head in a file of its own; `None` if an encoder or anything else lies in it.
+pub fn head_alone(path: &Path, files: &FileSet) -> Option<StoredHead> {
+    // A weight and perhaps a bias.
+    if files.tensors.len() > 2 {
+        return None;
+    }
+    StoredHead::open(path).ok()
+}
+
+/// A head in a few words.
+pub fn described(head: &StoredHead) -> String {
+    format!("{} [{}, {}]: {} classes", head.weight_name(), head.classes(), head.inputs(), head.classes())
+}
+
 /// The first model of the table that the files fit. A file name that names a model goes first.
 pub fn matching_model(files: &FileSet) -> Result<(ModelSpec, Report)> {
     let named = files.name.display().to_string();
@@ -109,6 +132,7 @@ pub fn matching_model(files: &FileSet) -> Result<(ModelSpec, Report)> {
     });
     let mut closest: Option<(usize, WeightsError)> = None;
     for spec in specs {
+        let spec = with_head_in(spec, files)?;
         match Checkpoint::from_files(files.clone(), &spec) {
             Ok(checkpoint) => return Ok((spec, checkpoint.report)),
             Err(error) => {

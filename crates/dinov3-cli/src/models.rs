@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anyhow::Result;
+use dinov3::image::decimal;
 use dinov3::{ModelSpec, cost, spec};
 use serde_json::{Value, json};
 
@@ -39,8 +40,6 @@ fn table() -> String {
 /// Everything that the table knows of a model.
 pub fn describe(spec: &ModelSpec) -> Value {
     let data = &spec.data;
-    // As people write them: 0.485, and not the f64 nearest to that f32.
-    let decimal = |values: [f32; 3]| values.map(|value| value.to_string().parse::<f64>().unwrap_or_default());
     let mut text = json!({
         "name": spec.name,
         "aliases": spec::aliases(&spec.name),
@@ -51,8 +50,8 @@ pub fn describe(spec: &ModelSpec) -> Value {
         "embed_dim": spec.embed_dim(),
         "pooling": spec.pooling.name(),
         "input_px": [data.input_px.0, data.input_px.1],
-        "mean": decimal(data.mean),
-        "std": decimal(data.std),
+        "mean": data.mean.map(decimal),
+        "std": data.std.map(decimal),
         "crop_pct": data.crop_pct,
     });
     if let Some(vit) = spec.vit() {

@@ -10,6 +10,8 @@ use dinov3::engine::Progress;
 use dinov3::hub::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::failure::printable_line;
+
 /// Time between two lines of a log.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -39,10 +41,13 @@ impl DownloadReporter {
     /// Called by the download; it goes on.
     pub fn tell(&mut self, event: &Event<'_>) -> ControlFlow<()> {
         match event {
-            Event::FirstDownload { page } => match &self.license {
-                Some(license) => self.line(&format!("downloading {page}\nlicense: {license} (and on that page)")),
-                None => self.line(&format!("downloading {page}\nlicense: see that page")),
-            },
+            Event::FirstDownload { page } => {
+                self.line(&format!("downloading {page}"));
+                match &self.license {
+                    Some(license) => self.line(&format!("license: {license} (and on that page)")),
+                    None => self.line("license: see that page"),
+                }
+            }
             Event::Download { name, size_bytes, from_bytes } => {
                 if std::io::stderr().is_terminal() {
                     let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}, {eta} left");
@@ -69,11 +74,9 @@ impl DownloadReporter {
                 None => {}
             },
             Event::Done { .. } => self.finish(),
-            Event::Waiting { name } => {
-                let told = std::mem::replace(&mut self.waiting, true);
-                if !told {
-                    self.line(&format!("{name}: waiting for another process that downloads it"));
-                }
+            Event::Waiting { name } if !self.waiting => {
+                self.waiting = true;
+                self.line(&format!("{name}: waiting for another process that downloads it"));
             }
             Event::Retry { error, wait } => {
                 let error = error.without_advice();
@@ -88,7 +91,9 @@ impl DownloadReporter {
         ControlFlow::Continue(())
     }
 
+    /// One line, whatever strangers' names are in it.
     fn line(&self, text: &str) {
+        let text = printable_line(text);
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),
@@ -157,8 +162,9 @@ impl Reporter {
         }
     }
 
-    /// Prints a line without tearing the bar.
+    /// Prints a line without tearing the bar: one line, whatever strangers' names are in it.
     pub fn line(&self, text: &str) {
+        let text = printable_line(text);
         self.aside(|| eprintln!("{text}"));
     }
 

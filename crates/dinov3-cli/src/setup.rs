@@ -206,7 +206,7 @@ pub fn picture_reader(
 
 /// Pictures, or rows of arrays.
 pub enum Inputs {
-    Files(FileSource),
+    Files(Box<FileSource>),
     Arrays(Vec<NpySource>),
 }
 
@@ -225,7 +225,7 @@ impl Inputs {
                     return Err(usage(format!("{}: arrays need --preprocess none", array.display())));
                 }
                 let reader = picture_reader(arguments, model.max_tokens, &files, typed)?;
-                Ok(Self::Files(FileSource::new(files, reader, recipe)))
+                Ok(Self::Files(Box::new(FileSource::new(files, reader, recipe))))
             }
             None => {
                 if let Some(url) = files.iter().find(|input| dinov3::inputs::is_url(input)) {
@@ -369,16 +369,31 @@ pub fn report_weights(opened: &Opened) {
     }
 }
 
-/// Refuses an output that is one of the files that are read.
-pub fn refuse_overwriting(output: &Path, files: &[PathBuf]) -> Result<()> {
-    let Ok(target) = output.canonicalize() else { return Ok(()) };
+/// Refuses an output that is one of the inputs.
+pub fn refuse_overwriting_inputs(output: &Path, files: &[PathBuf]) -> Result<()> {
     // The extensions first: a folder of a million pictures needs no million questions to the disk.
-    match files
-        .iter()
-        .find(|file| file.extension() == output.extension() && file.canonicalize().is_ok_and(|file| file == target))
-    {
+    refuse(output, files.iter().filter(|file| file.extension() == output.extension()))
+}
+
+/// Refuses an output that is one of the files that are read: weights, a head, labels. Links lead to files of any name.
+pub fn refuse_overwriting(output: &Path, files: &[PathBuf]) -> Result<()> {
+    refuse(output, files.iter())
+}
+
+fn refuse<'a>(output: &Path, mut files: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+    let Ok(target) = output.canonicalize() else { return Ok(()) };
+    match files.find(|file| file.canonicalize().is_ok_and(|file| file == target)) {
         Some(file) => Err(usage(format!("{} is read by this command; give another output", file.display()))),
         None => Ok(()),
+    }
+}
+
+/// Where a file that is to be written will lie, however its folder is spelled.
+pub fn place_of(output: &Path) -> PathBuf {
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.canonicalize(), output.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => output.to_path_buf(),
     }
 }
 

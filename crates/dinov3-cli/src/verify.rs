@@ -6,15 +6,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use dinov3::checkpoint::hash::{CheckedFile, check_file};
-use dinov3::checkpoint::{Checkpoint, FileSet, VerifyReport, open_files, verify_files};
+use dinov3::checkpoint::{Checkpoint, FileSet, StoredHead, VerifyReport, open_files, verify_files};
 use dinov3::golden::{self, GoldenRow};
+use dinov3::image::decimal;
 use dinov3::pixels::DecodeOptions;
-use dinov3::{find_model, tensors};
+use dinov3::{find_model, tensors, with_head_in};
 use serde_json::{Value, json};
 
 use crate::arguments::{ModelArguments, VerifyArguments};
 use crate::failure::{Outcome, usage};
-use crate::info::matching_model;
+use crate::fetch::weights_path;
+use crate::info::{described, head_alone, matching_model};
 use crate::progress::reading;
 use crate::setup::open_model;
 
@@ -33,22 +35,57 @@ fn print(arguments: &VerifyArguments, json: &Value, text: &str) -> Result<()> {
 
 /// Checks the files, then that their tensors are a model's, then every value.
 fn verify_weights(arguments: &VerifyArguments) -> Result<Outcome> {
-    let files = open_files(Path::new(&arguments.target))?;
-    let checked = checked_files(&files)?;
+    let target = weights_path(Path::new(&arguments.target))?;
+    let files = open_files(&target)?;
+    if arguments.model.is_none()
+        && let Some(head) = head_alone(&target, &files)
+    {
+        return verify_head(arguments, &target, &files, &head);
+    }
+    // What takes no time first: whether the tensors are a model's.
     let spec = match &arguments.model {
-        Some(model) => find_model(model)?,
+        Some(model) => with_head_in(find_model(model)?, &files)?,
         None => matching_model(&files)?.0,
     };
-    let tensor_count = files.tensors.len();
-    let checkpoint = Checkpoint::from_files(files, &spec)?;
-    let read = read_everything(Path::new(&arguments.target))?;
+    let checkpoint = Checkpoint::from_files(files.clone(), &spec)?;
+    let checked = checked_files(&files)?;
+    let read = read_everything(&target)?;
+    let tensor_count = read.tensors;
     let values: usize = tensors::tensors(&spec).iter().map(|tensor| tensor.elements()).sum();
-    let checksums: usize = read.files.iter().map(|file| file.checksums).sum();
-
     let report = &checkpoint.report;
     let types: Vec<String> = report.dtypes.iter().map(|(dtype, count)| format!("{count} x {dtype}")).collect();
+    let (mut text, mut json) = told_of_files(&checked, &read);
+    text += &format!("names             {}\n", report.dialect);
+    text += &format!("tensors           {tensor_count} ({}), all accounted for\n", types.join(", "));
+    text += &format!("values            {values}, all finite\n");
+    text += &format!("fits              {}\n", spec.name);
+    json["dialect"] = json!(report.dialect.to_string());
+    json["tensors"] = json!(tensor_count);
+    json["dtypes"] = json!(report.dtypes);
+    json["values"] = json!(values);
+    json["model"] = json!(spec.name);
+    print(arguments, &json, &text)?;
+    Ok(Outcome::Done)
+}
+
+/// The same for a linear head in a file of its own.
+fn verify_head(arguments: &VerifyArguments, target: &Path, files: &FileSet, head: &StoredHead) -> Result<Outcome> {
+    let checked = checked_files(files)?;
+    let read = read_everything(target)?;
+    let (weight, bias) = head.read()?;
+    let (mut text, mut json) = told_of_files(&checked, &read);
+    text += &format!("head              {}\n", described(head));
+    text += &format!("values            {}, all finite\n", weight.len() + bias.len());
+    json["head"] = json!({"classes": head.classes(), "features": head.inputs()});
+    print(arguments, &json, &text)?;
+    Ok(Outcome::Done)
+}
+
+/// Names, hashes and checksums.
+fn told_of_files(checked: &[CheckedFile], read: &VerifyReport) -> (String, Value) {
+    let checksums: usize = read.files.iter().map(|file| file.checksums).sum();
     let mut text = String::new();
-    for file in &checked {
+    for file in checked {
         text += &format!("file              {} ({} bytes)\n", file.hash.name, file.hash.bytes);
         let record = match &file.recorded {
             Some(_) => "as its name in the Hugging Face cache says",
@@ -59,27 +96,33 @@ fn verify_weights(arguments: &VerifyArguments) -> Result<Outcome> {
     if checksums > 0 {
         text += &format!("crc32             {checksums} entries, all right\n");
     }
-    text += &format!("names             {}\n", report.dialect);
-    text += &format!("tensors           {tensor_count} ({}), all accounted for\n", types.join(", "));
-    text += &format!("values            {values}, all finite\n");
-    text += &format!("fits              {}\n", spec.name);
     let json = json!({
         "verified": true,
         "files": checked.iter().map(|file| json!({
             "name": file.hash.name, "bytes": file.hash.bytes, "sha256": file.hash.sha256, "recorded": file.recorded,
         })).collect::<Vec<_>>(),
-        "dialect": report.dialect.to_string(), "tensors": tensor_count, "dtypes": report.dtypes,
-        "values": values, "crc32": checksums, "model": spec.name,
+        "crc32": checksums,
     });
-    print(arguments, &json, &text)?;
-    Ok(Outcome::Done)
+    (text, json)
 }
 
 /// Hashes the files. One that is not what its cache filed is an error.
 fn checked_files(files: &FileSet) -> Result<Vec<CheckedFile>> {
     let mut checked = Vec::new();
     for path in &files.paths {
-        let file = check_file(path).with_context(|| path.display().to_string())?;
+        let bar = reading(format!("hashing {}", path.display()));
+        if let Some(bar) = &bar {
+            bar.set_length(std::fs::metadata(path).map_or(0, |information| information.len()));
+        }
+        let file = check_file(path, &mut |bytes| {
+            if let Some(bar) = &bar {
+                bar.inc(bytes as u64);
+            }
+        });
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let file = file.with_context(|| path.display().to_string())?;
         if let (false, Some(recorded)) = (file.is_intact(), &file.recorded) {
             bail!(
                 "{}: damaged: its SHA-256 is {}, but the Hugging Face cache filed it under {recorded}; delete it and \
@@ -172,8 +215,6 @@ fn model_arguments(arguments: &VerifyArguments) -> ModelArguments {
 }
 
 fn row_json(row: &GoldenRow) -> Value {
-    // As people write them, not the f64 nearest to the f32; not-a-number becomes null.
-    let decimal = |value: f32| value.to_string().parse::<f64>().ok().filter(|value| value.is_finite());
     let mut fields = BTreeMap::from([("token", json!(row.token)), ("index", json!(row.index))]);
     fields.insert("expected", json!(decimal(row.expected)));
     fields.insert("found", json!(decimal(row.found)));

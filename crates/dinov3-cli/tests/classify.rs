@@ -130,6 +130,40 @@ fn the_input_of_a_head_follows_from_its_width() {
 }
 
 #[test]
+fn every_command_takes_a_checkpoint_with_a_head() {
+    let scene = Scene::new();
+    let spec = dinov3::find_model(scene.path("tiny.json").to_str().unwrap()).unwrap().with_num_classes(5);
+    let mut stored = checkpoints::synthetic_weights(&spec, 7, Dialect::Timm);
+    checkpoints::write(&scene.path("finetuned.safetensors"), &stored, Type::F32);
+    let bare: Vec<_> = stored.iter().filter(|(name, ..)| !name.starts_with("head.")).cloned().collect();
+    checkpoints::write(&scene.path("bare.safetensors"), &bare, Type::F32);
+    let run = |line: &str| scene.dinov3(line).assert().code(0);
+    for weights in ["finetuned", "bare"] {
+        let model = format!("-m tiny.json --weights {weights}.safetensors");
+        run(&format!("embed photos/a.bmp {model} --size 32 -o {weights}.npy"));
+        run(&format!("features photos/a.bmp {model} --size 32 -o {weights}-maps.npy --last 1"));
+        run(&format!("bench {model} --size 32 --batch-size 1 --runs 1"));
+        run(&format!("info {weights}.safetensors -m tiny.json"));
+        run(&format!("verify {weights}.safetensors -m tiny.json"));
+    }
+    assert_eq!(scene.npy("finetuned.npy"), scene.npy("bare.npy"), "timm drops the head too");
+    assert_eq!(scene.npy("finetuned-maps.npy"), scene.npy("bare-maps.npy"));
+    run("embed photos/a.bmp -m tiny.json --weights finetuned.safetensors --size 32 --logits -o both.jsonl");
+    assert_eq!(scene.json_lines("both.jsonl")[0]["logits"].as_array().unwrap().len(), 5);
+
+    // Behind the wrappers of training scripts, and without a bias.
+    stored.retain(|(name, ..)| name != "head.bias");
+    stored.iter_mut().for_each(|(name, ..)| *name = format!("module._orig_mod.{name}"));
+    checkpoints::write(&scene.path("wrapped.safetensors"), &stored, Type::F32);
+    run("embed photos/a.bmp -m tiny.json --weights wrapped.safetensors --size 32 -o wrapped.npy");
+    assert_eq!(scene.npy("wrapped.npy"), scene.npy("bare.npy"));
+    let line = "-m tiny.json --size 32 --top 5 --json";
+    let inside = run(&format!("classify photos/a.bmp {line} --weights wrapped.safetensors"));
+    let outside = format!("classify photos/a.bmp {line} --weights bare.safetensors --head wrapped.safetensors");
+    assert_eq!(logits(&streamed(&inside)), logits(&streamed(&run(&outside))));
+}
+
+#[test]
 fn heads_that_do_not_fit_are_refused_with_what_would() {
     let scene = Scene::new();
     head(&scene, "wide.safetensors", "", 4, 100);

@@ -332,10 +332,25 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
         if let Some(message) = inconsistency(&features) {
             return Err(RunError::Encoder { message });
         }
+        // No class could be told from scores that overflowed.
+        let scores = features.logits.as_ref();
+        let is_finite = |index| scores.is_none_or(|scores| scores.item(index).iter().all(|score| score.is_finite()));
+        let (usable, overflowed): (Vec<_>, Vec<_>) =
+            positions.into_iter().enumerate().partition(|(index, _)| is_finite(*index));
+        for (_, position) in overflowed {
+            let error =
+                ItemError::new(ItemErrorKind::Encode, "a class score is not finite: the head's numbers overflow");
+            let error = self.refuse(position, error)?;
+            self.rows[position - self.first_position].state = RowState::Failed(error);
+        }
+        if usable.is_empty() {
+            self.spare.push(features);
+            return Ok(());
+        }
         let bytes = arrays(&features).map(|array| size_of_val(array.data.as_slice())).sum();
         self.features_bytes += bytes;
-        self.encoded += wanted;
-        let held = Some(Batch { features, bytes, rows_left: wanted });
+        self.encoded += usable.len();
+        let held = Some(Batch { features, bytes, rows_left: usable.len() });
         let batch = match self.batches.iter().position(Option::is_none) {
             Some(free) => {
                 self.batches[free] = held;
@@ -346,7 +361,7 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
                 self.batches.len() - 1
             }
         };
-        for (index, position) in positions.into_iter().enumerate() {
+        for (index, position) in usable {
             self.rows[position - self.first_position].state = RowState::Ready { batch, index };
         }
         Ok(())

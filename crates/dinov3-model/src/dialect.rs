@@ -44,7 +44,10 @@ pub enum Meaning {
         attention: String,
     },
     /// A bias of k, which DINOv3 has not: it must be zero.
-    KeyBias,
+    KeyBias {
+        /// `blocks.N.attn`.
+        attention: String,
+    },
     /// Not used at inference.
     Ignored(&'static str),
     /// No tensor of a DINOv3 encoder.
@@ -53,7 +56,7 @@ pub enum Meaning {
 
 /// A key without what wrappers put before it: Transformers' `model.`, the `backbone.` of Meta's training checkpoints,
 /// and the prefixes of PyTorch's data parallelism and compiler.
-fn plain(mut key: &str) -> &str {
+pub fn plain(mut key: &str) -> &str {
     while let Some(rest) =
         ["model.", "backbone.", "module.", "_orig_mod."].iter().find_map(|prefix| key.strip_prefix(prefix))
     {
@@ -121,8 +124,8 @@ fn timm(key: &str) -> Meaning {
             return Meaning::Whole(format!("{nested}{rest}"));
         }
     }
-    if key.ends_with(".attn.k_bias") {
-        return Meaning::KeyBias;
+    if let Some(attention) = key.strip_suffix(".k_bias").filter(|attention| attention.ends_with(".attn")) {
+        return Meaning::KeyBias { attention: attention.to_string() };
     }
     Meaning::Whole(key.to_string())
 }
@@ -153,7 +156,7 @@ fn transformers(key: &str) -> Meaning {
             ("attention.k_proj", "weight") => third(1),
             ("attention.v_proj", "weight") => third(2),
             ("attention.q_proj", "bias") => whole(format!("{block}.attn.q_bias")),
-            ("attention.k_proj", "bias") => Meaning::KeyBias,
+            ("attention.k_proj", "bias") => Meaning::KeyBias { attention: format!("{block}.attn") },
             ("attention.v_proj", "bias") => whole(format!("{block}.attn.v_bias")),
             ("attention.o_proj", _) => whole(format!("{block}.attn.proj.{leaf}")),
             ("layer_scale1", "lambda1") => whole(format!("{block}.gamma_1")),

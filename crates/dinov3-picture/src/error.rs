@@ -62,10 +62,10 @@ pub enum PictureError {
         /// Channels of the map.
         map: usize,
     },
-    /// The basis was made from another model or another layer: its colours would mean nothing here.
+    /// The basis was made from another model, other weights or another layer: its colours would mean nothing here.
     #[error("the basis was made with {what} {found}, not {expected}")]
     BasisOrigin {
-        /// `model` or `tap`.
+        /// `model`, `tap` or `weights`.
         what: &'static str,
         /// What the file says.
         found: String,

@@ -36,6 +36,6 @@ mod subspace;
 
 pub use colour_map::{ColourMap, colour_map};
 pub use error::PictureError;
-pub use pca::{PcaBasis, pca_picture};
+pub use pca::{BasisOrigin, PcaBasis, pca_picture};
 pub use rgb::RgbPicture;
 pub use similarity::{similarity, similarity_picture};

@@ -30,6 +30,17 @@ pub struct PcaBasis {
     pub high: [f32; 3],
 }
 
+/// Whose features a basis is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BasisOrigin<'a> {
+    /// The model's name.
+    pub model: &'a str,
+    /// Which weights: a hash, or any text that tells them from others.
+    pub weights: &'a str,
+    /// The block or stage, `blocks.11`.
+    pub tap: &'a str,
+}
+
 /// The picture of a map in the colours of `basis`, or of a basis fitted to the map itself, and that basis. `width_px`
 /// and `height_px` are the size of the picture that was encoded (after padding, if it was padded), or any other.
 ///
@@ -118,13 +129,15 @@ impl PcaBasis {
     }
 
     /// The basis as a safetensors file: `mean` `[D]`, `components` `[3, D]`, `range` `[2, 3]` (low, high), and in the
-    /// metadata the `model` and the `tap` (`blocks.11`) whose features it is for. Equal bases give equal bytes.
-    pub fn to_safetensors(&self, model: &str, tap: &str) -> Vec<u8> {
+    /// metadata whose features it is for. Equal bases give equal bytes.
+    pub fn to_safetensors(&self, origin: &BasisOrigin<'_>) -> Vec<u8> {
         // By hand, because the safetensors crate writes the metadata in random order.
         let channels = self.mean.len();
         let (mean_end, components_end) = (4 * channels, 16 * channels);
         let mut header = json!({
-            "__metadata__": {"kind": KIND, "model": model, "tap": tap},
+            "__metadata__": {
+                "kind": KIND, "model": origin.model, "tap": origin.tap, "weights": origin.weights,
+            },
             "components": {"dtype": "F32", "shape": [3, channels], "data_offsets": [mean_end, components_end]},
             "mean": {"dtype": "F32", "shape": [channels], "data_offsets": [0, mean_end]},
             "range": {"dtype": "F32", "shape": [2, 3], "data_offsets": [components_end, components_end + 24]},
@@ -141,17 +154,17 @@ impl PcaBasis {
         bytes
     }
 
-    /// Reads what [`PcaBasis::to_safetensors`] wrote, for features of `model` at `tap`.
+    /// Reads what [`PcaBasis::to_safetensors`] wrote, for features of the same origin.
     ///
     /// # Errors
-    /// If the bytes are no such file, or the basis is for another model or tap.
-    pub fn from_safetensors(bytes: &[u8], model: &str, tap: &str) -> Result<Self, PictureError> {
+    /// If the bytes are no such file, or the basis is for other features.
+    pub fn from_safetensors(bytes: &[u8], origin: &BasisOrigin<'_>) -> Result<Self, PictureError> {
         let (_, header) = SafeTensors::read_metadata(bytes)?;
         let metadata = header.metadata().clone().unwrap_or_default();
         if metadata.get("kind").map(String::as_str) != Some(KIND) {
             return Err(not_a_basis(format!("its metadata do not say kind {KIND}")));
         }
-        for (what, expected) in [("model", model), ("tap", tap)] {
+        for (what, expected) in [("model", origin.model), ("tap", origin.tap), ("weights", origin.weights)] {
             match metadata.get(what) {
                 Some(found) if found == expected => {}
                 Some(found) => {
@@ -224,6 +237,9 @@ pub(crate) fn place_in((low, high): (f32, f32), value: f32) -> Option<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ORIGIN: BasisOrigin<'_> =
+        BasisOrigin { model: "vit_small_patch16_dinov3", weights: "synthetic:7", tap: "blocks.11" };
 
     /// Numbers without pattern between -1 and 1.
     fn noise(count: usize, seed: u64) -> impl Iterator<Item = f64> {
@@ -314,26 +330,31 @@ mod tests {
     fn a_saved_basis_gives_the_same_picture() {
         let (map, _) = planted(32, 6, 7, &[4.0, 2.0, 1.0]);
         let (picture, basis) = pca_picture(&map, 112, 96, None).unwrap();
-        let bytes = basis.to_safetensors("vit_small_patch16_dinov3", "blocks.11");
-        let read = PcaBasis::from_safetensors(&bytes, "vit_small_patch16_dinov3", "blocks.11").unwrap();
+        let bytes = basis.to_safetensors(&ORIGIN);
+        let read = PcaBasis::from_safetensors(&bytes, &ORIGIN).unwrap();
         assert_eq!(read, basis);
         assert_eq!(pca_picture(&map, 112, 96, Some(&read)).unwrap().0, picture);
-        assert_eq!(read.to_safetensors("vit_small_patch16_dinov3", "blocks.11"), bytes);
+        assert_eq!(read.to_safetensors(&ORIGIN), bytes);
     }
 
     #[test]
     fn a_foreign_basis_is_refused() {
         let (map, _) = planted(32, 6, 7, &[4.0, 2.0, 1.0]);
         let basis = PcaBasis::fit(&map).unwrap();
-        let bytes = basis.to_safetensors("one", "blocks.11");
-        let read = |bytes: &[u8], model, tap| PcaBasis::from_safetensors(bytes, model, tap).unwrap_err();
+        let bytes = basis.to_safetensors(&BasisOrigin { model: "one", ..ORIGIN });
+        let read = |bytes: &[u8], model, tap| {
+            PcaBasis::from_safetensors(bytes, &BasisOrigin { model, tap, ..ORIGIN }).unwrap_err()
+        };
         assert!(matches!(read(&bytes, "other", "blocks.11"), PictureError::BasisOrigin { what: "model", .. }));
         assert!(matches!(read(&bytes, "one", "blocks.10"), PictureError::BasisOrigin { what: "tap", .. }));
+        let other = BasisOrigin { model: "one", weights: "synthetic:8", ..ORIGIN };
+        let error = PcaBasis::from_safetensors(&bytes, &other).unwrap_err();
+        assert!(matches!(error, PictureError::BasisOrigin { what: "weights", .. }));
         assert!(matches!(read(&bytes[..bytes.len() - 4], "one", "blocks.11"), PictureError::Safetensors(_)));
         assert!(matches!(read(b"not safetensors", "one", "blocks.11"), PictureError::Safetensors(_)));
         let mut broken = basis.clone();
         broken.low[1] = f32::INFINITY;
-        let broken = broken.to_safetensors("one", "blocks.11");
+        let broken = broken.to_safetensors(&BasisOrigin { model: "one", ..ORIGIN });
         assert!(matches!(read(&broken, "one", "blocks.11"), PictureError::NotABasis { .. }));
         let (narrow, _) = planted(31, 6, 7, &[1.0]);
         assert!(matches!(basis.apply(&narrow), Err(PictureError::BasisChannels { basis: 32, map: 31 })));
@@ -354,8 +375,8 @@ mod tests {
             let basis = PcaBasis::fit(&map).unwrap();
             assert!(basis.components.iter().flatten().all(|value| value.is_finite()));
             basis.apply_enlarged(&map, 9, 5).unwrap();
-            let bytes = basis.to_safetensors("model", "stages.0");
-            assert_eq!(PcaBasis::from_safetensors(&bytes, "model", "stages.0").unwrap(), basis);
+            let bytes = basis.to_safetensors(&ORIGIN);
+            assert_eq!(PcaBasis::from_safetensors(&bytes, &ORIGIN).unwrap(), basis);
         }
         let empty = Array { shape: vec![1, 0, 2, 2], data: vec![] };
         assert!(matches!(PcaBasis::fit(&empty), Err(PictureError::MapShape { .. })));

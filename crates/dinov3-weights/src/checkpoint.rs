@@ -68,7 +68,7 @@ impl Checkpoint {
             *plan.dtypes.entry(format!("{:?}", stored.dtype)).or_default() += 1;
             match dialect::meaning(dialect, key) {
                 Meaning::Ignored(reason) => plan.ignored.push((key.clone(), reason)),
-                Meaning::KeyBias => plan.key_bias(key, stored)?,
+                Meaning::KeyBias { attention } => plan.key_bias(key, stored, &attention)?,
                 Meaning::Whole(name) => {
                     let name = dialect::resolve(name, gated, model.vit().is_none());
                     plan.whole(key, stored, name)?;
@@ -80,6 +80,11 @@ impl Checkpoint {
         }
         let Plan { mut segments, mut problems, ignored, dropped, dtypes, .. } = plan;
         for tensor in tensors(model) {
+            // A linear layer may be without a bias.
+            if is_head_bias_left_out(&tensor.name, &segments) {
+                segments.insert(tensor.name, Vec::new());
+                continue;
+            }
             let found: usize =
                 segments.get(&tensor.name).map_or(0, |list| list.iter().map(|segment| segment.length).sum());
             if found < tensor.elements() && !misshaped(&problems, &tensor.name, dialect, gated, model) {
@@ -99,6 +104,12 @@ impl Checkpoint {
     pub fn paths(&self) -> &[std::path::PathBuf] {
         &self.files.paths
     }
+}
+
+/// Whether this is the bias of a head that is stored without one.
+fn is_head_bias_left_out(name: &str, segments: &HashMap<String, Vec<Segment>>) -> bool {
+    let stored = |name: &str| segments.contains_key(name);
+    matches!(name, "head.bias" | "head.fc.bias") && !stored(name) && stored(&name.replace(".bias", ".weight"))
 }
 
 /// Whether a misshaped stored tensor already stands for this timm tensor: one line per trouble is enough.
@@ -228,7 +239,15 @@ impl<'a> Plan<'a> {
     }
 
     /// A k bias under timm's or Transformers' name: of no effect if zero, an error otherwise.
-    fn key_bias(&mut self, key: &str, stored: &StoredTensor) -> Result<(), WeightsError> {
+    fn key_bias(&mut self, key: &str, stored: &StoredTensor, attention: &str) -> Result<(), WeightsError> {
+        // The shape first: values are read of nothing larger than what the model has.
+        let Some(d) = self.attention_width(attention) else {
+            self.unexpected(key, stored);
+            return Ok(());
+        };
+        if !self.shape_fits(key, stored, &[d]) {
+            return Ok(());
+        }
         if self.values(key, stored)?.iter().all(|&value| value == 0.0) {
             self.ignored.push((key.to_string(), "an all-zero k bias"));
         } else {
@@ -332,6 +351,9 @@ impl WeightSource for Checkpoint {
 
     fn read(&self, tensor: &str, start: usize, out: &mut [f32]) -> Result<(), WeightsError> {
         let end = start + out.len();
+        if self.segments[tensor].is_empty() {
+            out.fill(0.0);
+        }
         for segment in &self.segments[tensor] {
             let from = start.max(segment.start);
             let to = end.min(segment.start + segment.length);
@@ -496,6 +518,22 @@ mod tests {
             save(&stored, &path);
             assert_eq!(Checkpoint::open(&path, &model).is_ok(), accepted);
         }
+    }
+
+    #[test]
+    fn a_head_without_a_bias_has_one_of_zeros() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("timm.safetensors");
+        let model = model(TINY).with_num_classes(3);
+        let mut stored = synthetic(&model);
+        stored.retain(|(name, _, _)| name != "head.bias");
+        save(&stored, &path);
+        let mut bias = [7.0; 3];
+        Checkpoint::open(&path, &model).unwrap().read("head.bias", 0, &mut bias).unwrap();
+        assert_eq!(bias, [0.0; 3]);
+        stored.retain(|(name, _, _)| name != "head.weight");
+        save(&stored, &path);
+        assert!(Checkpoint::open(&path, &model).err().unwrap().to_string().contains("head.bias"));
     }
 
     #[test]

@@ -234,6 +234,13 @@ fn read_file(path: &Path, set: &mut FileSet) -> Result<Contents, WeightsError> {
         true => torch::read(path, &map, number)?,
         false => read_safetensors(path, &map, number)?,
     };
+    // A size of zero hides what the other sizes would overflow to, and a later product may meet them first.
+    let countable =
+        |stored: &&StoredTensor| stored.shape.iter().try_fold(1, |n: usize, &size| n.checked_mul(size.max(1)));
+    if let Some((name, stored)) = contents.tensors.iter().find(|(_, stored)| countable(stored).is_none()) {
+        let name = name.escape_debug().take(200).collect::<String>();
+        return Err(malformed(path, format!("tensor {name}: the shape {:?} overflows", stored.shape)));
+    }
     set.paths.push(path.to_path_buf());
     set.maps.push(map);
     Ok(contents)

@@ -68,7 +68,7 @@ pub fn file_hash(path: &Path, cache: Option<&Path>) -> std::io::Result<FileHash>
     if let Some(sha256) = known.get(&key).filter(|text| is_sha256(text)) {
         return Ok(FileHash { name, bytes, sha256: sha256.clone() });
     }
-    let sha256 = compute(&real)?;
+    let sha256 = compute(&real, &mut |_| {})?;
     if let Some(cache) = cache {
         if known.len() >= MOST_CACHE_ENTRIES {
             known.clear();
@@ -96,14 +96,14 @@ impl CheckedFile {
     }
 }
 
-/// Hashes a file, trusting no record of it.
+/// Hashes a file, trusting no record of it. `progress` is told how many more bytes were read, every megabyte.
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn check_file(path: &Path) -> std::io::Result<CheckedFile> {
+pub fn check_file(path: &Path, progress: &mut dyn FnMut(usize)) -> std::io::Result<CheckedFile> {
     let real = path.canonicalize()?;
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let hash = FileHash { name, bytes: std::fs::metadata(&real)?.len(), sha256: compute(&real)? };
+    let hash = FileHash { name, bytes: std::fs::metadata(&real)?.len(), sha256: compute(&real, progress)? };
     Ok(CheckedFile { hash, recorded: recorded(&real) })
 }
 
@@ -118,14 +118,17 @@ fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-fn compute(path: &Path) -> std::io::Result<String> {
+fn compute(path: &Path, progress: &mut dyn FnMut(usize)) -> std::io::Result<String> {
     let mut file = std::fs::File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer)? {
             0 => break,
-            count => hasher.update(&buffer[..count]),
+            count => {
+                hasher.update(&buffer[..count]);
+                progress(count);
+            }
         }
     }
     Ok(hex(&hasher.finalize()))
@@ -194,10 +197,10 @@ mod tests {
         let blob = folder.path().join("blobs").join(&name);
         std::fs::write(&blob, b"abc").unwrap();
         assert_eq!(file_hash(&blob, None).unwrap().sha256, name);
-        let checked = check_file(&blob).unwrap();
+        let checked = check_file(&blob, &mut |_| {}).unwrap();
         assert_eq!((checked.recorded.as_ref(), checked.is_intact()), (Some(&name), false));
         let honest = folder.path().join("blobs").join(&checked.hash.sha256);
         std::fs::rename(blob, &honest).unwrap();
-        assert!(check_file(&honest).unwrap().is_intact());
+        assert!(check_file(&honest, &mut |_| {}).unwrap().is_intact());
     }
 }

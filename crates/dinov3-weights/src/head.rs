@@ -2,17 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use dinov3_model::dialect;
+use dinov3_model::dialect::{self, plain};
 use dinov3_model::weights::{WeightsError, check_finite};
 
 use crate::checkpoint::{convert, element_bytes};
-use crate::files::{FileSet, open_files};
+use crate::files::{FileSet, malformed, open_files};
 
 /// What a linear layer is called: timm's ViTs, timm's ConvNeXts, then what people write; the last is a bare
 /// `nn.Linear`, as Meta stores its ImageNet head.
 const NAMES: [&str; 6] = ["head.", "head.fc.", "linear.", "fc.", "classifier.", ""];
 /// Largest head that is read: 22,000 classes over 8192 features are 180 million.
 const MOST_WEIGHTS: usize = 1 << 28;
+/// Largest number of classes of a model's own head.
+pub const MOST_CLASSES: usize = 1 << 20;
 
 /// A head whose shape is known and whose values are not read yet.
 pub struct StoredHead {
@@ -21,11 +23,6 @@ pub struct StoredHead {
     bias: Option<String>,
     classes: usize,
     inputs: usize,
-}
-
-/// A tensor's name without the `model.` that wrappers put before it.
-fn plain(key: &str) -> &str {
-    key.strip_prefix("model.").unwrap_or(key)
 }
 
 impl StoredHead {
@@ -122,14 +119,17 @@ impl StoredHead {
 /// Classes of the head that timm stored in a checkpoint, told by the shape of its weight; 0 if there is none.
 ///
 /// # Errors
-/// If the checkpoint cannot be opened.
-pub fn classes_in(path: &Path) -> Result<usize, WeightsError> {
-    let files = open_files(path)?;
+/// If there are more than [`MOST_CLASSES`].
+pub fn stored_classes(files: &FileSet) -> Result<usize, WeightsError> {
     let head = files.tensors.iter().find(|(key, _)| matches!(plain(key), "head.weight" | "head.fc.weight"));
-    Ok(match head.map(|(_, stored)| &stored.shape[..]) {
-        Some(&[classes, _]) => classes,
-        _ => 0,
-    })
+    match head.map(|(_, stored)| &stored.shape[..]) {
+        Some(&[classes, _]) if classes > MOST_CLASSES => {
+            let reason = format!("a head of {classes} classes, above the limit of {MOST_CLASSES}");
+            Err(malformed(&files.name, reason))
+        }
+        Some(&[classes, _]) => Ok(classes),
+        _ => Ok(0),
+    }
 }
 
 #[cfg(test)]
@@ -154,7 +154,9 @@ mod tests {
 
     #[test]
     fn every_usual_name_of_a_linear_layer_is_a_head() {
-        for prefix in ["head.", "head.fc.", "linear.", "fc.", "classifier.", "", "model.head."] {
+        for prefix in
+            ["head.", "head.fc.", "linear.", "fc.", "classifier.", "", "model.head.", "module._orig_mod.head."]
+        {
             let (weight, bias) = (format!("{prefix}weight"), format!("{prefix}bias"));
             let head = opened(&[(&weight, &[3, 4], 0.5), (&bias, &[3], 2.0)]).unwrap();
             assert_eq!((head.classes(), head.inputs(), head.weight_name()), (3, 4, &weight[..]));

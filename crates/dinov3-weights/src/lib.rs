@@ -25,5 +25,5 @@ mod zip;
 
 pub use checkpoint::{Checkpoint, Report};
 pub use files::{FileSet, StoredTensor, open_files};
-pub use head::{StoredHead, classes_in};
+pub use head::{MOST_CLASSES, StoredHead, stored_classes};
 pub use verify::{TypeTotal, VerifiedFile, VerifyReport, verify_files};

@@ -139,6 +139,7 @@ fn safetensors_cases() -> Vec<Case> {
         ("half a size", one_tensor("F32", "[2.5,3]", "[0,24]")),
         ("a size of 2^64", one_tensor("F32", "[18446744073709551616]", "[0,24]")),
         ("a shape that overflows", one_tensor("F32", "[4294967296,4294967296,4]", "[0,24]")),
+        ("a shape that overflows but for a zero", one_tensor("F32", "[4294967296,4294967296,0]", "[0,0]")),
         ("bytes that overflow", one_tensor("F32", "[4611686018427387904]", "[0,24]")),
         ("a shape of half a million ones", one_tensor("F32", &format!("[{}1]", "1,".repeat(500_000)), "[0,24]")),
         ("reversed offsets", one_tensor("F32", "[2,3]", "[24,0]")),
@@ -445,6 +446,8 @@ fn pickle_cases() -> Vec<Case> {
     tensor("at the largest offset", "its storage has 6", "0", i64::MAX, &[6], &[1], 6);
     tensor("of an exabyte", "has 24 bytes", "0", 0, &[1 << 60], &[1], 1 << 60);
     tensor("of a size that overflows", "overflows", "0", 0, &[1 << 40, 1 << 40], &[1 << 40, 1], 6);
+    let empty = [1 << 40, 1 << 40, 0];
+    tensor("of a size that overflows but for a zero", "overflows", "0", 0, &empty, &[0, 0, 1], 6);
     tensor("of a negative size", "a size or stride of -1", "0", 0, &[usize::MAX], &[1], 6);
     tensor("repeated by stride zero", "not contiguous", "0", 0, &[1 << 40], &[0], 6);
     tensor("transposed", "not contiguous", "0", 0, &[2, 3], &[1, 2], 6);
@@ -487,6 +490,41 @@ fn every_hostile_checkpoint_is_refused_with_its_file_and_a_reason() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn tensors_that_are_read_whole_are_no_larger_than_the_model_s() {
+    let _alone = alone();
+    let model = tiny();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    write(&path, &synthetic_weights(&model, 1, Dialect::Timm), Type::F32);
+    let whole = std::fs::read(&path).unwrap();
+    let header_end = 8 + u64::from_le_bytes(*whole.first_chunk::<8>().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&whole[8..header_end]).unwrap();
+    let data_bytes = whole.len() - header_end;
+    // Sparse files: little on disk, gigabytes for whoever reads them before looking at the shape.
+    for (shape, elements) in
+        [("[500000000]", 500_000_000), ("[8000000000]", 8_000_000_000), ("[0,4294967296,4294967296]", 0)]
+    {
+        let mut header = header.clone();
+        let offsets = [data_bytes, data_bytes + 4 * elements];
+        let shape: serde_json::Value = serde_json::from_str(shape).unwrap();
+        let bias = serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": offsets});
+        header["blocks.0.attn.k_bias"] = bias;
+        let header = header.to_string();
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(&whole[header_end..]);
+        let length = (bytes.len() + 4 * elements) as u64;
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+        let before = ALLOCATED.current_usage();
+        ALLOCATED.reset_peak_usage();
+        let error = Checkpoint::open(&path, &model).err().unwrap().to_string();
+        assert!(ALLOCATED.peak_usage().saturating_sub(before) <= MOST_BYTES, "{shape}");
+        assert!(error.contains("blocks.0.attn.k_bias") || error.contains("overflow"), "{error}");
+    }
 }
 
 #[test]

@@ -8,15 +8,12 @@ use dinov3_model::array::Array;
 use dinov3_model::encoder::{EncodeError, Encoder, Features, ImageBatch, Pooling, Request};
 use dinov3_model::spec::ModelSpec;
 use dinov3_model::weights::WeightsError;
-use dinov3_weights::StoredHead;
+use dinov3_weights::{FileSet, StoredHead, open_files, stored_classes};
 
 use crate::open::Weights;
 
 /// Classes and width of Meta's ImageNet-1k head, which exists for the ViT-7B alone.
 const META_IMAGENET_HEAD: (usize, usize) = (1000, 8192);
-
-/// Largest number of classes of a model's own head.
-pub const MOST_CLASSES: usize = 1 << 20;
 
 /// What a head takes of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -198,15 +195,21 @@ pub fn with_stored_head(spec: ModelSpec, weights: &Weights) -> Result<ModelSpec,
         Weights::Snapshot(snapshot) => &snapshot.weights,
         _ => return Ok(spec),
     };
-    if spec.num_classes() > 0 {
-        return Ok(spec);
+    match spec.num_classes() {
+        0 => with_head_in(spec, &open_files(path)?),
+        _ => Ok(spec),
     }
-    let classes = dinov3_weights::classes_in(path)?;
-    if classes > MOST_CLASSES {
-        let (file, reason) = (path.display().to_string(), format!("a head of {classes} classes, limit {MOST_CLASSES}"));
-        return Err(WeightsError::Malformed { file, reason });
+}
+
+/// The same for files that are open already.
+///
+/// # Errors
+/// If the head is larger than any.
+pub fn with_head_in(spec: ModelSpec, files: &FileSet) -> Result<ModelSpec, WeightsError> {
+    match (spec.num_classes(), stored_classes(files)?) {
+        (0, classes @ 1..) => Ok(spec.with_num_classes(classes)),
+        _ => Ok(spec),
     }
-    Ok(spec.with_num_classes(classes))
 }
 
 /// An encoder whose class scores come from a head beside it. The pooling of [`Request::logits`] is not looked at: the

@@ -35,12 +35,16 @@ pub fn statistics(spec: &ModelSpec) -> Statistics {
     Statistics { mean: spec.data.mean, std: spec.data.std }
 }
 
+/// A number as people write it: 0.485, and not the f64 nearest to that f32. For JSON; what is not finite is null there.
+pub fn decimal(value: f32) -> Option<f64> {
+    value.to_string().parse().ok().filter(|value: &f64| value.is_finite())
+}
+
 /// A recipe with its numbers, for provenance.
 pub fn describe(recipe: &Recipe) -> Value {
     let statistics = recipe.statistics();
-    // As people write them: 0.485, and not the f64 nearest to that f32.
-    let decimal = |values: [f32; 3]| values.map(|value| value.to_string().parse::<f64>().unwrap_or_default());
-    let mut text = json!({"name": recipe.name(), "mean": decimal(statistics.mean), "std": decimal(statistics.std)});
+    let mut text =
+        json!({"name": recipe.name(), "mean": statistics.mean.map(decimal), "std": statistics.std.map(decimal)});
     let mut add = |fields: Value| {
         if let (Value::Object(text), Value::Object(fields)) = (&mut text, fields) {
             text.extend(fields);

@@ -114,7 +114,12 @@ impl Labels {
 fn parse(text: &str) -> Result<Vec<String>, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if !text.trim_start().starts_with(['[', '{']) {
-        return Ok(text.lines().map(|line| line.trim_end().to_string()).collect());
+        let mut labels: Vec<String> = text.lines().map(|line| line.trim_end().to_string()).collect();
+        // An empty line at the end is an editor's, and no class.
+        if labels.last().is_some_and(String::is_empty) {
+            labels.pop();
+        }
+        return Ok(labels);
     }
     match serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))? {
         Value::Array(labels) => labels.into_iter().enumerate().map(|(class, label)| label_text(class, label)).collect(),
@@ -161,6 +166,7 @@ mod tests {
         let expected = ["cat", "dog, hound", "Bäume"];
         for text in [
             "cat\ndog, hound\nBäume\n",
+            "cat\ndog, hound\nBäume\n\n",
             "\u{feff}cat\r\ndog, hound\r\nBäume",
             r#" ["cat", "dog, hound", "Bäume"]"#,
             r#"{"2": "Bäume", "0": "cat", "1": "dog, hound"}"#,

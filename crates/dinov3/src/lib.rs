@@ -19,6 +19,22 @@
 //! # }
 //! ```
 //!
+//! With the published weights, downloaded once into the Hugging Face cache:
+//!
+//! ```no_run
+//! # #[cfg(feature = "hub")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use dinov3::{Opened, Options, Weights, find_model};
+//!
+//! let spec = find_model("vit_small_patch16_dinov3")?;
+//! let model = Opened::from_spec(&spec, &Weights::default_for(&spec)?, &Options::new())?;
+//! let embedding = model.embed(&model.preprocess_path("picture.jpg")?)?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "hub"))]
+//! # fn main() {}
+//! ```
+//!
 //! That is the short way, one picture at a time. Below it everything is explicit: a [`Session`] encodes whole batches
 //! ([`ImageBatch`]) and gives everything that a [`Request`] asks for from one pass; [`image`] makes pixels of files as
 //! timm's transform does; [`Head`] and [`top_k`] give classes; [`engine`] and [`sink`] carry whole folders into files.
@@ -52,7 +68,8 @@ pub use dinov3_pixels as pixels;
 pub use dinov3_sink as sink;
 pub use dinov3_system as system;
 pub use dinov3_weights as checkpoint;
-pub use head::{Head, HeadError, HeadInput, MOST_CLASSES, WithHead, with_stored_head};
+pub use dinov3_weights::MOST_CLASSES;
+pub use head::{Head, HeadError, HeadInput, WithHead, with_head_in, with_stored_head};
 pub use labels::{Labels, LabelsError};
 pub use normalize::Normalized;
 pub use open::{

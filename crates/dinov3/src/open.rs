@@ -11,6 +11,7 @@ use dinov3_weights::hash::{FileHash, PendingHashes};
 use dinov3_weights::{Checkpoint, Report};
 use serde_json::{Value, json};
 
+use crate::head::with_head_in;
 use crate::opened::Sessions;
 
 /// Largest `config.json` that is read.
@@ -69,6 +70,16 @@ pub enum Weights {
 }
 
 impl Weights {
+    /// The published weights of a model of the table, from timm's repository, which is open to everyone. They are
+    /// downloaded when the model is opened, if the Hugging Face cache lacks them.
+    ///
+    /// # Errors
+    /// If the model is described by a file, so that no repository is known.
+    #[cfg(feature = "hub")]
+    pub fn default_for(spec: &ModelSpec) -> Result<Self, OpenError> {
+        Ok(Self::Hub(crate::hub::default_reference(spec, None)?))
+    }
+
     /// `synthetic:SEED`, `synthetic-outliers:SEED`, `hf-hub:org/name`, `hf-hub:org/name@revision`, or a path.
     ///
     /// # Errors
@@ -206,7 +217,8 @@ pub fn open(model: &str, weights: &Weights, options: &Options) -> Result<Opened,
 }
 
 impl Opened {
-    /// Opens a model that is described already.
+    /// Opens a model that is described already. If its checkpoint holds a head, the model has it too
+    /// ([`with_stored_head`](crate::with_stored_head)).
     ///
     /// # Errors
     /// If the weights do not fit it.
@@ -254,9 +266,12 @@ fn open_files(
     origin: Option<HubOrigin>,
     options: &Options,
 ) -> Result<Opened, OpenError> {
-    let checkpoint = Checkpoint::open(path, spec)?;
+    let files = dinov3_weights::open_files(path)?;
+    // A fine-tuned checkpoint has a head, whether it is asked for or not.
+    let spec = with_head_in(spec.clone(), &files)?;
+    let checkpoint = Checkpoint::from_files(files, &spec)?;
     Ok(Opened {
-        model: Model::load(spec, &checkpoint, options)?,
+        model: Model::load(&spec, &checkpoint, options)?,
         weights: WeightsIdentity::Files {
             paths: checkpoint.paths().to_vec(),
             report: checkpoint.report.clone(),

@@ -1,17 +1,16 @@
 //! The file of a PCA basis.
 
-use dinov3_picture::PcaBasis;
+use dinov3_picture::{BasisOrigin, PcaBasis};
 
 use super::{has_a_reason, safetensors_file};
 use crate::Target;
 
-const MODEL: &str = "m";
-const TAP: &str = "t";
+const ORIGIN: BasisOrigin<'_> = BasisOrigin { model: "m", weights: "w", tap: "t" };
 
-/// A saved basis, for a model and a tap of one letter.
+/// A saved basis, for a model, weights and a tap of one letter.
 pub(super) const BASIS: Target = Target {
     name: "pca_basis",
-    run: |bytes| match PcaBasis::from_safetensors(bytes, MODEL, TAP) {
+    run: |bytes| match PcaBasis::from_safetensors(bytes, &ORIGIN) {
         Ok(basis) => {
             let channels = basis.mean.len();
             assert!(channels > 0 && basis.components.iter().all(|component| component.len() == channels));
@@ -19,13 +18,13 @@ pub(super) const BASIS: Target = Target {
                 basis.mean.iter().chain(basis.components.iter().flatten()).chain(&basis.low).chain(&basis.high);
             assert!(values.clone().all(|value| value.is_finite()));
             // What was read can be written and read again.
-            let written = basis.to_safetensors(MODEL, TAP);
-            assert_eq!(PcaBasis::from_safetensors(&written, MODEL, TAP).ok(), Some(basis));
+            let written = basis.to_safetensors(&ORIGIN);
+            assert_eq!(PcaBasis::from_safetensors(&written, &ORIGIN).ok(), Some(basis));
         }
         Err(error) => has_a_reason(&error),
     },
     seeds: || {
-        let header = r#"{"__metadata__":{"kind":"dinov3-pca-basis-1","model":"m","tap":"t"},"components":{"dtype":"F32","shape":[3,1],"data_offsets":[4,16]},"mean":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"range":{"dtype":"F32","shape":[2,3],"data_offsets":[16,40]}}"#;
+        let header = r#"{"__metadata__":{"kind":"dinov3-pca-basis-1","model":"m","tap":"t","weights":"w"},"components":{"dtype":"F32","shape":[3,1],"data_offsets":[4,16]},"mean":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"range":{"dtype":"F32","shape":[2,3],"data_offsets":[16,40]}}"#;
         vec![
             safetensors_file(header, 40),
             safetensors_file(&header.replace("\"tap\":\"t\"", "\"tap\":\"other\""), 40),
