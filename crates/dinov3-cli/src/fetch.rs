@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use dinov3::hub::{CachedBecause, Hub, HubReference, Settings, Snapshot, default_reference, open_copy};
+use anyhow::{Result, bail};
+use dinov3::hub::{CachedBecause, Hub, HubError, HubReference, Settings, Snapshot, default_reference, open_copy};
 use dinov3::{ModelSpec, find_model, spec};
 use serde_json::{Value, json};
 
@@ -98,8 +98,11 @@ pub fn weights_path(named: &Path) -> Result<PathBuf> {
     let reference = reference.map_err(|error| usage(error.to_string()))?;
     let mut settings = Settings::from_environment()?;
     settings.offline = Some("this command");
-    let cached = Hub::new(settings).fetch(&reference, &mut |_| ControlFlow::Continue(()));
-    Ok(cached.with_context(|| format!("{text} is not in the cache; 'dinov3 fetch {text}' downloads it"))?.weights)
+    match Hub::new(settings).fetch(&reference, &mut |_| ControlFlow::Continue(())) {
+        Ok(snapshot) => Ok(snapshot.weights),
+        Err(HubError::NotCached { .. }) => bail!("{text} is not in the cache; 'dinov3 fetch {text}' downloads it"),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Fetches with progress on standard error.

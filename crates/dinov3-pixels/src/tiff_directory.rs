@@ -12,6 +12,23 @@ pub(crate) struct TiffEntry<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
+impl TiffEntry<'_> {
+    /// The first value, as a whole number; 0 if there is none.
+    pub(crate) fn first_number(&self) -> u64 {
+        let size = match self.kind {
+            1 | 2 | 6 | 7 => 1,
+            3 | 8 => 2,
+            _ => 4,
+        };
+        number(self.bytes.get(..size).unwrap_or_default(), self.big_endian)
+    }
+}
+
+fn number(bytes: &[u8], big_endian: bool) -> u64 {
+    let fold = |sum: u64, &byte: &u8| sum << 8 | u64::from(byte);
+    if big_endian { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) }
+}
+
 /// The first directory's entry with this tag, in a classic or a Big TIFF.
 pub(crate) fn tiff_entry(block: &[u8], wanted: u16) -> Option<TiffEntry<'_>> {
     let directory = Directory::open(block)?;
@@ -72,9 +89,7 @@ impl<'a> Directory<'a> {
     }
 
     fn number(&self, at: usize, size: usize) -> Option<u64> {
-        let bytes = self.block.get(at..at.checked_add(size)?)?;
-        let fold = |sum: u64, &byte: &u8| sum << 8 | u64::from(byte);
-        Some(if self.big_endian { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) })
+        Some(number(self.block.get(at..at.checked_add(size)?)?, self.big_endian))
     }
 
     /// Tag and place of each entry whose tag lies within the block.

@@ -266,3 +266,10 @@ fn planes_of_tiles_that_reach_beyond_the_picture_are_refused() {
     assert_eq!(decode(&planar_tiles(16, 16)).unwrap().data(), [1, 2, 3].repeat(256));
     assert!(matches!(decode(&planar_tiles(16, 15)), Err(PixelError::Unsupported { .. })));
 }
+
+/// The product of strips and planes does not fit into 32 bits, which the TIFF crate multiplies with.
+#[test]
+fn more_strips_than_can_be_counted_are_refused() {
+    let bytes = tiff(1, 0xf204_0000, &[(277, 3, 1, 3), (284, 3, 1, 2), (278, 4, 1, 1)]);
+    assert!(matches!(image_size(&bytes), Err(PixelError::LimitExceeded { .. })));
+}

@@ -70,6 +70,14 @@ fn open(bytes: &[u8]) -> Result<Decoder<Cursor<&[u8]>>, PixelError> {
     if value > limit {
         return Err(PixelError::LimitExceeded { quantity: "the number of values of a TIFF tag", value, limit });
     }
+    // The TIFF crate multiplies the number of strips, at most one per row, with that of planes, in 32 bits.
+    const HEIGHT_TAG: u16 = 257;
+    const SAMPLES_TAG: u16 = 277;
+    let number = |tag| tiff_entry(bytes, tag).map_or(1, |entry| entry.first_number());
+    let (value, limit) = (number(HEIGHT_TAG).saturating_mul(number(SAMPLES_TAG)), u64::from(u32::MAX));
+    if value > limit {
+        return Err(PixelError::LimitExceeded { quantity: "the number of rows in all planes", value, limit });
+    }
     Decoder::new(Cursor::new(bytes)).map_err(convert_error)
 }
 
