@@ -137,7 +137,7 @@ pub struct ModelArguments {
     /// Model name, alias (Hugging Face id, Meta's name), or a config.json
     #[arg(short, long)]
     pub model: String,
-    /// safetensors or .pth file, its folder or index, hf-hub:org/name[@revision], or synthetic:SEED /
+    /// safetensors or .pth file, its folder or index, hf-hub:org/name@revision, or synthetic:SEED /
     /// synthetic-outliers:SEED.
     /// By default the model's weights are downloaded from timm's repository, which is open to everyone
     #[arg(long, value_name = "W")]
@@ -293,7 +293,7 @@ pub struct FeaturesArguments {
 
 #[derive(Args)]
 pub struct FetchArguments {
-    /// Model names or aliases, or repositories as hf-hub:org/name[@revision]
+    /// Model names or aliases, or repositories as hf-hub:org/name@revision
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<String>,
     /// Branch, tag or commit
