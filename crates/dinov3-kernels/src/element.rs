@@ -3,6 +3,7 @@
 
 use dinov3_system::threads::Pool;
 
+use crate::amx::TileOps;
 use crate::attention::AttentionTask;
 use crate::bf16::Bf16;
 use crate::depthwise::DepthwiseRow;
@@ -128,6 +129,16 @@ pub trait SealedOperand: Sized {
     /// Adds two results of [`SealedOperand::accumulate`].
     #[doc(hidden)]
     fn add<S: Simd>(simd: S, a: S::V, b: S::V) -> S::V;
+    /// Whether there are tile instructions for this type.
+    #[doc(hidden)]
+    const TILES: bool = false;
+    /// Adds A × B to C, on tiles of words of this type.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn tile_dot<T: TileOps, const C: usize, const A: usize, const B: usize>(tiles: &mut T) {
+        // Never called: a type without tile instructions is never on tiles.
+        let _ = tiles;
+    }
     /// Whether the weights of a column have a scale of their own.
     #[doc(hidden)]
     const SCALED: bool = false;
@@ -296,6 +307,13 @@ impl SealedOperand for Bf16 {
     #[inline(always)]
     fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V {
         simd.dot_bf16(sum, a, b)
+    }
+
+    const TILES: bool = true;
+
+    #[inline(always)]
+    fn tile_dot<T: TileOps, const C: usize, const A: usize, const B: usize>(tiles: &mut T) {
+        tiles.dot_bf16::<C, A, B>();
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use dinov3_system::threads::Pool;
 
 use super::tile::{PANEL, PanelLayout};
+use crate::amx;
 use crate::element::Operand;
 use crate::isa::{Isa, Level};
 use crate::memory::{AlignedWords, SharedOutput};
@@ -15,8 +16,17 @@ use crate::memory::{AlignedWords, SharedOutput};
 /// Vectors in a tile of the instruction set; fixes the layout of the panels.
 pub(crate) fn tile_vectors(isa: Isa) -> usize {
     match isa.level() {
-        Level::Scalar | Level::Avx2 => 1,
-        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => 4,
+        Level::Scalar | Level::AmxEmulated | Level::Avx2 | Level::AvxVnni => 1,
+        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => 4,
+    }
+}
+
+/// The panel of `columns` weight columns of `k` numbers.
+fn panel_layout<E: Operand>(isa: Isa, columns: usize, k: usize) -> PanelLayout {
+    if amx::runs_on_tiles::<E>(isa) {
+        PanelLayout::of_tiles::<E>(columns, k)
+    } else {
+        PanelLayout::new::<E>(tile_vectors(isa), columns, k)
     }
 }
 
@@ -52,9 +62,8 @@ impl<E: Operand> PackedMatrix<E> {
         k: usize,
         rows: &(dyn Fn(usize, &mut [f32]) -> Result<(), Err> + Sync),
     ) -> Result<Self, Err> {
-        let vectors = tile_vectors(isa);
-        let stride = PANEL * k.div_ceil(E::GROUP);
-        let last = PanelLayout::new::<E>(vectors, (n + PANEL - 1) % PANEL + 1, k);
+        let stride = panel_layout::<E>(isa, PANEL, k).len();
+        let last = panel_layout::<E>(isa, (n + PANEL - 1) % PANEL + 1, k);
         let panels = n.div_ceil(PANEL);
         let length = if n == 0 { 0 } else { (panels - 1) * stride + last.len() };
         let mut words = AlignedWords::zeroed(length);
@@ -66,7 +75,7 @@ impl<E: Operand> PackedMatrix<E> {
         pool.run(panels, &|panel| {
             let first = panel * PANEL;
             let columns = (n - first).min(PANEL);
-            let layout = PanelLayout::new::<E>(vectors, columns, k);
+            let layout = panel_layout::<E>(isa, columns, k);
             let mut source = vec![0.0; columns * k];
             if let Err(reason) = rows(first, &mut source) {
                 let mut error = error.lock().unwrap_or_else(|lock| lock.into_inner());
@@ -103,6 +112,15 @@ impl<E: Operand> PackedMatrix<E> {
         (self.words.as_slice().len() + 2 * self.columns.scales.len()) * 4
     }
 
+    /// How an instruction set's panels lie in memory: those of two sets with the same name are the same bytes.
+    pub fn layout_name(isa: Isa) -> &'static str {
+        match (amx::runs_on_tiles::<E>(isa), tile_vectors(isa)) {
+            (true, _) => "tiles16",
+            (false, 1) => "columns16",
+            (false, _) => "columns64",
+        }
+    }
+
     /// The instruction set that the panels are laid out for.
     pub fn isa(&self) -> Isa {
         self.isa
@@ -114,7 +132,7 @@ impl<E: Operand> PackedMatrix<E> {
 
     /// Panel number `panel` and its layout.
     pub(crate) fn panel(&self, panel: usize) -> (&[u32], PanelLayout) {
-        let layout = PanelLayout::new::<E>(tile_vectors(self.isa), self.n - panel * PANEL, self.k);
+        let layout = panel_layout::<E>(self.isa, self.n - panel * PANEL, self.k);
         let start = panel * PANEL * layout.words;
         (&self.words.as_slice()[start..start + layout.len()], layout)
     }
