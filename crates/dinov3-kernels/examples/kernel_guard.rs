@@ -94,6 +94,10 @@ fn main() {
         CASES.iter().for_each(|(name, _)| println!("{name}"));
         return;
     };
+    if let Err(error) = Isa::try_from_env() {
+        eprintln!("error: {error}");
+        std::process::exit(2);
+    }
     let case = CASES.iter().find(|(known, _)| known == name).expect("a case of the list");
     case.1(rounds.parse().expect("a number of rounds"));
 }
