@@ -126,6 +126,13 @@ pub trait SealedOperand: Sized {
     fn word_of(weights: &[f32]) -> u32;
     #[doc(hidden)]
     fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V;
+    /// Rows of a register tile. Fewer where a word has to be taken apart in registers of its own, or sums would live on
+    /// the stack.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn tile_rows<S: Simd>() -> usize {
+        S::TILE_ROWS
+    }
     /// Adds two results of [`SealedOperand::accumulate`].
     #[doc(hidden)]
     fn add<S: Simd>(simd: S, a: S::V, b: S::V) -> S::V;
@@ -307,6 +314,11 @@ impl SealedOperand for Bf16 {
     #[inline(always)]
     fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V {
         simd.dot_bf16(sum, a, b)
+    }
+
+    #[inline(always)]
+    fn tile_rows<S: Simd>() -> usize {
+        if S::MULTIPLIES_BF16 { S::TILE_ROWS } else { S::TILE_ROWS.min(4) }
     }
 
     const TILES: bool = true;

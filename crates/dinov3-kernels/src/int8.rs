@@ -105,6 +105,11 @@ impl SealedOperand for Int8 {
         simd.dot_u8s8(sum, a, b)
     }
 
+    #[inline(always)]
+    fn tile_rows<S: Simd>() -> usize {
+        if S::MULTIPLIES_BYTES { S::TILE_ROWS } else { S::TILE_ROWS.min(4) }
+    }
+
     const TILES: bool = true;
 
     #[inline(always)]

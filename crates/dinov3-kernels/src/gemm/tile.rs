@@ -192,17 +192,17 @@ unsafe fn rows_of_tiles<S: Simd, E: Operand, const VECTORS: usize>(simd: S, bloc
     }
     let mut row = 0;
     while row < rows {
-        let height = (rows - row).min(S::TILE_ROWS);
+        let height = (rows - row).min(E::tile_rows::<S>());
         // SAFETY: rows `row..row + height` of what this function's contract grants.
         unsafe {
             let block = Block { a: block.a.add(row * block.a_stride), c: block.c.add(row * block.c_stride), ..block };
             match height {
                 1 => tile::<S, E, 1, VECTORS>(simd, block),
                 2 => tile::<S, E, 2, VECTORS>(simd, block),
-                3 if S::TILE_ROWS > 2 => tile::<S, E, 3, VECTORS>(simd, block),
-                4 if S::TILE_ROWS > 2 => tile::<S, E, 4, VECTORS>(simd, block),
-                5 if S::TILE_ROWS > 2 => tile::<S, E, 5, VECTORS>(simd, block),
-                6 if S::TILE_ROWS > 2 => tile::<S, E, 6, VECTORS>(simd, block),
+                3 if E::tile_rows::<S>() >= 3 => tile::<S, E, 3, VECTORS>(simd, block),
+                4 if E::tile_rows::<S>() >= 4 => tile::<S, E, 4, VECTORS>(simd, block),
+                5 if E::tile_rows::<S>() >= 5 => tile::<S, E, 5, VECTORS>(simd, block),
+                6 if E::tile_rows::<S>() >= 6 => tile::<S, E, 6, VECTORS>(simd, block),
                 _ => unreachable!(),
             }
         }

@@ -36,6 +36,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type V = [__m256; 2];
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
+    const MULTIPLIES_BYTES: bool = VNNI;
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
