@@ -146,7 +146,6 @@ impl Product {
         used: usize,
         column: usize,
     ) {
-        let mut part = Part([0; TILE_BYTES]);
         tiles.zero::<0>();
         if RIGHT {
             tiles.zero::<1>();
@@ -162,7 +161,7 @@ impl Product {
             // SAFETY: `used` rows of `k_bytes` bytes lie from row `row` on, and a column of tiles has `words` rows of
             // sixteen words.
             unsafe {
-                self.load_rows::<T, 4>(tiles, row, used, word, bytes, &mut part);
+                self.load_rows::<T, 4>(tiles, row, used, word, bytes);
                 tiles.load::<6>(self.panel.add(self.layout.offset(column, word)).cast(), ROW_BYTES);
                 E::tile_dot::<T, 0, 4, 6>(tiles);
                 if RIGHT {
@@ -170,7 +169,7 @@ impl Product {
                     E::tile_dot::<T, 1, 4, 7>(tiles);
                 }
                 if LOWER {
-                    self.load_rows::<T, 5>(tiles, row + SIDE, used - SIDE, word, bytes, &mut part);
+                    self.load_rows::<T, 5>(tiles, row + SIDE, used - SIDE, word, bytes);
                     E::tile_dot::<T, 2, 5, 6>(tiles);
                     if RIGHT {
                         E::tile_dot::<T, 3, 5, 7>(tiles);
@@ -208,16 +207,32 @@ impl Product {
         used: usize,
         word: usize,
         bytes: usize,
-        part: &mut Part,
     ) {
-        // SAFETY: where the tile begins, by this function's contract.
-        let source = unsafe { self.a.add(row * self.a_stride_bytes + word * 4) };
-        if used >= SIDE && bytes == ROW_BYTES {
-            // SAFETY: sixteen whole rows.
-            unsafe { tiles.load::<TILE>(source, self.a_stride_bytes) };
-            return;
+        // SAFETY: where the tile begins, by this function's contract; then sixteen whole rows, or as many bytes and rows as
+        // are valid.
+        unsafe {
+            let source = self.a.add(row * self.a_stride_bytes + word * 4);
+            if used >= SIDE && bytes == ROW_BYTES {
+                tiles.load::<TILE>(source, self.a_stride_bytes);
+            } else {
+                self.load_part::<T, TILE>(tiles, source, used, bytes);
+            }
         }
-        part.0.fill(0);
+    }
+
+    /// `bytes` bytes of up to sixteen rows from `source` on.
+    ///
+    /// # Safety
+    /// As for [`Product::load_rows`].
+    #[inline(never)]
+    unsafe fn load_part<T: TileOps, const TILE: usize>(
+        &self,
+        tiles: &mut T,
+        source: *const u8,
+        used: usize,
+        bytes: usize,
+    ) {
+        let mut part = Part([0; TILE_BYTES]);
         for (row, target) in part.0.chunks_exact_mut(ROW_BYTES).take(used).enumerate() {
             // SAFETY: `bytes` bytes of a row that is used.
             let source = unsafe { std::slice::from_raw_parts(source.add(row * self.a_stride_bytes), bytes) };
