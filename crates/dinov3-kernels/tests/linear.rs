@@ -135,8 +135,8 @@ fn one_channel_a_thousand_times_the_rest() {
         let mut out = vec![0.0_f32; m * n];
         let store = Epilogue::Store { bias: None };
         linear(&pool, &a, m, k, &packed, store, &mut out, n);
-        for at in 0..m * n {
-            assert!((f64::from(out[at]) - exact.values[at]).abs() <= exact.bounds[at]);
+        for (&got, (want, bound)) in out.iter().zip(exact.values.iter().zip(&exact.bounds)) {
+            assert!((f64::from(got) - want).abs() <= *bound);
         }
     }
 }
