@@ -11,7 +11,7 @@ pub use epilogue::Epilogue;
 pub(crate) use pack::tile_vectors;
 pub use pack::{ColumnScales, PackedMatrix};
 
-use crate::amx::{SIDE, Tiles};
+use crate::amx::{SIDE, Tiles, runs_on_tiles};
 use crate::element::{Element, Operand};
 use crate::memory::SharedOutput;
 use crate::simd::{Kernel, Simd};
@@ -54,7 +54,8 @@ pub fn linear<E: Operand, O: Element>(
     assert!(out_stride >= out_columns && out.len() >= (m - 1) * out_stride + out_columns, "rows of out");
 
     // Equal row blocks: 261 rows are 90 + 90 + 81, not 96 + 96 + 69.
-    let rows_per_task = m.div_ceil(m.div_ceil(ROW_BLOCK)).next_multiple_of(6).min(ROW_BLOCK);
+    let tile_rows = if runs_on_tiles::<E>(w.isa()) { 2 * SIDE } else { 6 };
+    let rows_per_task = m.div_ceil(m.div_ceil(ROW_BLOCK)).next_multiple_of(tile_rows).min(ROW_BLOCK);
     let row_blocks = m.div_ceil(rows_per_task);
     let panels = n.div_ceil(PANEL);
     let wanted = TASKS_PER_THREAD * pool.threads();
