@@ -201,14 +201,17 @@ impl Level {
         }
     }
 
-    /// Why a set that this machine supports is not chosen by itself. No machine that this code was tested on has AMX, so
-    /// the self-test of its products has to pass first: some milliseconds, once per process.
+    /// Why a set that this machine supports is not chosen by itself. No machine that this code was tested on has AVX-VNNI or
+    /// AMX, so the self-test of their products has to pass first: some milliseconds, once per process.
     fn distrust(self) -> Option<&'static str> {
+        static AVX_VNNI: OnceLock<Option<String>> = OnceLock::new();
         static AMX: OnceLock<Option<String>> = OnceLock::new();
-        match self {
-            Level::Amx => AMX.get_or_init(|| selftest::tile_products(Isa(Level::Amx)).err()).as_deref(),
-            _ => None,
-        }
+        let failure = match self {
+            Level::AvxVnni => &AVX_VNNI,
+            Level::Amx => &AMX,
+            _ => return None,
+        };
+        failure.get_or_init(|| selftest::bf16_and_byte_products(Isa(self)).err()).as_deref()
     }
 }
 

@@ -197,8 +197,9 @@ pub fn run(only: Option<Isa>) -> Vec<Check> {
     checks
 }
 
-/// The products that `isa` runs on tiles: a few milliseconds. The error is the output that lies outside its bound.
-pub(crate) fn tile_products(isa: Isa) -> Result<(), String> {
+/// The products that AMX and AVX-VNNI have instructions for: a few milliseconds. The error is the output that lies outside
+/// its bound.
+pub(crate) fn bf16_and_byte_products(isa: Isa) -> Result<(), String> {
     // Whole tiles, single rows, columns and words beside them, several blocks of columns.
     let shapes = [(1, 1, 1), (32, 32, 64), (37, 70, 150), (19, 17, 515)];
     let bytes = each(shapes, |(m, n, k)| linear::<Int8, f32>(&Heap, isa, (m, n, k), Apply::Store));
@@ -234,6 +235,6 @@ mod tests {
                 Outcome::Skipped(reason) => assert!(reason.contains("lacks"), "{reason}"),
             }
         }
-        assert_eq!(tile_products(Isa::AMX_EMULATED), Ok(()));
+        assert_eq!(bf16_and_byte_products(Isa::AMX_EMULATED), Ok(()));
     }
 }
