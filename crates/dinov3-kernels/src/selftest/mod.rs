@@ -85,7 +85,7 @@ impl Comparison {
         let share = if share.is_nan() { f64::INFINITY } else { share };
         if share > self.worst {
             self.worst = share;
-            self.place = format!("{}: {got:e} for {wanted:e}, bound {bound:e}", place());
+            self.place = format!("{}: {got:.7e} for {wanted:.7e}, bound {bound:.1e}", place());
         }
     }
 
