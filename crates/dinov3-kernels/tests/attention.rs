@@ -59,9 +59,10 @@ fn shapes() {
             (1, 261, 5, 3, 64),
             (1, 517, 5, 1, 64),
         ] {
-            for guard in GUARDS {
-                check::<f32>(&guard, isa, shape).assert_passed();
-                check::<Bf16>(&guard, isa, shape).assert_passed();
+            // The exact values of many tokens take long: the end alone then.
+            for guard in GUARDS.iter().rev().take(if shape.1 > 65 { 1 } else { 2 }) {
+                check::<f32>(guard, isa, shape).assert_passed();
+                check::<Bf16>(guard, isa, shape).assert_passed();
             }
         }
     }
@@ -71,7 +72,7 @@ fn shapes() {
 fn f32_is_exact_to_a_few_units() {
     // Not a worst case but what whole models need: the error over all outputs, in norms.
     let case = case(1, 261, 5, 2, 64);
-    let want = exact_attention::<f32>(&case.shape, &case.qkv, &case.sin, &case.cos).values;
+    let want = exact_attention::<f32>(&case.shape, case.shape.prefix_tokens, &case.qkv, &case.sin, &case.cos).values;
     let norm = want.iter().map(|x| x * x).sum::<f64>().sqrt();
     for isa in Isa::all_supported() {
         let got = case.run::<f32>(isa, 2);

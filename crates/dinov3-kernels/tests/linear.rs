@@ -41,9 +41,8 @@ fn a_packed_matrix_knows_its_size_and_layout() {
         assert_eq!((packed.n(), packed.k(), packed.isa()), (65, 33, isa));
         assert!(packed.bytes() >= 65 * 33 * 2);
     }
-    let layout = |isa: Isa| (PackedMatrix::<f32>::layout_name(isa), PackedMatrix::<Bf16>::layout_name(isa));
-    assert_eq!(layout(Isa::SCALAR), ("columns16", "columns16"));
-    assert_eq!(layout(Isa::AMX_EMULATED), ("columns16", "tiles16"));
+    assert!(Isa::SCALAR.layout().starts_with("panels64-tiles16-"));
+    assert!(Isa::AMX_EMULATED.layout().starts_with("panels64-tiles16-amx-"));
 }
 
 #[test]

@@ -48,9 +48,14 @@ pub trait TileOps {
     fn dot_u8s8<const C: usize, const A: usize, const B: usize>(&mut self);
 }
 
+/// Whether there are tiles, of either kind.
+pub(crate) fn has_tiles(isa: Isa) -> bool {
+    matches!(isa.level(), Level::Amx | Level::AmxEmulated)
+}
+
 /// Whether products of rows of type `E` run on tiles.
 pub(crate) fn runs_on_tiles<E: Operand>(isa: Isa) -> bool {
-    E::TILES && matches!(isa.level(), Level::Amx | Level::AmxEmulated)
+    E::TILES && has_tiles(isa)
 }
 
 /// The tiles of this thread, from a task's begin to its end: an idle thread keeps none, or each switch would save them.

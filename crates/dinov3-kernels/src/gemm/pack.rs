@@ -12,12 +12,24 @@ use crate::amx;
 use crate::element::Operand;
 use crate::isa::{Isa, Level};
 use crate::memory::{AlignedWords, SharedOutput};
+use crate::simd::LANES;
 
 /// Vectors in a tile of the instruction set; fixes the layout of the panels.
 pub(crate) fn tile_vectors(isa: Isa) -> usize {
     match isa.level() {
         Level::Scalar | Level::AmxEmulated | Level::Avx2 | Level::AvxVnni => 1,
         Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => 4,
+    }
+}
+
+impl Isa {
+    /// The name of the layout that weights are packed into for this instruction set. Instruction sets with the same one
+    /// read each other's packed matrices.
+    pub fn layout(self) -> String {
+        let order = if cfg!(target_endian = "little") { "le" } else { "be" };
+        // There, panels of bf16 and of bytes are made of whole tiles.
+        let tiles = if amx::has_tiles(self) { "-amx" } else { "" };
+        format!("panels{PANEL}-tiles{}{tiles}-{order}", tile_vectors(self) * LANES)
     }
 }
 
@@ -110,15 +122,6 @@ impl<E: Operand> PackedMatrix<E> {
     /// Memory that the panels take.
     pub fn bytes(&self) -> usize {
         (self.words.as_slice().len() + 2 * self.columns.scales.len()) * 4
-    }
-
-    /// How an instruction set's panels lie in memory: those of two sets with the same name are the same bytes.
-    pub fn layout_name(isa: Isa) -> &'static str {
-        match (amx::runs_on_tiles::<E>(isa), tile_vectors(isa)) {
-            (true, _) => "tiles16",
-            (false, 1) => "columns16",
-            (false, _) => "columns64",
-        }
     }
 
     /// The instruction set that the panels are laid out for.

@@ -219,13 +219,19 @@ pub fn attention<E: Element>(
         }
         out.to_vec()
     };
-    let exact = exact_attention::<E>(&shape, &qkv, &sin, &cos);
+    let exact = exact_attention::<E>(&shape, prefix_tokens, &qkv, &sin, &cos);
     note(&exact, &run(isa), &run(Isa::SCALAR), || format!("attention {} {shape:?}, {}", E::NAME, isa.name()))
 }
 
-/// softmax(q kᵀ / √d) v after RoPE.
-pub fn exact_attention<E: Element>(shape: &AttentionShape, qkv: &[f32], sin: &[f32], cos: &[f32]) -> Exact {
-    let AttentionShape { images, tokens, prefix_tokens, heads, head_dim } = *shape;
+/// softmax(q kᵀ / √d) v after RoPE of all tokens but the first.
+pub fn exact_attention<E: Element>(
+    shape: &AttentionShape,
+    prefix_tokens: usize,
+    qkv: &[f32],
+    sin: &[f32],
+    cos: &[f32],
+) -> Exact {
+    let AttentionShape { images, tokens, heads, head_dim, .. } = *shape;
     let rotated = |image: usize, token: usize, head: usize, which: usize| -> Vec<f64> {
         let start = ((image * tokens + token) * 3 + which) * heads * head_dim + head * head_dim;
         let x: Vec<f64> = qkv[start..start + head_dim].iter().map(|&x| f64::from(x)).collect();
