@@ -2,7 +2,7 @@
 
 Counts: callgrind, or `perf stat` where valgrind is missing and the counter is allowed; the difference between three
 rounds and one, so that start and preparation do not count. Main loops: innermost loops of the disassembly with at least
-sixteen multiply-adds that make up at least three tenths of their instructions, which are those of the register tiles and
+twelve multiply-adds that make up at least three tenths of their instructions, which are those of the register tiles and
 of the depthwise convolution, and not polynomials. A vector register stored to the stack in one is a spill.
 """
 
@@ -21,7 +21,7 @@ EXPECTATIONS = Path(__file__).with_name("guard.json")
 TOLERANCE = 0.03
 OTHER_COMPILER_TOLERANCE = 0.10
 MULTIPLY_ADD = re.compile(r"^(vfn?madd\d+ps|vdpbf16ps|vpdpbusds?|vpdpwssds?)$")
-LEAST_MULTIPLY_ADDS = 16
+LEAST_MULTIPLY_ADDS = 12
 LEAST_SHARE = 0.3
 STACK_STORE = re.compile(r"%[xyz]mm\d+,-?(0x)?[0-9a-f]*\(%rsp[,)]")
 
@@ -70,7 +70,7 @@ def main_loops(program: Path) -> dict[str, dict[str, int]]:
     for function in re.split(r"\n\n", text):
         code = []  # address, mnemonic, operands
         for line in function.splitlines():
-            match = re.match(r"\s*([0-9a-f]+):\s+(\S+)\s*(.*)", line)
+            match = re.match(r"\s*([0-9a-f]+):\s+(?:\{vex\}\s+)?(\S+)\s*(.*)", line)
             if match:
                 code.append((int(match[1], 16), match[2], match[3]))
         backward = []
@@ -124,7 +124,8 @@ def problems(expected: dict, counts: dict[str, int] | None, loops: dict, compile
                          f"{before['most_multiply_adds']} expected")  # fmt: skip
         if now["loops"] == 0:
             found.append(f"{kind}: no main loop left")
-        if now["spills"] > before["spills"]:
+        # Another compiler's registers are its own affair.
+        if now["spills"] > before["spills"] and expected["compiler"] == compiler:
             found.append(f"{kind}: {now['spills']} spills in main loops, {before['spills']} expected")
     return found
 

@@ -6,16 +6,16 @@ use std::io::Write as _;
 use anyhow::{Context, Result, bail};
 use dinov3::engine::{Item, Source};
 use dinov3::sink::RowName;
-use dinov3::{Array, Encoder, FeatureMap, Features, ImageBatch, ModelSpec, Pooling, Request, Session};
+use dinov3::{Array, Encoder, FeatureMap, Features, ImageBatch, Isa, ModelSpec, Pooling, Request, Session};
 use serde_json::{Value, json};
 
 use crate::arguments::{AccuracyArguments, ModelArguments, PixelArguments, Precision};
 use crate::failure::{Outcome, usage};
-use crate::setup::{Inputs, check_size, chosen_recipe, model_spec, open_model, report_weights};
+use crate::setup::{Inputs, check_size, chosen_precision, chosen_recipe, model_spec, open_model, report_weights};
 
 /// Runs the command.
 pub fn run(arguments: &AccuracyArguments) -> Result<Outcome> {
-    if arguments.model.precision == Precision::F32 {
+    if chosen_precision(arguments.model.precision, Isa::try_from_env()?).0 == dinov3::Precision::F32 {
         return Err(usage("accuracy compares a precision with f32: add --precision int8 or --precision bf16"));
     }
     let spec = model_spec(&arguments.model)?;

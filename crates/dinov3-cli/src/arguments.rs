@@ -38,6 +38,9 @@ pub enum Command {
     /// Whether weights are whole, and whether a model gives its published values
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArguments),
+    /// Whether every kernel computes on this CPU what it should
+    #[command(after_help = SELFTEST_EXAMPLES)]
+    Selftest(SelftestArguments),
     /// Speed of the encoder alone
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArguments),
@@ -126,6 +129,16 @@ const VERIFY_EXAMPLES: &str = "Examples:
   dinov3 verify vit_small_patch16_dinov3 --golden 000000039769.jpg
 
 Exit codes: 0 all is well, 1 something is not, or failed, 2 wrong usage";
+
+const SELFTEST_EXAMPLES: &str = "\
+An error is told as a share of the bound that follows from the arithmetic. With DINOV3_ISA only that instruction set is
+run; amx-emulated is what AMX adds, on any CPU.
+
+Examples:
+  dinov3 selftest
+  DINOV3_ISA=avx2 dinov3 selftest --json
+
+Exit codes: 0 all is well, 1 a kernel is wrong, 2 wrong usage";
 
 const BENCH_EXAMPLES: &str = "Examples:
   dinov3 bench -m vit_large_patch16_dinov3 --weights synthetic:1 --precision bf16
@@ -387,6 +400,13 @@ pub struct VerifyArguments {
 }
 
 #[derive(Args)]
+pub struct SelftestArguments {
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
 pub struct BenchArguments {
     #[command(flatten)]
     pub model: ModelArguments,
@@ -437,6 +457,8 @@ pub enum Precision {
     Bf16,
     /// 8-bit integers in the products of blocks, bf16 elsewhere; `dinov3 accuracy` says what it costs
     Int8,
+    /// bf16 where this CPU multiplies such numbers, else f32; says which
+    Auto,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]

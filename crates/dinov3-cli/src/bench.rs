@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::arguments::BenchArguments;
 use crate::failure::{Outcome, usage};
-use crate::setup::{check_size, extension, model_spec, open_model, refuse_overwriting, weight_files};
+use crate::setup::{check_size, chosen_precision, extension, model_spec, open_model, refuse_overwriting, weight_files};
 
 /// 4 GB of pixels.
 const LARGEST_BATCH_VALUES: u64 = 1_000_000_000;
@@ -73,7 +73,7 @@ pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
     let hash = sha256(&embeddings.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
 
     let text = if arguments.json {
-        let json = json!({
+        let mut json = json!({
             "version": env!("CARGO_PKG_VERSION"), "model": spec.name, "precision": precision.name(),
             "instruction_set": opened.model.isa().name(), "threads": threads, "batch_size": count,
             "height_px": height_px, "width_px": width_px, "pooling": spec.pooling.name(),
@@ -84,6 +84,9 @@ pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
             "anonymous_bytes": memory.map(|memory| memory.anonymous_bytes),
             "output_sha256": hash,
         });
+        if let (_, Some(reason)) = chosen_precision(arguments.model.precision, opened.model.isa()) {
+            json["precision_reason"] = json!(reason);
+        }
         serde_json::to_string_pretty(&json)? + "\n"
     } else {
         let milliseconds = |seconds: f64| format!("{:.1} ms", seconds * 1e3);

@@ -77,7 +77,7 @@ pub fn run(arguments: &ClassifyArguments) -> Result<Outcome> {
     let top = arguments.top as usize;
     let sink: Box<dyn Sink<InputKey>> = match &json_output {
         Some(path) => {
-            let provenance = Provenance::start(&opened, recipe.as_ref(), &arguments.pixels)
+            let provenance = Provenance::start(&opened, recipe.as_ref(), arguments.model.precision, &arguments.pixels)
                 .with("scores", json!({"of": scores.kind(), "count": scores.count, "input": scores.input.name()}))
                 .with("labels", json!(labels.as_ref().map(Labels::name)));
             let head_hashes = head.as_ref().map(|head| PendingHashes::start(head.paths()));

@@ -43,7 +43,7 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     };
     refuse_overwriting(&arguments.output, weight_files(&opened))?;
     report_weights(&opened);
-    let provenance = Provenance::start(&opened, recipe.as_ref(), &arguments.pixels)
+    let provenance = Provenance::start(&opened, recipe.as_ref(), arguments.model.precision, &arguments.pixels)
         .with("pooling", json!(request.poolings.iter().map(|pooling| pooling.name()).collect::<Vec<_>>()))
         .with("normalized", json!(arguments.normalize));
     if let Some(journal) = &mut journal {

@@ -28,19 +28,33 @@ pub fn run(arguments: &InfoArguments) -> Result<Outcome> {
 fn machine(peak: bool) -> Result<(Value, String)> {
     let isa = Isa::try_from_env()?;
     let supported: Vec<&str> = Isa::all_supported().iter().map(|isa| isa.name()).collect();
-    let forced = std::env::var_os("DINOV3_ISA").is_some();
+    let forced = std::env::var_os("DINOV3_ISA").is_some_and(|forced| !forced.is_empty());
     let reason = if forced { "forced by DINOV3_ISA" } else { "the best one of this CPU" };
+    let candidates = Isa::candidates();
+    let (precision, precision_reason) = Precision::auto(isa);
     let threads = system::threads::available_threads();
     let cache = system::cache_directory().map(|path| path.display().to_string());
     let version = env!("CARGO_PKG_VERSION");
     let mut text = format!(
-        "dinov3            {version}\ninstruction set   {} ({reason}; it has {})\nthreads           {threads}\ncache             {}\n",
+        "dinov3            {version}\ninstruction set   {} ({reason}; it has {})\n",
         isa.name(),
-        supported.join(", "),
-        cache.as_deref().unwrap_or("none"),
+        supported.join(", ")
     );
+    let mut title = "passed over";
+    for candidate in &candidates {
+        if let Some(obstacle) = &candidate.obstacle {
+            text += &format!("{title:<18}{}: {obstacle}\n", candidate.name);
+            title = "";
+        }
+    }
+    text += &format!("precision auto    {}: {precision_reason}\n", precision.name());
+    text += &format!("threads           {threads}\ncache             {}\n", cache.as_deref().unwrap_or("none"));
     let mut json = json!({
         "version": version, "instruction_set": isa.name(), "reason": reason, "supported": supported,
+        "candidates": candidates.iter().map(|candidate| json!({
+            "name": candidate.name, "supported": candidate.isa.is_some(), "obstacle": candidate.obstacle,
+        })).collect::<Vec<_>>(),
+        "precision_auto": {"precision": precision.name(), "reason": precision_reason},
         "threads": threads, "cache": cache,
     });
     if peak {

@@ -14,6 +14,7 @@ mod models;
 mod progress;
 #[cfg(test)]
 mod reference;
+mod selftest;
 mod setup;
 mod verify;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Models(arguments) => models::run(arguments),
         Command::Info(arguments) => info::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Selftest(arguments) => selftest::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Accuracy(arguments) => accuracy::run(arguments),
         Command::Completions { shell } => arguments::print_completions(*shell).map(|()| Outcome::Done),

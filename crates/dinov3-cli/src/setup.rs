@@ -12,7 +12,7 @@ use dinov3::npy::NpySource;
 use dinov3::pixels::{DecodeOptions, Limits, Orientation, Recipe};
 use dinov3::sink::{RowName, Stamp, Stamped};
 use dinov3::url::{UrlOptions, UrlReader, without_user};
-use dinov3::{ModelSpec, Opened, Options, PendingIdentity, Weights, WeightsIdentity, find_model};
+use dinov3::{Isa, ModelSpec, Opened, Options, PendingIdentity, Weights, WeightsIdentity, find_model};
 use serde_json::{Value, json};
 
 use crate::arguments::{DeepGrey, ModelArguments, Periods, PixelArguments, Precision, Preprocess};
@@ -45,6 +45,19 @@ pub fn weights(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Weights> 
     })
 }
 
+/// What `--precision` comes to; and why, if that was left to the program.
+pub fn chosen_precision(asked: Precision, isa: Isa) -> (dinov3::Precision, Option<String>) {
+    match asked {
+        Precision::F32 => (dinov3::Precision::F32, None),
+        Precision::Bf16 => (dinov3::Precision::Bf16, None),
+        Precision::Int8 => (dinov3::Precision::Int8, None),
+        Precision::Auto => {
+            let (precision, reason) = dinov3::Precision::auto(isa);
+            (precision, Some(reason))
+        }
+    }
+}
+
 /// Opens the model with the weights that the arguments name, with progress on a terminal.
 pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened> {
     open_weights(spec, &weights(spec, arguments)?, arguments)
@@ -52,19 +65,20 @@ pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened
 
 /// The same with weights that were found before.
 pub fn open_weights(spec: &ModelSpec, weights: &Weights, arguments: &ModelArguments) -> Result<Opened> {
+    let isa = Isa::try_from_env()?;
+    let (precision, reason) = chosen_precision(arguments.precision, isa);
+    if let Some(reason) = reason {
+        eprintln!("note: precision {}: {reason}", precision.name());
+    }
     let mut options = Options::new()
-        .precision(match arguments.precision {
-            Precision::F32 => dinov3::Precision::F32,
-            Precision::Bf16 => dinov3::Precision::Bf16,
-            Precision::Int8 => dinov3::Precision::Int8,
-        })
+        .precision(precision)
         .rope_periods(match arguments.rope_periods {
             Periods::F32 => dinov3::RopePeriods::F32,
             Periods::Bf16 => dinov3::RopePeriods::Bf16,
         })
         .threads(arguments.threads.map_or(0, usize::from))
         .most_tokens(most_tokens(arguments.max_tokens))
-        .isa(dinov3::Isa::try_from_env()?);
+        .isa(isa);
     let bar = progress::reading(format!("loading {}", spec.name));
     if let Some(bar) = &bar {
         let bar = bar.clone();
@@ -298,13 +312,13 @@ pub struct Provenance {
 
 impl Provenance {
     /// Starts hashing the weights.
-    pub fn start(opened: &Opened, recipe: Option<&Recipe>, arguments: &PixelArguments) -> Self {
+    pub fn start(opened: &Opened, recipe: Option<&Recipe>, asked: Precision, arguments: &PixelArguments) -> Self {
         let model = &opened.model;
         let recipe = match recipe {
             Some(recipe) => describe(recipe),
             None => json!({"name": "none"}),
         };
-        let fields = json!({
+        let mut fields = json!({
             "schema": 1,
             "program": "dinov3",
             "version": env!("CARGO_PKG_VERSION"),
@@ -322,6 +336,9 @@ impl Provenance {
                 DeepGrey::Clip => "clip",
             },
         });
+        if let (_, Some(reason)) = chosen_precision(asked, model.isa()) {
+            fields["precision_reason"] = json!(reason);
+        }
         Self { fields, weights: opened.weights.start_hashing() }
     }
 

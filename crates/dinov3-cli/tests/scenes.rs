@@ -34,6 +34,7 @@ Commands:
   models       The models that are known
   info         What this machine offers, or what a checkpoint holds
   verify       Whether weights are whole, and whether a model gives its published values
+  selftest     Whether every kernel computes on this CPU what it should
   bench        Speed of the encoder alone
   accuracy     What a precision costs: cosines to the same model in f32
   completions  Completions for a shell, on standard output
@@ -50,7 +51,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items
 
 #[test]
 fn help_of_a_mode_shows_examples() {
-    for mode in ["embed", "features", "classify", "fetch", "info", "verify", "bench"] {
+    for mode in ["embed", "features", "classify", "fetch", "info", "verify", "selftest", "bench"] {
         let output = Scene::new().dinov3(&format!("{mode} --help")).assert().code(0).stderr_eq("");
         let text = stdout(&output);
         assert!(text.contains(&format!("Examples:\n  dinov3 {mode}")), "{text}");
@@ -119,6 +120,8 @@ fn info_tells_of_this_machine() {
     Scene::new().dinov3("info").assert().code(0).stderr_eq("").stdout_eq(str![[r#"
 dinov3            [..]
 instruction set   [..] (the best one of this CPU; it has scalar[..])
+...
+precision auto    [..]
 threads           [..]
 cache             [..]
 
@@ -136,7 +139,7 @@ fn an_unknown_instruction_set_is_refused_with_the_ones_of_this_cpu() {
     let scene = Scene::new();
     for line in ["info", "embed photos -m tiny.json --weights synthetic:7 -o out.npy"] {
         scene.dinov3(line).env("DINOV3_ISA", "nonsense").assert().code(1).stdout_eq("").stderr_eq(str![[r#"
-error: DINOV3_ISA=nonsense: no such instruction set; supported here: scalar[..]
+error: DINOV3_ISA=nonsense: no such instruction set; there are scalar avx2 avxvnni avx512 avx512vnni avx512bf16 amx; supported here: scalar[..]
 
 "#]]);
     }

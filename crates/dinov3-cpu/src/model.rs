@@ -38,6 +38,16 @@ impl Precision {
             Precision::Int8 => "int8",
         }
     }
+
+    /// What `--precision auto` stands for on an instruction set, and why: bf16 where there are instructions for it, else
+    /// f32. Never int8: its error depends on the weights, and nobody has looked at it.
+    pub fn auto(isa: Isa) -> (Precision, String) {
+        if isa.multiplies_bf16() {
+            (Precision::Bf16, format!("{} multiplies bf16 numbers, faster than f32", isa.name()))
+        } else {
+            (Precision::F32, format!("{} has no instruction that multiplies bf16 numbers", isa.name()))
+        }
+    }
 }
 
 /// Told while weights are packed: values done, values in all.

@@ -196,6 +196,10 @@ fn profile_linear<E: Operand>(pool: &Pool, isa: Isa, m: usize, n: usize, k: usiz
 }
 
 fn main() {
+    if let Err(error) = Isa::try_from_env() {
+        eprintln!("error: {error}");
+        std::process::exit(2);
+    }
     if let Some(case) = std::env::args().nth(1).filter(|case| case.parse::<usize>().is_err()) {
         profile(&case);
         return;

@@ -2,8 +2,8 @@
 //! alone lists the cases. `bench/guard.sh` compares the counts with those of the last release.
 
 use dinov3_kernels::{
-    AttentionScratch, AttentionShape, Bf16, Element, Epilogue, Isa, PackedMatrix, attention, depthwise7x7_layer_norm,
-    gelu, layer_norm, linear, silu,
+    AttentionScratch, AttentionShape, Bf16, Element, Epilogue, Int8, Isa, Operand, PackedMatrix, attention,
+    depthwise7x7_layer_norm, gelu, layer_norm, linear, silu,
 };
 use dinov3_system::threads::Pool;
 
@@ -14,8 +14,10 @@ type Case = (&'static str, fn(usize));
 const CASES: &[Case] = &[
     ("linear-wide-f32", |rounds| product::<f32>(rounds, (96, 256, 192), false)),
     ("linear-wide-bf16", |rounds| product::<Bf16>(rounds, (96, 256, 192), false)),
+    ("linear-wide-int8", |rounds| product::<Int8>(rounds, (96, 256, 192), false)),
     ("linear-odd-f32", |rounds| product::<f32>(rounds, (53, 200, 257), false)),
     ("linear-odd-bf16", |rounds| product::<Bf16>(rounds, (53, 200, 257), false)),
+    ("linear-odd-int8", |rounds| product::<Int8>(rounds, (53, 200, 257), false)),
     ("linear-thin-f32", |rounds| product::<f32>(rounds, (192, 192, 48), false)),
     ("linear-thin-bf16", |rounds| product::<Bf16>(rounds, (192, 192, 48), false)),
     ("linear-gelu-f32", |rounds| product::<f32>(rounds, (96, 256, 64), true)),
@@ -34,9 +36,11 @@ fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|index| ((index * 7919 % 1009) as f32 - 504.0) / 503.7).collect()
 }
 
-fn product<E: Element>(rounds: usize, (m, n, k): (usize, usize, usize), gelu: bool) {
+fn product<E: Operand>(rounds: usize, (m, n, k): (usize, usize, usize), gelu: bool) {
     let (pool, isa) = (Pool::new(1), Isa::detect());
-    let a: Vec<E> = numbers(m * k).into_iter().map(E::from_f32).collect();
+    let elements: Vec<E::Element> = numbers(m * k).into_iter().map(E::Element::from_f32).collect();
+    let mut quantized = Vec::new();
+    let a = E::operands(&pool, isa, &elements, k, &mut quantized);
     let w = numbers(n * k);
     let packed = PackedMatrix::<E>::pack(isa, &pool, n, k, &|start, rows: &mut [f32]| {
         rows.copy_from_slice(&w[start * k..start * k + rows.len()]);
@@ -44,10 +48,10 @@ fn product<E: Element>(rounds: usize, (m, n, k): (usize, usize, usize), gelu: bo
     });
     let packed = packed.expect("the source never fails");
     let bias = numbers(n);
-    let mut out = vec![E::default(); m * n];
+    let mut out = vec![E::Element::default(); m * n];
     for _ in 0..rounds {
         let epilogue = if gelu { Epilogue::Gelu { bias: &bias } } else { Epilogue::Store { bias: Some(&bias) } };
-        linear(&pool, &a, m, k, &packed, epilogue, &mut out, n);
+        linear(&pool, a, m, E::row_length(k), &packed, epilogue, &mut out, n);
     }
 }
 
@@ -94,6 +98,10 @@ fn main() {
         CASES.iter().for_each(|(name, _)| println!("{name}"));
         return;
     };
+    if let Err(error) = Isa::try_from_env() {
+        eprintln!("error: {error}");
+        std::process::exit(2);
+    }
     let case = CASES.iter().find(|(known, _)| known == name).expect("a case of the list");
     case.1(rounds.parse().expect("a number of rounds"));
 }

@@ -118,58 +118,14 @@ impl<O: Operand> DepthwiseRow<'_, O> {
         }
         for x in (0..self.width).step_by(PIXELS) {
             let inside = x >= PADDING && x + PIXELS + PADDING <= self.width && used == LANES;
-            let mut sums = [bias; PIXELS];
-            for row in top..bottom {
-                let start = (self.y + row - PADDING) * self.width * channels;
-                let line = &self.image[start..start + self.width * channels];
-                let weights = &weights[row * TAPS..(row + 1) * TAPS];
-                if inside {
-                    let start = (x - PADDING) * channels + first;
-                    let end = start + (PIXELS + TAPS - 2) * channels + LANES;
-                    let window = &line[start..end];
-                    // Written out for each column: then the compiler loads a value once for all taps that use it.
-                    macro_rules! columns {
-                        ($($column:literal)+) => {$({
-                            let weight = simd.load(&weights[$column]);
-                            for pixel in 0..PIXELS {
-                                // SAFETY: pixel + column is at most PIXELS + TAPS - 2, and so its sixteen channels end
-                                // with the window. The alignment of f32 is that of an array of it.
-                                let value = unsafe {
-                                    let start = window.as_ptr().add((pixel + $column) * channels);
-                                    simd.load(&*start.cast())
-                                };
-                                sums[pixel] = simd.fused(value, weight, sums[pixel]);
-                            }
-                        })+};
-                    }
-                    columns!(0 1 2 3 4 5 6);
-                } else {
-                    // A strip of the row with its zeros.
-                    let mut strip = [[0.0; LANES]; 8 + TAPS - 1];
-                    for (at, target) in strip[..PIXELS + TAPS - 1].iter_mut().enumerate() {
-                        // Left of the image this wraps to a huge number.
-                        let source_x = (x + at).wrapping_sub(PADDING);
-                        if source_x < self.width {
-                            let start = source_x * channels + first;
-                            if let Some(whole) = line[start..start + used].first_chunk() {
-                                *target = *whole;
-                            } else {
-                                target[..used].copy_from_slice(&line[start..start + used]);
-                            }
-                        }
-                    }
-                    macro_rules! columns {
-                        ($($column:literal)+) => {$({
-                            let weight = simd.load(&weights[$column]);
-                            for pixel in 0..PIXELS {
-                                let value = simd.load(&strip[pixel + $column]);
-                                sums[pixel] = simd.fused(value, weight, sums[pixel]);
-                            }
-                        })+};
-                    }
-                    columns!(0 1 2 3 4 5 6);
-                }
-            }
+            let weights = weights[top * TAPS..bottom * TAPS].as_chunks::<TAPS>().0;
+            let sums = [bias; PIXELS];
+            // Two loops over the rows, not one with two bodies: in that one the sums would live on the stack.
+            let sums = if inside {
+                self.add_rows(simd, sums, weights, top, x, first)
+            } else {
+                self.add_rows_at_edge(simd, sums, weights, top, x, first)
+            };
             for (pixel, sum) in sums.into_iter().enumerate() {
                 if x + pixel < self.width {
                     let start = (x + pixel) * channels + first;
@@ -177,5 +133,83 @@ impl<O: Operand> DepthwiseRow<'_, O> {
                 }
             }
         }
+    }
+
+    /// Adds the products with rows of the window, from its row `top` on, where the window lies inside the image row.
+    #[inline(always)]
+    fn add_rows<S: Simd, const PIXELS: usize>(
+        &self,
+        simd: S,
+        mut sums: [S::V; PIXELS],
+        weights: &[[[f32; LANES]; TAPS]],
+        top: usize,
+        x: usize,
+        first: usize,
+    ) -> [S::V; PIXELS] {
+        let channels = self.channels;
+        let stride = self.width * channels;
+        let start = (self.y + top - PADDING) * stride + (x - PADDING) * channels + first;
+        let end = start + (weights.len() - 1) * stride + (PIXELS + TAPS - 2) * channels + LANES;
+        let mut line = self.image[start..end].as_ptr();
+        for weights in weights {
+            // Written out for each column: then the compiler loads a value once for all taps that use it.
+            macro_rules! columns {
+                ($($column:literal)+) => {$({
+                    let weight = simd.load(&weights[$column]);
+                    for pixel in 0..PIXELS {
+                        // SAFETY: pixel + column is at most PIXELS + TAPS - 2, and so the sixteen channels of the last row
+                        // end with the slice. The alignment of f32 is that of an array of it.
+                        let value = unsafe { simd.load(&*line.add((pixel + $column) * channels).cast()) };
+                        sums[pixel] = simd.fused(value, weight, sums[pixel]);
+                    }
+                })+};
+            }
+            columns!(0 1 2 3 4 5 6);
+            line = line.wrapping_add(stride);
+        }
+        sums
+    }
+
+    /// The same where the window reaches beyond the image row, or fewer than sixteen channels are left.
+    #[inline(always)]
+    fn add_rows_at_edge<S: Simd, const PIXELS: usize>(
+        &self,
+        simd: S,
+        mut sums: [S::V; PIXELS],
+        weights: &[[[f32; LANES]; TAPS]],
+        top: usize,
+        x: usize,
+        first: usize,
+    ) -> [S::V; PIXELS] {
+        let channels = self.channels;
+        let used = (channels - first).min(LANES);
+        let lines = self.image[(self.y + top - PADDING) * self.width * channels..].chunks_exact(self.width * channels);
+        for (weights, line) in weights.iter().zip(lines) {
+            // A strip of the row with its zeros.
+            let mut strip = [[0.0; LANES]; 8 + TAPS - 1];
+            for (at, target) in strip[..PIXELS + TAPS - 1].iter_mut().enumerate() {
+                // Left of the image this wraps to a huge number.
+                let source_x = (x + at).wrapping_sub(PADDING);
+                if source_x < self.width {
+                    let start = source_x * channels + first;
+                    if let Some(whole) = line[start..start + used].first_chunk() {
+                        *target = *whole;
+                    } else {
+                        target[..used].copy_from_slice(&line[start..start + used]);
+                    }
+                }
+            }
+            macro_rules! columns {
+                ($($column:literal)+) => {$({
+                    let weight = simd.load(&weights[$column]);
+                    for pixel in 0..PIXELS {
+                        let value = simd.load(&strip[pixel + $column]);
+                        sums[pixel] = simd.fused(value, weight, sums[pixel]);
+                    }
+                })+};
+            }
+            columns!(0 1 2 3 4 5 6);
+        }
+        sums
     }
 }

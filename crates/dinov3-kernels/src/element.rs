@@ -3,6 +3,7 @@
 
 use dinov3_system::threads::Pool;
 
+use crate::amx::TileOps;
 use crate::attention::AttentionTask;
 use crate::bf16::Bf16;
 use crate::depthwise::DepthwiseRow;
@@ -125,9 +126,26 @@ pub trait SealedOperand: Sized {
     fn word_of(weights: &[f32]) -> u32;
     #[doc(hidden)]
     fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V;
+    /// Rows of a register tile. Fewer where a word has to be taken apart in registers of its own, or sums would live on
+    /// the stack.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn tile_rows<S: Simd>() -> usize {
+        S::TILE_ROWS
+    }
     /// Adds two results of [`SealedOperand::accumulate`].
     #[doc(hidden)]
     fn add<S: Simd>(simd: S, a: S::V, b: S::V) -> S::V;
+    /// Whether there are tile instructions for this type.
+    #[doc(hidden)]
+    const TILES: bool = false;
+    /// Adds A × B to C, on tiles of words of this type.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn tile_dot<T: TileOps, const C: usize, const A: usize, const B: usize>(tiles: &mut T) {
+        // Never called: a type without tile instructions is never on tiles.
+        let _ = tiles;
+    }
     /// Whether the weights of a column have a scale of their own.
     #[doc(hidden)]
     const SCALED: bool = false;
@@ -296,6 +314,18 @@ impl SealedOperand for Bf16 {
     #[inline(always)]
     fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V {
         simd.dot_bf16(sum, a, b)
+    }
+
+    #[inline(always)]
+    fn tile_rows<S: Simd>() -> usize {
+        if S::MULTIPLIES_BF16 { S::TILE_ROWS } else { S::TILE_ROWS.min(4) }
+    }
+
+    const TILES: bool = true;
+
+    #[inline(always)]
+    fn tile_dot<T: TileOps, const C: usize, const A: usize, const B: usize>(tiles: &mut T) {
+        tiles.dot_bf16::<C, A, B>();
     }
 }
 

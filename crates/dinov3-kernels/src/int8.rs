@@ -8,6 +8,7 @@
 
 use dinov3_system::threads::Pool;
 
+use crate::amx::TileOps;
 use crate::bf16::Bf16;
 use crate::element::{Element, Operand, RowWork, SealedOperand, Work, run_rows_here};
 use crate::gemm::{ColumnScales, LinearTask};
@@ -24,7 +25,7 @@ use crate::simd::{Kernel, LANES, Simd, dispatch};
 /// set. Weights that are not finite give numbers that mean nothing; activations that are not finite give NaN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct Int8(u8);
+pub struct Int8(pub(crate) u8);
 
 /// Bytes at the end of a row: scale and zero point.
 const TRAILER: usize = 8;
@@ -105,6 +106,18 @@ impl SealedOperand for Int8 {
     }
 
     #[inline(always)]
+    fn tile_rows<S: Simd>() -> usize {
+        if S::MULTIPLIES_BYTES { S::TILE_ROWS } else { S::TILE_ROWS.min(4) }
+    }
+
+    const TILES: bool = true;
+
+    #[inline(always)]
+    fn tile_dot<T: TileOps, const C: usize, const A: usize, const B: usize>(tiles: &mut T) {
+        tiles.dot_u8s8::<C, A, B>();
+    }
+
+    #[inline(always)]
     fn add<S: Simd>(simd: S, a: S::V, b: S::V) -> S::V {
         simd.add_integers(a, b)
     }
@@ -159,7 +172,8 @@ impl SealedOperand for Int8 {
     }
 }
 
-fn read_trailer(row: &[Int8]) -> (f32, i32) {
+/// Scale and zero point of a row.
+pub(crate) fn read_trailer(row: &[Int8]) -> (f32, i32) {
     let bytes: [Int8; TRAILER] = *row.last_chunk().expect("a quantised row ends with its scale");
     let [a, b, c, d, e, f, g, h] = bytes.map(|byte| byte.0);
     (f32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h]))

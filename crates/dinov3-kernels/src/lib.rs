@@ -27,6 +27,7 @@
 // Loops over lanes and tiles index several arrays by constants: that is the form that unrolls into registers.
 #![allow(clippy::needless_range_loop)]
 
+mod amx;
 mod attention;
 mod bf16;
 mod depthwise;
@@ -40,6 +41,7 @@ mod memory;
 mod norm;
 mod probe;
 mod reduce;
+pub mod selftest;
 mod simd;
 
 pub use attention::{AttentionScratch, AttentionShape, attention};
@@ -49,7 +51,7 @@ pub use element::{Element, Operand};
 pub use elementwise::{convert, gelu, silu};
 pub use gemm::{Epilogue, PackedMatrix, linear};
 pub use int8::Int8;
-pub use isa::{Isa, IsaError};
+pub use isa::{Candidate, Isa, IsaError};
 pub use norm::layer_norm;
 pub use probe::peak_flops;
 pub use reduce::{max_rows, mean_rows};

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use dinov3_system::threads::available_threads;
 
+use crate::amx;
 use crate::bf16::Bf16;
 use crate::element::{Operand, SealedOperand};
 use crate::int8::Int8;
@@ -42,6 +43,8 @@ impl<E: Operand> Kernel for Probe<E> {
 
 /// Rounds of one burst: half a millisecond, short enough that some bursts meet no other process.
 const BURST_ROUNDS: usize = 200_000;
+/// A round on tiles multiplies as much as this many on vectors at the least, and takes as long.
+const TILE_PART: usize = 16;
 /// How long bursts are tried.
 const PROBING: Duration = Duration::from_millis(60);
 
@@ -83,6 +86,9 @@ pub fn peak_flops<E: Operand>(threads: usize, isa: Isa) -> f64 {
 /// Keeps the multiply-add units of this thread busy for `rounds` rounds on operands of type `E`, and gives the number of
 /// operations of one round, a multiplication and an addition counted as two.
 fn burst_of<E: Operand>(isa: Isa, rounds: usize) -> f64 {
+    if let Some(words) = amx::burst::<E>(isa, rounds / TILE_PART) {
+        return (words * 2 * <E as SealedOperand>::GROUP) as f64 / TILE_PART as f64;
+    }
     // All types are compiled here and not in the benchmark.
     let total = match E::NAME {
         <f32 as Operand>::NAME => dispatch(isa, Probe { rounds, seed: 0.5_f32 }),

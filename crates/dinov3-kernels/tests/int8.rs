@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use dinov3_kernels::selftest::{Apply, layer_norm_bytes, linear as linear_check, quantize};
 use dinov3_kernels::{Bf16, Epilogue, Int8, Isa, Operand, layer_norm, linear};
 use dinov3_system::threads::Pool;
 
@@ -35,21 +36,13 @@ fn errors(out: &[f32], a: &[Bf16], w: &[f32], n: usize, k: usize) -> Vec<f64> {
 
 #[test]
 fn every_instruction_set_gives_the_bits_of_the_portable_twin() {
-    let pool = Pool::new(2);
-    for m in [1, 2, 5, 6, 7, 97] {
-        for (n, k) in [(1, 1), (16, 2), (65, 3), (31, 147), (130, 33), (48, 64), (129, 516), (64, 1552)] {
-            let mut random = Random((m * 1000 + n * 100 + k) as u64);
-            let mut a = random.normals(m * k, 1.0);
-            a[0] *= 50.0;
-            let a = to_elements::<Bf16>(&a);
-            let w = random.normals(n * k, 0.3);
-            let mut buffers = (Vec::new(), Vec::new());
-            let expected_rows = Int8::operands(&pool, Isa::SCALAR, &a, k, &mut buffers.0);
-            let expected = product(Isa::SCALAR, &pool, &a, &w, n, k);
-            for isa in Isa::all_supported() {
-                let case = format!("{} {m}x{n}x{k}", isa.name());
-                assert!(Int8::operands(&pool, isa, &a, k, &mut buffers.1) == expected_rows, "{case}");
-                assert!(bits(&product(isa, &pool, &a, &w, n, k)) == bits(&expected), "{case}");
+    for isa in instruction_sets() {
+        for guard in GUARDS {
+            for m in [1, 2, 5, 6, 7, 97] {
+                for (n, k) in [(1, 1), (16, 2), (65, 3), (31, 147), (130, 33), (48, 64), (129, 516), (64, 1552)] {
+                    linear_check::<Int8, f32>(&guard, isa, (m, n, k), Apply::Store).assert_passed();
+                    quantize(&guard, isa, m, k).assert_passed();
+                }
             }
         }
     }
@@ -104,7 +97,7 @@ fn one_sided_rows_use_the_whole_range() {
 fn zeros_give_the_bias_and_constants_are_exact() {
     let pool = Pool::new(1);
     let (n, k) = (20, 32);
-    for isa in Isa::all_supported() {
+    for isa in instruction_sets() {
         let out = product(isa, &pool, &[Bf16::default(); 2 * 32], &vec![0.5; n * k], n, k);
         assert!(out.iter().all(|&x| x == 0.0), "{out:?}");
         let out = product(isa, &pool, &[Bf16::from_f32(1.0); 32], &vec![0.0; n * k], n, k);
@@ -122,7 +115,7 @@ fn what_is_not_finite_stays_visible_and_in_its_row() {
     let mut random = Random(2);
     let w = random.normals(n * k, 1.0);
     let clean = to_elements::<Bf16>(&random.normals(3 * k, 1.0));
-    for isa in Isa::all_supported() {
+    for isa in instruction_sets() {
         let expected = product(isa, &pool, &clean, &w, n, k);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for column in [0, 16, 39] {
@@ -142,68 +135,30 @@ fn bits_do_not_depend_on_batch_threads_or_stride() {
     let (m, n, k) = (203, 200, 1300);
     let a = to_elements::<Bf16>(&random.normals(m * k, 1.0));
     let w = random.normals(n * k, 1.0);
-    let isa = Isa::detect();
-    let whole = product(isa, &Pool::new(1), &a, &w, n, k);
-    for threads in [2, 3] {
-        assert!(product(isa, &Pool::new(threads), &a, &w, n, k) == whole, "{threads} threads");
-    }
-    let pool = Pool::new(2);
-    for rows in [0..1, 5..6, 95..97, 202..203] {
-        let part = product(isa, &pool, &a[rows.start * k..rows.end * k], &w, n, k);
-        assert!(part == whole[rows.start * n..rows.end * n]);
-    }
-    // Rows apart from each other, and nothing after the last one.
-    let packed = pack::<Int8>(isa, &pool, &w, n, k);
-    let mut buffer = Vec::new();
-    let (length, stride) = (Int8::row_length(k), Int8::row_length(k) + 5);
-    let mut spread = vec![Int8::default(); 7 * stride];
-    for (row, target) in
-        Int8::operands(&pool, isa, &a, k, &mut buffer).chunks_exact(length).zip(spread.chunks_mut(stride))
-    {
-        target[..length].copy_from_slice(row);
-    }
-    spread.truncate(6 * stride + length);
-    let mut out = vec![0.0_f32; 7 * n];
-    linear(&pool, &spread, 7, stride, &packed, Epilogue::Store { bias: None }, &mut out, n);
-    assert!(out == whole[..7 * n]);
-}
-
-#[test]
-fn every_epilogue_takes_the_same_sums() {
-    let pool = Pool::new(2);
-    let (m, n, k) = (14, 160, 50);
-    let mut random = Random(5);
-    let a = to_elements::<Bf16>(&random.normals(m * k, 1.0));
-    let w = random.normals(n * k, 0.3);
-    let (bias, gamma) = (random.normals(n, 1.0), random.normals(n, 1.0));
-    let before = random.normals(m * n, 1.0);
-    for isa in Isa::all_supported() {
-        let sums = product(isa, &pool, &a, &w, n, k);
+    for isa in instruction_sets() {
+        let whole = product(isa, &Pool::new(1), &a, &w, n, k);
+        for threads in [2, 3] {
+            assert!(product(isa, &Pool::new(threads), &a, &w, n, k) == whole, "{threads} threads");
+        }
+        let pool = Pool::new(2);
+        for rows in [0..1, 5..6, 95..97, 202..203] {
+            let part = product(isa, &pool, &a[rows.start * k..rows.end * k], &w, n, k);
+            assert!(part == whole[rows.start * n..rows.end * n]);
+        }
+        // Rows apart from each other, and nothing after the last one.
         let packed = pack::<Int8>(isa, &pool, &w, n, k);
         let mut buffer = Vec::new();
-        let rows = Int8::operands(&pool, isa, &a, k, &mut buffer);
-        let (stride, mut out) = (Int8::row_length(k), before.clone());
-        let residual = Epilogue::Residual { bias: Some(&bias), gamma: &gamma };
-        linear(&pool, rows, m, stride, &packed, residual, &mut out, n);
-        let mut gelus = vec![Bf16::default(); m * n];
-        linear(&pool, rows, m, stride, &packed, Epilogue::Gelu { bias: &bias }, &mut gelus, n);
-        let mut gated = vec![Bf16::default(); m * n / 2];
-        linear(&pool, rows, m, stride, &packed, Epilogue::SwiGlu { bias: &bias }, &mut gated, n / 2);
-        for at in 0..m * n {
-            let (row, column) = (at / n, at % n);
-            let sum = f64::from(sums[at]) + f64::from(bias[column]);
-            let want = f64::from(before[at]) + f64::from(gamma[column]) * sum;
-            assert!((f64::from(out[at]) - want).abs() <= 1e-6 * (1.0 + want.abs() + sum.abs()));
-            let want = gelu(sum);
-            assert!((f64::from(gelus[at].to_f32()) - want).abs() <= 1e-6 + BF16_EPS * want.abs());
-            if column < n / 2 {
-                let gate = row * n + column / 16 * 32 + column % 16;
-                let biased = |at: usize| f64::from(sums[at]) + f64::from(bias[at % n]);
-                let want = silu(biased(gate)) * biased(gate + 16);
-                let got = f64::from(gated[row * n / 2 + column].to_f32());
-                assert!((got - want).abs() <= 1e-5 + BF16_EPS * want.abs());
-            }
+        let (length, stride) = (Int8::row_length(k), Int8::row_length(k) + 5);
+        let mut spread = vec![Int8::default(); 7 * stride];
+        for (row, target) in
+            Int8::operands(&pool, isa, &a, k, &mut buffer).chunks_exact(length).zip(spread.chunks_mut(stride))
+        {
+            target[..length].copy_from_slice(row);
         }
+        spread.truncate(6 * stride + length);
+        let mut out = vec![0.0_f32; 7 * n];
+        linear(&pool, &spread, 7, stride, &packed, Epilogue::Store { bias: None }, &mut out, n);
+        assert!(out == whole[..7 * n]);
     }
 }
 
@@ -215,7 +170,10 @@ fn a_norm_writes_rows_that_multiply_like_its_numbers() {
         let x = random.normals(rows * d, 3.0);
         let (weight, bias) = (random.normals(d, 1.0), random.normals(d, 1.0));
         let w = random.normals(n * d, 0.2);
-        for isa in Isa::all_supported() {
+        for isa in instruction_sets() {
+            for guard in GUARDS {
+                layer_norm_bytes(&guard, isa, rows, d).assert_passed();
+            }
             let mut normed = vec![0.0_f32; rows * d];
             layer_norm(&pool, isa, &x, rows, d, &weight, &bias, 1e-6, &mut normed);
             let mut quantized = vec![Int8::default(); rows * Int8::row_length(d)];

@@ -15,11 +15,15 @@
 //! ```
 
 mod directories;
+#[cfg(unix)]
+pub mod guarded;
 pub mod memory_map;
 mod memory_use;
 mod signals;
 pub mod threads;
+mod tile_permission;
 
 pub use directories::cache_directory;
 pub use memory_use::{MemoryUse, memory_use};
 pub use signals::fail_beyond_file_size_limit;
+pub use tile_permission::request_tile_registers;

@@ -57,7 +57,7 @@ pub mod url;
 
 pub use dinov3_cpu::{LinearHead, LinearHeadError, Model, Options, Precision, Session, peak_flops};
 pub use dinov3_engine as engine;
-pub use dinov3_kernels::Isa;
+pub use dinov3_kernels::{Candidate, Isa, selftest};
 pub use dinov3_model::array::Array;
 pub use dinov3_model::encoder::{EncodeError, Encoder, FeatureMap, Features, ImageBatch, MapLayout, Pooling, Request};
 pub use dinov3_model::rope::RopePeriods;

@@ -11,6 +11,7 @@ pub use epilogue::Epilogue;
 pub(crate) use pack::tile_vectors;
 pub use pack::{ColumnScales, PackedMatrix};
 
+use crate::amx::{SIDE, Tiles, runs_on_tiles};
 use crate::element::{Element, Operand};
 use crate::memory::SharedOutput;
 use crate::simd::{Kernel, Simd};
@@ -53,7 +54,8 @@ pub fn linear<E: Operand, O: Element>(
     assert!(out_stride >= out_columns && out.len() >= (m - 1) * out_stride + out_columns, "rows of out");
 
     // Equal row blocks: 261 rows are 90 + 90 + 81, not 96 + 96 + 69.
-    let rows_per_task = m.div_ceil(m.div_ceil(ROW_BLOCK)).next_multiple_of(6).min(ROW_BLOCK);
+    let tile_rows = if runs_on_tiles::<E>(w.isa()) { 2 * SIDE } else { 6 };
+    let rows_per_task = m.div_ceil(m.div_ceil(ROW_BLOCK)).next_multiple_of(tile_rows).min(ROW_BLOCK);
     let row_blocks = m.div_ceil(rows_per_task);
     let panels = n.div_ceil(PANEL);
     let wanted = TASKS_PER_THREAD * pool.threads();
@@ -108,23 +110,21 @@ impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
         let row_length = E::row_length(self.w.k());
         assert!(row_length >= k && self.a.len() >= (self.rows - 1) * self.a_stride + row_length);
         assert!(self.rows <= ROW_BLOCK);
+        // Tiles store whole rows of tiles.
+        const { assert!(ROW_BLOCK.is_multiple_of(SIDE)) };
         let mut scratch = Scratch([0.0; ROW_BLOCK * PANEL]);
+        let mut tiles = Tiles::configure::<E>(self.w.isa());
         for index in self.first_panel..self.first_panel + self.panels {
             let (panel, layout) = self.w.panel(index);
+            let (a, stride, panel) = (self.a.as_ptr(), self.a_stride, panel.as_ptr());
+            let sums = scratch.0.as_mut_ptr();
             // SAFETY: `a` holds the rows (asserted), the panel is as long as its layout says, and the scratch tile has
             // ROW_BLOCK rows of PANEL floats.
             unsafe {
-                panel_product::<S, E>(
-                    simd,
-                    self.a.as_ptr(),
-                    self.a_stride,
-                    self.rows,
-                    k,
-                    panel.as_ptr(),
-                    layout,
-                    scratch.0.as_mut_ptr(),
-                    PANEL,
-                );
+                match &mut tiles {
+                    Some(tiles) => tiles.product::<E>(a, stride, self.rows, k, panel, layout, sums, PANEL),
+                    None => panel_product::<S, E>(simd, a, stride, self.rows, k, panel, layout, sums, PANEL),
+                }
             }
             let first = index * PANEL;
             let columns = PANEL.min(self.w.n() - first);

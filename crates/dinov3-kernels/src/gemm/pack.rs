@@ -8,15 +8,37 @@ use std::sync::Mutex;
 use dinov3_system::threads::Pool;
 
 use super::tile::{PANEL, PanelLayout};
+use crate::amx;
 use crate::element::Operand;
 use crate::isa::{Isa, Level};
 use crate::memory::{AlignedWords, SharedOutput};
+use crate::simd::LANES;
 
 /// Vectors in a tile of the instruction set; fixes the layout of the panels.
 pub(crate) fn tile_vectors(isa: Isa) -> usize {
     match isa.level() {
-        Level::Scalar | Level::Avx2 => 1,
-        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => 4,
+        Level::Scalar | Level::AmxEmulated | Level::Avx2 | Level::AvxVnni => 1,
+        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => 4,
+    }
+}
+
+impl Isa {
+    /// The name of the layout that weights are packed into for this instruction set. Instruction sets with the same one
+    /// read each other's packed matrices.
+    pub fn layout(self) -> String {
+        let order = if cfg!(target_endian = "little") { "le" } else { "be" };
+        // There, panels of bf16 and of bytes are made of whole tiles.
+        let tiles = if amx::has_tiles(self) { "-amx" } else { "" };
+        format!("panels{PANEL}-tiles{}{tiles}-{order}", tile_vectors(self) * LANES)
+    }
+}
+
+/// The panel of `columns` weight columns of `k` numbers.
+fn panel_layout<E: Operand>(isa: Isa, columns: usize, k: usize) -> PanelLayout {
+    if amx::runs_on_tiles::<E>(isa) {
+        PanelLayout::of_tiles::<E>(columns, k)
+    } else {
+        PanelLayout::new::<E>(tile_vectors(isa), columns, k)
     }
 }
 
@@ -52,9 +74,8 @@ impl<E: Operand> PackedMatrix<E> {
         k: usize,
         rows: &(dyn Fn(usize, &mut [f32]) -> Result<(), Err> + Sync),
     ) -> Result<Self, Err> {
-        let vectors = tile_vectors(isa);
-        let stride = PANEL * k.div_ceil(E::GROUP);
-        let last = PanelLayout::new::<E>(vectors, (n + PANEL - 1) % PANEL + 1, k);
+        let stride = panel_layout::<E>(isa, PANEL, k).len();
+        let last = panel_layout::<E>(isa, (n + PANEL - 1) % PANEL + 1, k);
         let panels = n.div_ceil(PANEL);
         let length = if n == 0 { 0 } else { (panels - 1) * stride + last.len() };
         let mut words = AlignedWords::zeroed(length);
@@ -66,7 +87,7 @@ impl<E: Operand> PackedMatrix<E> {
         pool.run(panels, &|panel| {
             let first = panel * PANEL;
             let columns = (n - first).min(PANEL);
-            let layout = PanelLayout::new::<E>(vectors, columns, k);
+            let layout = panel_layout::<E>(isa, columns, k);
             let mut source = vec![0.0; columns * k];
             if let Err(reason) = rows(first, &mut source) {
                 let mut error = error.lock().unwrap_or_else(|lock| lock.into_inner());
@@ -114,7 +135,7 @@ impl<E: Operand> PackedMatrix<E> {
 
     /// Panel number `panel` and its layout.
     pub(crate) fn panel(&self, panel: usize) -> (&[u32], PanelLayout) {
-        let layout = PanelLayout::new::<E>(tile_vectors(self.isa), self.n - panel * PANEL, self.k);
+        let layout = panel_layout::<E>(self.isa, self.n - panel * PANEL, self.k);
         let start = panel * PANEL * layout.words;
         (&self.words.as_slice()[start..start + layout.len()], layout)
     }

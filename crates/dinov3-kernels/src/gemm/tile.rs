@@ -28,6 +28,12 @@ impl PanelLayout {
         PanelLayout { width, sub_width: width.min(tile_vectors * LANES), words: k.div_ceil(E::GROUP) }
     }
 
+    /// For tiles of sixteen words by sixteen columns: whole tiles, zeros where `k` ends before.
+    pub(crate) fn of_tiles<E: Operand>(columns: usize, k: usize) -> PanelLayout {
+        let layout = PanelLayout::new::<E>(1, columns, k);
+        PanelLayout { words: layout.words.next_multiple_of(LANES), ..layout }
+    }
+
     /// Where the word `word` of column `column` lies.
     #[inline(always)]
     pub(crate) fn offset(self, column: usize, word: usize) -> usize {
@@ -186,20 +192,93 @@ unsafe fn rows_of_tiles<S: Simd, E: Operand, const VECTORS: usize>(simd: S, bloc
     }
     let mut row = 0;
     while row < rows {
-        let height = (rows - row).min(S::TILE_ROWS);
+        let height = (rows - row).min(E::tile_rows::<S>());
         // SAFETY: rows `row..row + height` of what this function's contract grants.
         unsafe {
             let block = Block { a: block.a.add(row * block.a_stride), c: block.c.add(row * block.c_stride), ..block };
             match height {
                 1 => tile::<S, E, 1, VECTORS>(simd, block),
                 2 => tile::<S, E, 2, VECTORS>(simd, block),
-                3 if S::TILE_ROWS > 2 => tile::<S, E, 3, VECTORS>(simd, block),
-                4 if S::TILE_ROWS > 2 => tile::<S, E, 4, VECTORS>(simd, block),
-                5 if S::TILE_ROWS > 2 => tile::<S, E, 5, VECTORS>(simd, block),
-                6 if S::TILE_ROWS > 2 => tile::<S, E, 6, VECTORS>(simd, block),
+                3 if E::tile_rows::<S>() >= 3 => tile::<S, E, 3, VECTORS>(simd, block),
+                4 if E::tile_rows::<S>() >= 4 => tile::<S, E, 4, VECTORS>(simd, block),
+                5 if E::tile_rows::<S>() >= 5 => tile::<S, E, 5, VECTORS>(simd, block),
+                6 if E::tile_rows::<S>() >= 6 => tile::<S, E, 6, VECTORS>(simd, block),
                 _ => unreachable!(),
             }
         }
         row += height;
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use dinov3_system::guarded::{Edge, Guarded};
+
+    use super::*;
+    use crate::amx::Tiles;
+    use crate::bf16::Bf16;
+    use crate::gemm::tile_vectors;
+    use crate::int8::Int8;
+    use crate::isa::Isa;
+    use crate::simd::dispatch_integers;
+
+    /// Between pages that nobody may touch.
+    struct Operands<E> {
+        a: Guarded<E>,
+        rows: usize,
+        k: usize,
+        panel: Guarded<u32>,
+        layout: PanelLayout,
+        c: Guarded<f32>,
+    }
+
+    impl<E: Operand> Operands<E> {
+        fn new(rows: usize, c_rows: usize, k: usize, layout: PanelLayout, edge: Edge) -> Operands<E> {
+            let a = Guarded::new(&vec![E::default(); rows * k], edge).unwrap();
+            let panel = Guarded::new(&vec![0; layout.len()], edge).unwrap();
+            let c = Guarded::new(&vec![7.0; c_rows * layout.width], edge).unwrap();
+            Operands { a, rows, k, panel, layout, c }
+        }
+    }
+
+    impl<E: Operand> Kernel for &mut Operands<E> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            let (a, panel, c) = (self.a.as_ptr(), self.panel.as_ptr(), self.c.as_mut_ptr());
+            let Operands { rows, k, layout, .. } = *self;
+            // SAFETY: the slices are as long as rows, k and the layout say.
+            unsafe { panel_product::<S, E>(simd, a, k, rows, k, panel, layout, c, layout.width) };
+        }
+    }
+
+    fn stays_inside<E: Operand>() {
+        for isa in Isa::all_supported().into_iter().chain([Isa::AMX_EMULATED]) {
+            for (rows, columns, k) in [(1, 1, 1), (2, 16, 3), (5, 17, 8), (13, 33, 150), (7, 64, 519), (33, 50, 64)] {
+                for edge in [Edge::Start, Edge::End] {
+                    let k = E::product_length(k);
+                    let layout = PanelLayout::new::<E>(tile_vectors(isa), columns, k);
+                    let mut vectors = Operands::<E>::new(rows, rows, k, layout, edge);
+                    dispatch_integers(isa, &mut vectors);
+                    assert!(vectors.c.iter().all(|&sum| sum == 0.0));
+
+                    let Some(mut tiles) = Tiles::configure::<E>(isa) else { continue };
+                    let layout = PanelLayout::of_tiles::<E>(columns, k);
+                    let mut on_tiles = Operands::<E>::new(rows, rows.next_multiple_of(LANES), k, layout, edge);
+                    let (a, panel, c) = (on_tiles.a.as_ptr(), on_tiles.panel.as_ptr(), on_tiles.c.as_mut_ptr());
+                    // SAFETY: as above; `c` has as many rows as fill tiles.
+                    unsafe { tiles.product::<E>(a, k, rows, k, panel, layout, c, layout.width) };
+                    assert!(on_tiles.c.iter().all(|&sum| sum == 0.0));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_product_touches_nothing_beside_its_operands() {
+        stays_inside::<f32>();
+        stays_inside::<Bf16>();
+        stays_inside::<Int8>();
     }
 }

@@ -1,4 +1,4 @@
-//! AVX2 with FMA: a vector is two registers of eight lanes.
+//! AVX2 with FMA, with or without the dot product of bytes: a vector is two registers of eight lanes.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -6,14 +6,22 @@ use std::arch::x86_64::*;
 use super::{Kernel, LANES, Lanes, Simd};
 
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2<const VNNI: bool>(());
 
 /// # Safety
 /// The CPU has avx2 and fma.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx2(()))
+    kernel.run(Avx2::<false>(()))
+}
+
+/// # Safety
+/// The CPU has avx2, fma and avxvnni.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,avxvnni")]
+pub(super) unsafe fn run_vnni<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx2::<true>(()))
 }
 
 /// The same operation on both halves.
@@ -24,15 +32,16 @@ macro_rules! both {
     };
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type V = [__m256; 2];
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
+    const MULTIPLIES_BYTES: bool = VNNI;
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: an Avx2 value is only made where the CPU has avx2 and fma.
-        unsafe { run(kernel) }
+        // SAFETY: an Avx2 value is only made where the CPU has the instructions of its type.
+        unsafe { if VNNI { run_vnni(kernel) } else { run(kernel) } }
     }
 
     #[inline(always)]
@@ -149,10 +158,13 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn dot_u8s8(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
         let half = |sum: __m256, a: __m256, b: __m256| {
-            // The instruction that multiplies bytes saturates its sums; pairs of 16-bit numbers are exact.
-            // SAFETY: the CPU has avx2, see `splat`.
+            // SAFETY: the CPU has avx2, see `splat`; Avx2<true> is only made where it has avxvnni.
             unsafe {
                 let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+                if VNNI {
+                    return _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(_mm256_castps_si256(sum), a, b));
+                }
+                // The instruction that multiplies bytes saturates its sums; pairs of 16-bit numbers are exact.
                 let a_even = _mm256_and_si256(a, _mm256_set1_epi16(0xff));
                 let a_odd = _mm256_srli_epi16::<8>(a);
                 let b_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b));

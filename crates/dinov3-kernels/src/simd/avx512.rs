@@ -44,6 +44,8 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
     type V = __m512;
     const TILE_VECTORS: usize = 4;
     const TILE_ROWS: usize = 6;
+    const MULTIPLIES_BF16: bool = BF16;
+    const MULTIPLIES_BYTES: bool = VNNI;
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {

@@ -26,6 +26,10 @@ pub trait Simd: Copy {
     const TILE_VECTORS: usize;
     /// Rows of a register tile.
     const TILE_ROWS: usize;
+    /// Whether [`Simd::dot_bf16`] is one instruction.
+    const MULTIPLIES_BF16: bool = false;
+    /// Whether [`Simd::dot_u8s8`] is one instruction.
+    const MULTIPLIES_BYTES: bool = false;
 
     fn splat(self, value: f32) -> Self::V;
     fn load(self, source: &Lanes) -> Self::V;
@@ -133,27 +137,30 @@ pub trait Kernel {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// Runs a kernel with the instructions of `isa`.
+/// Runs a kernel with the instructions of `isa`. Tiles are no instruction set of vectors: beside AMX stands AVX-512.
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa.level() {
-        Level::Scalar => kernel.run(scalar::Scalar),
+        Level::Scalar | Level::AmxEmulated => kernel.run(scalar::Scalar),
         // SAFETY: an Isa of this level is only made after the CPU reported its features.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { avx2::run(kernel) },
+        Level::Avx2 | Level::AvxVnni => unsafe { avx2::run(kernel) },
         // SAFETY: an Isa of this level is only made after the CPU reported its features.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 | Level::Avx512Vnni => unsafe { avx512::run(kernel) },
         // SAFETY: an Isa of this level is only made after the CPU reported its features.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Bf16 => unsafe { avx512::run_bf16(kernel) },
+        Level::Avx512Bf16 | Level::Amx => unsafe { avx512::run_bf16(kernel) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => kernel.run(scalar::Scalar),
     }
 }
 
-/// Like [`dispatch`], for kernels that multiply bytes; all others are spared the additional instruction set.
+/// Like [`dispatch`], for kernels that multiply bytes; all others are spared the additional instruction sets.
 pub(crate) fn dispatch_integers<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa.level() {
+        // SAFETY: an Isa of this level is only made after the CPU reported its features.
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => unsafe { avx2::run_vnni(kernel) },
         // SAFETY: an Isa of this level is only made after the CPU reported its features.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni => unsafe { avx512::run_vnni(kernel) },
