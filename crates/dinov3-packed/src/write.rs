@@ -69,6 +69,11 @@ impl<W: Write + Seek> PackedWriter<W> {
         Ok(Self { out, start, offset: HEAD_BYTES, table, chunk: Sha256::new(), buffer: Vec::new() })
     }
 
+    /// Sets which weights were packed, for those who know it only when they are.
+    pub fn set_source(&mut self, source: serde_json::Value) {
+        self.table.description.source = source;
+    }
+
     /// Adds a part. Parts are read in the order in which they are written.
     ///
     /// # Errors
