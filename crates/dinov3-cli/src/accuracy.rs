@@ -15,14 +15,14 @@ use crate::setup::{Inputs, check_size, chosen_recipe, model_spec, open_model, re
 
 /// Runs the command.
 pub fn run(arguments: &AccuracyArguments) -> Result<Outcome> {
-    if arguments.model.precision == Precision::F32 {
+    if arguments.model.precision.unwrap_or_default() == Precision::F32 {
         return Err(usage("accuracy compares a precision with f32: add --precision int8 or --precision bf16"));
     }
     let spec = model_spec(&arguments.model)?;
     let images = Images::new(&spec, arguments)?;
     let opened = open_model(&spec, &arguments.model)?;
     report_weights(&opened);
-    let exact = ModelArguments { precision: Precision::F32, ..arguments.model.clone() };
+    let exact = ModelArguments { precision: Some(Precision::F32), ..arguments.model.clone() };
     let exact = open_model(&spec, &exact)?;
     let precision = opened.model.options().precision.name();
     let isa = opened.model.isa().name();

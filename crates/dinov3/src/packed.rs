@@ -38,6 +38,7 @@ use dinov3_sink::{AtomicFile, OutputError};
 use dinov3_weights::hash::sha256;
 use serde_json::{Value, json};
 
+pub use dinov3_cpu::{packed_precision as precision_of, packed_spec as spec_of};
 pub use dinov3_packed::{Description, PackedError, PackedFile, PackedSummary, Part, is_packed};
 
 use crate::open::{FoundWeights, OpenError, Opened, Weights, WeightsIdentity};
@@ -136,15 +137,6 @@ pub(crate) fn with_packed_head(spec: ModelSpec, file: &PackedFile) -> Result<Mod
         0 => spec.with_num_classes(packed_spec(file)?.num_classes()),
         _ => spec,
     })
-}
-
-/// The model and the precision in a packed file.
-///
-/// # Errors
-/// If it is none, or damaged.
-pub fn describe(path: &Path) -> Result<(ModelSpec, dinov3_cpu::Precision), PackedError> {
-    let file = PackedFile::open(path)?;
-    Ok((packed_spec(&file)?, packed_precision(&file)?))
 }
 
 /// The names of the instruction sets of this CPU that take a layout, from the plainest to the best.
