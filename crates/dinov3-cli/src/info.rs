@@ -131,7 +131,11 @@ pub fn told_of_packed(file: &PackedFile) -> Result<(Value, String)> {
         0 => String::new(),
         classes => format!(", head of {classes} classes"),
     };
-    let line = |name: &str, value: &str| format!("{name:<18}{}\n", printable_line(value));
+    // Texts are the file's own: one line each, and no longer than one.
+    let line = |name: &str, value: &str| {
+        let value: String = value.chars().take(400).collect();
+        format!("{name:<18}{}\n", printable_line(&value))
+    };
     let mut text = line("packed", &format!("{name} ({:.1} MB, by {})", bytes as f64 / 1e6, description.program));
     text += &line("model", &format!("{} ({:.1} M parameters{heads})", spec.name, spec.parameter_count() as f64 / 1e6));
     text += &line("precision", precision.name());

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use dinov3::checkpoint::open_files;
@@ -10,6 +11,7 @@ use dinov3::{ModelSpec, Options, Weights, find_model};
 use serde_json::json;
 
 use crate::arguments::{ModelArguments, PackArguments, Periods};
+use crate::batch::{catch_interruptions, interruption};
 use crate::failure::{Outcome, usage};
 use crate::info::{matching_model, told_of_packed};
 use crate::progress;
@@ -25,7 +27,10 @@ pub fn run(arguments: &PackArguments) -> Result<Outcome> {
     let mut options = Options::new()
         .precision(arguments.precision.into())
         .threads(arguments.threads.map_or(0, usize::from))
-        .isa(dinov3::Isa::try_from_env()?);
+        .isa(dinov3::Isa::try_from_env()?)
+        .cancelled(Arc::new(|| interruption().is_cancelled()));
+    // The file that was begun is removed; it may be large.
+    catch_interruptions();
     let bar = progress::loading(format!("packing {}", spec.name), &mut options);
     let result = pack(&spec, &weights, &options, &arguments.output);
     if let Some(bar) = bar {

@@ -96,8 +96,8 @@ pub fn open_weights(spec: &ModelSpec, weights: &Weights, arguments: &ModelArgume
     let opened = opened?;
     if let Some(streaming) = opened.model.streaming() {
         eprintln!(
-            "note: the weights take {} and there are {} of memory (--max-memory): {} of {} blocks are read from disk in \
-             every pass, with larger batches more rarely",
+            "note: weights of {} in memory of {} (--max-memory): {} of {} blocks are read from disk in every pass; larger \
+             batches need fewer passes",
             gigabytes(streaming.file_bytes),
             gigabytes(streaming.memory_bytes),
             streaming.blocks - streaming.resident_blocks,

@@ -255,8 +255,7 @@ fn a_model_larger_than_the_memory_streams_and_says_so() {
     plain(&scene, "embed photos --size 32 -m t.dinov3 -o a.npy").assert().success();
     let output = plain(&scene, "embed photos --size 32 -m t.dinov3 --max-memory 700K -o b.npy").assert().success();
     assert!(
-        stderr(&output)
-            .contains("and there are 0.7 MB of memory (--max-memory): 2 of 2 blocks are read from disk in every pass"),
+        stderr(&output).contains("in memory of 0.7 MB (--max-memory): 2 of 2 blocks are read from disk in every pass"),
         "{}",
         stderr(&output)
     );

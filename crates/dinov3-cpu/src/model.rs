@@ -52,6 +52,9 @@ impl Precision {
 /// Told while weights are packed: values done, values in all.
 pub type LoadProgress = Arc<dyn Fn(usize, usize) + Send + Sync>;
 
+/// Asked between two matrices while a model is packed into a file: whether to give up.
+pub type Cancelled = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// How a model is loaded and run.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -71,6 +74,8 @@ pub struct Options {
     /// Memory that this process may take, in bytes; by default what the system says. A packed file that fills more than
     /// 70 % of it is read as it is needed, see [`Model::streaming`].
     pub memory_limit_bytes: Option<u64>,
+    /// Asked while a model is packed into a file.
+    pub cancelled: Option<Cancelled>,
 }
 
 impl Default for Options {
@@ -84,6 +89,7 @@ impl Default for Options {
             isa: None,
             progress: None,
             memory_limit_bytes: None,
+            cancelled: None,
         }
     }
 }
@@ -127,6 +133,12 @@ impl Options {
     /// Sets the memory that this process may take, in bytes.
     pub fn memory_limit_bytes(mut self, bytes: u64) -> Self {
         self.memory_limit_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets the callback that may end the packing of a model into a file.
+    pub fn cancelled(mut self, cancelled: Cancelled) -> Self {
+        self.cancelled = Some(cancelled);
         self
     }
 

@@ -27,6 +27,9 @@ pub enum PackError {
     /// A file that does not take them.
     #[error("the packed file cannot be written: {0}")]
     Write(std::io::Error),
+    /// [`Options::cancelled`] said so.
+    #[error("interrupted")]
+    Interrupted,
     /// A model whose description would not lead back to it.
     #[error("{model}: its description cannot be stored exactly")]
     Description {
@@ -115,7 +118,11 @@ impl Model {
         let output = Mutex::new((writer, None));
         let record = |name: &str, kind: &str, shape: &[usize], data: PartData<'_>| {
             let (writer, failure) = &mut *output.lock().unwrap_or_else(PoisonError::into_inner);
-            writer.part(name, kind, shape, data).map_err(|error| {
+            let written = match options.cancelled.as_ref().is_some_and(|cancelled| cancelled()) {
+                true => Err(PackError::Interrupted),
+                false => writer.part(name, kind, shape, data).map_err(PackError::Write),
+            };
+            written.map_err(|error| {
                 let reason = error.to_string();
                 *failure = Some(error);
                 WeightsError::Malformed { file: name.to_string(), reason }
@@ -124,7 +131,7 @@ impl Model {
         let result = load(spec, Origin::Recorded(source, &record), options, isa);
         let (_, failure) = output.into_inner().unwrap_or_else(PoisonError::into_inner);
         match (result, failure) {
-            (_, Some(error)) => Err(PackError::Write(error)),
+            (_, Some(error)) => Err(error),
             (Err(error), None) => Err(error.into()),
             (Ok(_), None) => Ok(()),
         }

@@ -1,9 +1,10 @@
 //! Packed files give the bits that unpacked weights give, and nothing that was not packed for this model.
 
 use std::fs::File;
+use std::io::Cursor;
 use std::path::Path;
 
-use dinov3_cpu::{Model, Options, Precision, layout, packed_description, packed_precision, packed_spec};
+use dinov3_cpu::{Model, Options, PackError, Precision, layout, packed_description, packed_precision, packed_spec};
 use dinov3_kernels::Isa;
 use dinov3_model::encoder::{Encoder, Features, ImageBatch, Pooling, Request};
 use dinov3_model::spec::ModelSpec;
@@ -140,4 +141,21 @@ fn a_file_without_a_part_is_refused() {
     let file = PackedFile::open(&path).unwrap();
     let error = Model::open_packed(&spec, &file, &options).err().unwrap().to_string();
     assert!(error.contains("empty.dinov3") && error.contains("prefix_tokens is missing"), "{error}");
+}
+
+#[test]
+fn packing_ends_when_it_is_cancelled_and_when_the_file_takes_no_more() {
+    let spec = tiny_models().into_iter().next().unwrap();
+    let options = Options::new().threads(1);
+    let description = packed_description(&spec, &options, "test".into()).unwrap();
+    let mut asked = Cursor::new(Vec::new());
+    let mut writer = PackedWriter::new(&mut asked, description.clone()).unwrap();
+    let cancelled = options.clone().cancelled(std::sync::Arc::new(|| true));
+    let error = Model::pack(&spec, &weights(&spec), &cancelled, &mut writer).unwrap_err();
+    assert!(matches!(error, PackError::Interrupted), "{error}");
+
+    let mut full = [0; 5000];
+    let mut writer = PackedWriter::new(Cursor::new(&mut full[..]), description).unwrap();
+    let error = Model::pack(&spec, &weights(&spec), &options, &mut writer).unwrap_err();
+    assert!(matches!(error, PackError::Write(_)), "{error}");
 }

@@ -130,7 +130,7 @@ impl PackedFile {
         let mut parts = self.parts.iter().filter(|part| part.name.starts_with(prefix)).map(bytes_of);
         match parts.next() {
             None => 0..0,
-            Some(first) => first.start..parts.last().map_or(first.end, |last| last.end),
+            Some(first) => first.start..parts.next_back().map_or(first.end, |last| last.end),
         }
     }
 

@@ -85,13 +85,18 @@ impl MappedFile {
         const PIECE_BYTES: usize = 8 << 20;
         const PAGE_BYTES: usize = 4096;
         let range = range.start.min(self.len())..range.end.min(self.len());
-        for piece in range.clone().step_by(PIECE_BYTES) {
-            let end = range.end.min(piece + PIECE_BYTES);
-            for part in (piece..end).step_by(ADVICE_BYTES) {
-                self.advise_needed(part..end.min(part + ADVICE_BYTES));
+        let piece_from = |start: usize| start.min(range.end)..range.end.min(start.saturating_add(PIECE_BYTES));
+        let advise = |piece: Range<usize>| {
+            for part in piece.clone().step_by(ADVICE_BYTES) {
+                self.advise_needed(part..piece.end.min(part + ADVICE_BYTES));
             }
-            // Touched, so that they are in the process's table too; a piece behind, so that reading goes on meanwhile.
-            let touched = (piece..end).step_by(PAGE_BYTES).fold(0, |sum: u8, page| sum ^ self[page]);
+        };
+        advise(piece_from(range.start));
+        for start in range.clone().step_by(PIECE_BYTES) {
+            // A piece ahead, so that the disk is never without work.
+            advise(piece_from(start + PIECE_BYTES));
+            // Touched, so that the pages are in the process's table too, and this thread no further than the disk.
+            let touched = piece_from(start).step_by(PAGE_BYTES).fold(0, |sum: u8, page| sum ^ self[page]);
             std::hint::black_box(touched);
         }
     }
