@@ -53,6 +53,7 @@ short_runs!(
     pca_basis,
     orientation,
     checkpoint,
+    packed,
     jpeg,
     png,
     webp,

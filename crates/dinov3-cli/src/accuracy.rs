@@ -15,14 +15,15 @@ use crate::setup::{Inputs, check_size, chosen_precision, chosen_recipe, model_sp
 
 /// Runs the command.
 pub fn run(arguments: &AccuracyArguments) -> Result<Outcome> {
-    if chosen_precision(arguments.model.precision, Isa::try_from_env()?).0 == dinov3::Precision::F32 {
+    let asked = arguments.model.precision.unwrap_or_default();
+    if chosen_precision(asked, Isa::try_from_env()?).0 == dinov3::Precision::F32 {
         return Err(usage("accuracy compares a precision with f32: add --precision int8 or --precision bf16"));
     }
     let spec = model_spec(&arguments.model)?;
     let images = Images::new(&spec, arguments)?;
     let opened = open_model(&spec, &arguments.model)?;
     report_weights(&opened);
-    let exact = ModelArguments { precision: Precision::F32, ..arguments.model.clone() };
+    let exact = ModelArguments { precision: Some(Precision::F32), ..arguments.model.clone() };
     let exact = open_model(&spec, &exact)?;
     let precision = opened.model.options().precision.name();
     let isa = opened.model.isa().name();

@@ -41,6 +41,9 @@ pub enum Command {
     /// Whether every kernel computes on this CPU what it should
     #[command(after_help = SELFTEST_EXAMPLES)]
     Selftest(SelftestArguments),
+    /// Weights as the kernels take them, in a file that opens in milliseconds
+    #[command(after_help = PACK_EXAMPLES)]
+    Pack(PackArguments),
     /// Speed of the encoder alone
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArguments),
@@ -113,7 +116,8 @@ const MAN_EXAMPLES: &str = "Examples:
 const INFO_EXAMPLES: &str = "Examples:
   dinov3 info
   dinov3 info model.safetensors
-  dinov3 info folder-with-shards/ -m vit_7b_patch16_dinov3.sat493m";
+  dinov3 info folder-with-shards/ -m vit_7b_patch16_dinov3.sat493m
+  dinov3 info vits16.dinov3";
 
 const ACCURACY_EXAMPLES: &str = "Examples:
   dinov3 accuracy -m vit_large_patch16_dinov3 --precision int8 photos/
@@ -124,6 +128,7 @@ Exit codes: 0 done, 1 failed or below --at-least, 2 wrong usage";
 
 const VERIFY_EXAMPLES: &str = "Examples:
   dinov3 verify model.safetensors
+  dinov3 verify vits16.dinov3
   dinov3 verify hf-hub:timm/vit_small_patch16_dinov3.lvd1689m
   dinov3 verify 7b/ -m vit_7b_patch16_dinov3.sat493m --json
   dinov3 verify vit_small_patch16_dinov3 --golden 000000039769.jpg
@@ -140,6 +145,21 @@ Examples:
 
 Exit codes: 0 all is well, 1 a kernel is wrong, 2 wrong usage";
 
+const PACK_EXAMPLES: &str = "\
+A packed file is for one precision and one family of instruction sets, which it names: it is made where it is used. It
+knows its model, so that -m FILE alone opens it; its pages are shared by processes, and a model larger than the memory is
+read while it runs. Results are the same, bit for bit. The other way to have packed files is --cache, which keeps them
+in the folder that 'dinov3 info' names.
+
+Examples:
+  dinov3 pack vit_small_patch16_dinov3 -o vits16.dinov3
+  dinov3 pack model.safetensors --precision bf16 -o model.dinov3
+  dinov3 pack -m vit_7b_patch16_dinov3.sat493m --weights 7b/ --precision int8 -o 7b.dinov3
+  dinov3 embed photos/ -m vits16.dinov3 -o photos.parquet
+  dinov3 verify vits16.dinov3
+
+Exit codes: 0 done, 1 failed, 2 wrong usage";
+
 const BENCH_EXAMPLES: &str = "Examples:
   dinov3 bench -m vit_large_patch16_dinov3 --weights synthetic:1 --precision bf16
   dinov3 bench -m vit_small_patch16_dinov3 --weights synthetic:1 --batch-size 1 --size 512x768 --runs 50 --json";
@@ -147,10 +167,10 @@ const BENCH_EXAMPLES: &str = "Examples:
 /// Model and weights.
 #[derive(Args, Clone)]
 pub struct ModelArguments {
-    /// Model name, alias (Hugging Face id, Meta's name), or a config.json
+    /// Model name, alias (Hugging Face id, Meta's name), a config.json, or a packed file, which has its weights
     #[arg(short, long)]
     pub model: String,
-    /// safetensors or .pth file, its folder or index, hf-hub:org/name@revision, or synthetic:SEED /
+    /// safetensors or .pth file, its folder or index, a packed file, hf-hub:org/name@revision, or synthetic:SEED /
     /// synthetic-outliers:SEED.
     /// By default the model's weights are downloaded from timm's repository, which is open to everyone
     #[arg(long, value_name = "W")]
@@ -158,9 +178,9 @@ pub struct ModelArguments {
     /// Branch, tag or commit of downloaded weights
     #[arg(long, value_name = "REV")]
     pub revision: Option<String>,
-    /// Operands of matrix products; everything else stays f32
-    #[arg(long, value_enum, default_value_t)]
-    pub precision: Precision,
+    /// Operands of matrix products; everything else stays f32. By default f32, or what a packed file is in
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
     /// RoPE periods: f32 as timm, or rounded to bf16 as in Meta's files
     #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
     pub rope_periods: Periods,
@@ -173,6 +193,14 @@ pub struct ModelArguments {
     /// Refuse images with more tokens; a token is 16 x 16 pixels, and the default 66000
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     pub max_tokens: Option<usize>,
+    /// Keep the weights packed in the user's cache, and map them from there the next time; DINOV3_PACKED_CACHE=1 does so
+    /// always
+    #[arg(long)]
+    pub cache: bool,
+    /// Memory that may be used, 8G for instance; by default the machine's or the container's. Packed weights that fill
+    /// more than 70 % of it are read while they are needed
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub max_memory: Option<u64>,
 }
 
 /// From files to pixels.
@@ -360,7 +388,7 @@ pub struct ModelsArguments {
 
 #[derive(Args)]
 pub struct InfoArguments {
-    /// A safetensors or .pth file, its folder or its index, hf-hub:org/name in the cache, or a head
+    /// A safetensors or .pth file, its folder or its index, hf-hub:org/name in the cache, a head, or a packed file
     pub weights: Option<PathBuf>,
     /// Check the weights against this model
     #[arg(short, long, requires = "weights")]
@@ -375,8 +403,8 @@ pub struct InfoArguments {
 
 #[derive(Args)]
 pub struct VerifyArguments {
-    /// A safetensors or .pth file, its folder or its index, hf-hub:org/name in the cache, or a head; with --golden a
-    /// model
+    /// A safetensors or .pth file, its folder or its index, hf-hub:org/name in the cache, a head, or a packed file; with
+    /// --golden a model
     #[arg(value_name = "WEIGHTS|MODEL")]
     pub target: String,
     /// The model that the weights are of; by default the first that they fit
@@ -388,9 +416,9 @@ pub struct VerifyArguments {
     /// The weights of the model; by default they are downloaded
     #[arg(long, value_name = "W", requires = "golden")]
     pub weights: Option<String>,
-    /// Operands of matrix products; bf16 is not expected to agree to 1e-3
-    #[arg(long, value_enum, default_value_t, requires = "golden")]
-    pub precision: Precision,
+    /// Operands of matrix products, by default f32; bf16 is not expected to agree to 1e-3
+    #[arg(long, value_enum, requires = "golden")]
+    pub precision: Option<Precision>,
     /// RoPE periods: f32 as timm, or rounded to bf16 as in Meta's files
     #[arg(long, value_enum, default_value_t, value_name = "TYPE", requires = "golden")]
     pub rope_periods: Periods,
@@ -404,6 +432,37 @@ pub struct SelftestArguments {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct PackArguments {
+    /// Model name or alias, or the weights: a file, its folder or its index, or hf-hub:org/name
+    #[arg(value_name = "MODEL|WEIGHTS", required_unless_present = "model")]
+    pub target: Option<String>,
+    /// The model that the weights are of; by default the first that they fit
+    #[arg(short, long)]
+    pub model: Option<String>,
+    /// Weights of a model that is named otherwise, as for other commands
+    #[arg(long, value_name = "W")]
+    pub weights: Option<String>,
+    /// Branch, tag or commit of downloaded weights
+    #[arg(long, value_name = "REV")]
+    pub revision: Option<String>,
+    /// Operands of matrix products
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: Precision,
+    /// Classes of the head: its weights must be in the checkpoint
+    #[arg(long, value_name = "N")]
+    pub num_classes: Option<usize>,
+    /// Threads; by default all that this process may use
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// The packed file; .dinov3 is its usual extension
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
 }
 
 #[derive(Args)]
@@ -515,6 +574,21 @@ fn parse_positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a whole number above 0".to_string())
 }
 
+/// `8G`, `800M` or a number of bytes; powers of 1000.
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let text = text.trim_end_matches(['B', 'b']);
+    let (number, unit) = match text.char_indices().next_back() {
+        Some((last, 'k' | 'K')) => (&text[..last], 1e3),
+        Some((last, 'm' | 'M')) => (&text[..last], 1e6),
+        Some((last, 'g' | 'G')) => (&text[..last], 1e9),
+        Some((last, 't' | 'T')) => (&text[..last], 1e12),
+        _ => (text, 1.0),
+    };
+    let bytes = number.parse::<f64>().ok().map(|number| number * unit);
+    let bytes = bytes.filter(|bytes| (1.0..1e18).contains(bytes));
+    bytes.map(|bytes| bytes as u64).ok_or_else(|| "expected a size as 8G, 800M or in bytes".to_string())
+}
+
 fn parse_head_input(text: &str) -> Result<dinov3::HeadInput, String> {
     dinov3::HeadInput::from_name(text).ok_or_else(|| "expected avg, token, max, avgmax or cls+mean".to_string())
 }
@@ -562,6 +636,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn memory_sizes_are_read() {
+        for (text, bytes) in [("8G", 8_000_000_000), ("1.5GB", 1_500_000_000), ("800m", 800_000_000), ("4096", 4096)] {
+            assert_eq!(parse_memory(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "G", "0", "-1G", "nan", "1e99", "8 apples"] {
+            assert!(parse_memory(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

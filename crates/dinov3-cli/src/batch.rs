@@ -27,6 +27,19 @@ pub fn interruption() -> CancelToken {
     TOKEN.clone()
 }
 
+/// Lets Ctrl-C and SIGTERM cancel [`interruption`] instead of ending the process.
+pub fn catch_interruptions() {
+    let token = interruption();
+    // A second handler cannot be set, and none is needed in a process that has one command.
+    let _ = ctrlc::set_handler(move || {
+        // Who asks twice does not want to wait for the end of a batch. The journal is on disk as it is.
+        if token.is_cancelled() {
+            std::process::exit(INTERRUPTED);
+        }
+        token.cancel();
+    });
+}
+
 /// A row's name for messages: a URL may hold a password, and logs are read by many. Rows themselves keep the name.
 fn shown(name: &str) -> Cow<'_, str> {
     match dinov3::inputs::is_url(Path::new(name)) {
@@ -46,16 +59,8 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// To be called before the output exists, so that an interruption always removes it. `output` is for messages.
     pub fn begin(arguments: &'a BatchArguments, output: &'a Path) -> Self {
+        catch_interruptions();
         let cancel = interruption();
-        let token = cancel.clone();
-        // A second handler cannot be set, and none is needed in a process that has one command.
-        let _ = ctrlc::set_handler(move || {
-            // Who asks twice does not want to wait for the end of a batch. The journal is on disk as it is.
-            if token.is_cancelled() {
-                std::process::exit(INTERRUPTED);
-            }
-            token.cancel();
-        });
         Self { arguments, output, cancel, reporter: Arc::new(Reporter::new(None)) }
     }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::arguments::BenchArguments;
 use crate::failure::{Outcome, usage};
-use crate::setup::{check_size, chosen_precision, extension, model_spec, open_model, refuse_overwriting, weight_files};
+use crate::setup::{check_size, precision_reason, extension, model_spec, open_model, refuse_overwriting, weight_files};
 
 /// 4 GB of pixels.
 const LARGEST_BATCH_VALUES: u64 = 1_000_000_000;
@@ -29,7 +29,9 @@ pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
     {
         return Err(usage(format!("--write-inputs {}: images are written as .npy", path.display())));
     }
+    let start = Instant::now();
     let opened = open_model(&spec, &arguments.model)?;
+    let open_seconds = start.elapsed().as_secs_f64();
     if let Some(path) = &arguments.write_inputs {
         refuse_overwriting(path, weight_files(&opened))?;
     }
@@ -77,14 +79,14 @@ pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
             "version": env!("CARGO_PKG_VERSION"), "model": spec.name, "precision": precision.name(),
             "instruction_set": opened.model.isa().name(), "threads": threads, "batch_size": count,
             "height_px": height_px, "width_px": width_px, "pooling": spec.pooling.name(),
-            "seconds": seconds, "latency_seconds": {"p50": median, "p90": p90, "p99": p99},
+            "open_seconds": open_seconds, "seconds": seconds, "latency_seconds": {"p50": median, "p90": p90, "p99": p99},
             "images_per_second": rate, "gflops": gflops,
             "peak_gflops": {"before": before, "after": after}, "share_of_peak": gflops / peak,
             "peak_resident_bytes": memory.map(|memory| memory.peak_resident_bytes),
             "anonymous_bytes": memory.map(|memory| memory.anonymous_bytes),
             "output_sha256": hash,
         });
-        if let (_, Some(reason)) = chosen_precision(arguments.model.precision, opened.model.isa()) {
+        if let Some(reason) = precision_reason(arguments.model.precision, precision, opened.model.isa()) {
             json["precision_reason"] = json!(reason);
         }
         serde_json::to_string_pretty(&json)? + "\n"
@@ -104,6 +106,7 @@ pub fn run(arguments: &BenchArguments) -> Result<Outcome> {
         );
         text +=
             &format!("latency p50 {}, p90 {}, p99 {}\n", milliseconds(median), milliseconds(p90), milliseconds(p99));
+        text += &format!("weights opened in {}\n", milliseconds(open_seconds));
         if let Some(memory) = memory {
             text += &format!(
                 "memory {:.0} MB at most, {:.0} MB of it not backed by files at the end\n",

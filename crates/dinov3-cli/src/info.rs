@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use dinov3::checkpoint::{Checkpoint, FileSet, Report, StoredHead, open_files};
+use dinov3::packed::{self, PackedFile, is_packed};
 use dinov3::weights::WeightsError;
 use dinov3::{Isa, ModelSpec, Precision, find_model, peak_flops, spec, system, with_head_in};
 use serde_json::{Value, json};
 
 use crate::arguments::InfoArguments;
-use crate::failure::Outcome;
+use crate::failure::{Outcome, printable_line};
 use crate::fetch::weights_path;
 
 /// Runs the command.
@@ -69,6 +70,13 @@ fn machine(peak: bool) -> Result<(Value, String)> {
 
 fn weights(path: &Path, model: Option<&str>) -> Result<(Value, String)> {
     let path = &weights_path(path)?;
+    if is_packed(path) {
+        let file = PackedFile::open(path)?;
+        if let Some(model) = model {
+            check_packed_model(&file, &find_model(model)?)?;
+        }
+        return told_of_packed(&file);
+    }
     let files = open_files(path)?;
     if model.is_none()
         && let Some(head) = head_alone(path, &files)
@@ -120,6 +128,69 @@ fn weights(path: &Path, model: Option<&str>) -> Result<(Value, String)> {
         "dropped_zero_biases": report.dropped_zero_biases,
     });
     Ok((json, text))
+}
+
+/// What a packed file says of itself, in JSON and for people.
+pub fn told_of_packed(file: &PackedFile) -> Result<(Value, String)> {
+    let (spec, precision) = (packed::spec_of(file)?, packed::precision_of(file)?);
+    let description = file.description();
+    let (name, bytes) = (file.path().display().to_string(), file.map().len());
+    let readers = packed::instruction_sets_of(&description.layout);
+    let isa = Isa::try_from_env()?;
+    let for_whom = match readers.as_slice() {
+        [] => format!("for another machine: {} takes {}", isa.name(), packed::layout_of(isa)),
+        readers => format!("for {}", readers.join(", ")),
+    };
+    let heads = match spec.num_classes() {
+        0 => String::new(),
+        classes => format!(", head of {classes} classes"),
+    };
+    // Texts are the file's own: one line each, and no longer than one.
+    let line = |name: &str, value: &str| {
+        let value: String = value.chars().take(400).collect();
+        format!("{name:<18}{}\n", printable_line(&value))
+    };
+    let mut text = line("packed", &format!("{name} ({:.1} MB, by {})", bytes as f64 / 1e6, description.program));
+    text += &line("model", &format!("{} ({:.1} M parameters{heads})", spec.name, spec.parameter_count() as f64 / 1e6));
+    text += &line("precision", precision.name());
+    text += &line("layout", &format!("{} ({for_whom})", description.layout));
+    text += &line("parts", &file.parts().len().to_string());
+    text += &line("source", &source_in_words(&description.source));
+    text += &line("digest", file.digest());
+    let json = json!({
+        "packed": name, "bytes": bytes, "program": description.program, "model": spec.name,
+        "precision": precision.name(), "layout": description.layout, "instruction_sets": readers,
+        "parts": file.parts().len(), "source": description.source, "digest": file.digest(),
+    });
+    Ok((json, text))
+}
+
+/// Refuses a packed file of another architecture than `model`'s.
+pub fn check_packed_model(file: &PackedFile, model: &ModelSpec) -> Result<()> {
+    let found = packed::spec_of(file)?;
+    let model =
+        if model.num_classes() == 0 { model.clone().with_num_classes(found.num_classes()) } else { model.clone() };
+    if found.architecture != model.architecture {
+        bail!("{}: holds {}, which is not {}", file.path().display(), found.name, model.name);
+    }
+    Ok(())
+}
+
+/// The weights that were packed: their files and hashes, or their seed.
+fn source_in_words(source: &Value) -> String {
+    if let Some(synthetic) = source["synthetic"].as_str() {
+        return synthetic.to_string();
+    }
+    let files = source["files"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let words = |file: &Value| {
+        let text = |field: &str| file[field].as_str().unwrap_or("?").to_string();
+        format!("{}, sha256 {}", text("name"), text("sha256"))
+    };
+    match files {
+        [] => source.to_string(),
+        [file] => words(file),
+        [first, rest @ ..] => format!("{} and {} more files", words(first), rest.len()),
+    }
 }
 
 /// The linear head in a file of its own; `None` if an encoder or anything else lies in it.

@@ -11,6 +11,7 @@ mod features;
 mod fetch;
 mod info;
 mod models;
+mod pack;
 mod progress;
 #[cfg(test)]
 mod reference;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Info(arguments) => info::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Selftest(arguments) => selftest::run(arguments),
+        Command::Pack(arguments) => pack::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Accuracy(arguments) => accuracy::run(arguments),
         Command::Completions { shell } => arguments::print_completions(*shell).map(|()| Outcome::Done),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use dinov3::Options;
 use dinov3::engine::Progress;
 use dinov3::hub::Event;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -22,6 +23,25 @@ pub fn reading(what: String) -> Option<ProgressBar> {
     }
     let style = ProgressStyle::with_template("{msg} {bar:30} {percent}%").expect("the template is sound");
     Some(ProgressBar::new(0).with_style(style).with_message(what))
+}
+
+/// The same for loading or packing a model with these options.
+pub fn loading(what: String, options: &mut Options) -> Option<ProgressBar> {
+    let bar = reading(what)?;
+    let told = bar.clone();
+    options.progress = Some(Arc::new(move |done, total| {
+        told.set_length(total as u64);
+        told.set_position(done as u64);
+    }));
+    Some(bar)
+}
+
+/// A line that does not tear the bar, if there is one.
+pub fn aside(bar: Option<&ProgressBar>, line: &str) {
+    match bar {
+        Some(bar) => bar.suspend(|| eprintln!("{line}")),
+        None => eprintln!("{line}"),
+    }
 }
 
 /// Tells how far a download is, and before the first what its licence is.

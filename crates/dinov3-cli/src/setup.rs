@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use dinov3::checkpoint::hash::sha256;
 use dinov3::engine::{Item, ItemError, Source};
 use dinov3::image::{FileSource, PictureReader, describe, recipe, statistics};
 use dinov3::npy::NpySource;
+use dinov3::packed::{self, PackedFile, is_packed, open_cached};
 use dinov3::pixels::{DecodeOptions, Limits, Orientation, Recipe};
 use dinov3::sink::{RowName, Stamp, Stamped};
 use dinov3::url::{UrlOptions, UrlReader, without_user};
@@ -23,8 +24,12 @@ use crate::progress;
 
 /// The model that the arguments name, without its weights.
 pub fn model_spec(arguments: &ModelArguments) -> Result<ModelSpec> {
-    let spec = find_model(&arguments.model)?;
-    Ok(match arguments.num_classes {
+    with_classes(find_model(&arguments.model)?, arguments.num_classes)
+}
+
+/// The model with a head of so many classes, if a number is given.
+pub fn with_classes(spec: ModelSpec, classes: Option<usize>) -> Result<ModelSpec> {
+    Ok(match classes {
         Some(classes) if classes > dinov3::MOST_CLASSES => return Err(usage("--num-classes: at most 1048576")),
         Some(classes) => {
             let spec = spec.with_num_classes(classes);
@@ -39,6 +44,13 @@ pub fn model_spec(arguments: &ModelArguments) -> Result<ModelSpec> {
 
 /// The weights that the arguments name; downloads them if they come from a hub.
 pub fn weights(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Weights> {
+    let model = Path::new(&arguments.model);
+    if arguments.weights.is_none() && is_packed(model) {
+        return match arguments.revision {
+            Some(_) => Err(usage("--revision is for weights that are downloaded")),
+            None => Ok(Weights::Path(model.to_path_buf())),
+        };
+    }
     Ok(match weights_reference(spec, arguments)? {
         Some(reference) => Weights::Snapshot(download(&reference)?),
         None => Weights::parse(arguments.weights.as_deref().unwrap_or_default())?,
@@ -66,7 +78,7 @@ pub fn open_model(spec: &ModelSpec, arguments: &ModelArguments) -> Result<Opened
 /// The same with weights that were found before.
 pub fn open_weights(spec: &ModelSpec, weights: &Weights, arguments: &ModelArguments) -> Result<Opened> {
     let isa = Isa::try_from_env()?;
-    let (precision, reason) = chosen_precision(arguments.precision, isa);
+    let (precision, reason) = precision_for(weights, arguments.precision, isa)?;
     if let Some(reason) = reason {
         eprintln!("note: precision {}: {reason}", precision.name());
     }
@@ -79,19 +91,101 @@ pub fn open_weights(spec: &ModelSpec, weights: &Weights, arguments: &ModelArgume
         .threads(arguments.threads.map_or(0, usize::from))
         .most_tokens(most_tokens(arguments.max_tokens))
         .isa(isa);
-    let bar = progress::reading(format!("loading {}", spec.name));
-    if let Some(bar) = &bar {
-        let bar = bar.clone();
-        options = options.progress(std::sync::Arc::new(move |done, total| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-        }));
+    if let Some(bytes) = arguments.max_memory {
+        options = options.memory_limit_bytes(bytes);
     }
-    let opened = Opened::from_spec(spec, weights, &options);
+    let is_cached = arguments.cache || cache_is_set();
+    if !is_cached && !is_packed_weights(weights) {
+        check_memory(spec, &options, arguments)?;
+    }
+    let bar = progress::loading(format!("loading {}", spec.name), &mut options);
+    let opened = match is_cached {
+        false => Opened::from_spec(spec, weights, &options).map_err(anyhow::Error::from),
+        true => open_cached(spec, weights, &options).map_err(anyhow::Error::from).map(|cached| {
+            if let (Some(path), true) = (&cached.path, cached.is_new) {
+                progress::aside(bar.as_ref(), &format!("note: packed into the cache: {}", path.display()));
+            }
+            cached.opened
+        }),
+    };
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    Ok(opened?)
+    let opened = opened?;
+    if let Some(streaming) = opened.model.streaming() {
+        eprintln!(
+            "note: weights of {} in memory of {} (--max-memory): {} of {} blocks are read from disk in every pass; larger \
+             batches need fewer passes",
+            gigabytes(streaming.file_bytes),
+            gigabytes(streaming.memory_bytes),
+            streaming.blocks - streaming.resident_blocks,
+            streaming.blocks,
+        );
+    }
+    Ok(opened)
+}
+
+/// The same with weights: a packed file is in one precision, which is taken unless another is asked for.
+fn precision_for(
+    weights: &Weights,
+    asked: Option<Precision>,
+    isa: Isa,
+) -> Result<(dinov3::Precision, Option<String>)> {
+    Ok(match (asked, weights) {
+        (None | Some(Precision::Auto), Weights::Path(path)) if is_packed(path) => {
+            let precision = packed::precision_of(&PackedFile::open(path)?)?;
+            (precision, precision_reason(asked, precision, isa))
+        }
+        (asked, _) => chosen_precision(asked.unwrap_or_default(), isa),
+    })
+}
+
+/// Why the program chose `precision`, if it did.
+pub fn precision_reason(asked: Option<Precision>, precision: dinov3::Precision, isa: Isa) -> Option<String> {
+    if asked != Some(Precision::Auto) {
+        return None;
+    }
+    let (own, reason) = dinov3::Precision::auto(isa);
+    Some(if own == precision { reason } else { "that of the packed file".into() })
+}
+
+fn is_packed_weights(weights: &Weights) -> bool {
+    matches!(weights, Weights::Path(path) if is_packed(path))
+}
+
+/// Whether the environment asks for the cache of packed files.
+fn cache_is_set() -> bool {
+    std::env::var_os("DINOV3_PACKED_CACHE").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// Refuses weights that would not fit once they are packed: the process would be killed. From a packed file they run.
+fn check_memory(spec: &ModelSpec, options: &Options, arguments: &ModelArguments) -> Result<()> {
+    let Some(memory_bytes) = options.memory_limit_bytes.or_else(dinov3::system::memory_limit) else { return Ok(()) };
+    let bytes_per_value = match options.precision {
+        dinov3::Precision::F32 => 4,
+        dinov3::Precision::Bf16 => 2,
+        _ => 1,
+    };
+    let weight_bytes = spec.parameter_count() as u64 * bytes_per_value;
+    if weight_bytes <= memory_bytes {
+        return Ok(());
+    }
+    let (model, precision) = (&arguments.model, options.precision.name());
+    bail!(
+        "the weights of {} take {} in {precision}, and there are {} of memory: from a packed file they are read while they \
+         are needed ('dinov3 pack -m {model} --precision {precision} -o FILE', then -m FILE; or --cache), or choose \
+         another --precision",
+        spec.name,
+        gigabytes(weight_bytes),
+        gigabytes(memory_bytes),
+    );
+}
+
+fn gigabytes(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
 }
 
 /// The largest number of tokens of an image.
@@ -312,7 +406,7 @@ pub struct Provenance {
 
 impl Provenance {
     /// Starts hashing the weights.
-    pub fn start(opened: &Opened, recipe: Option<&Recipe>, asked: Precision, arguments: &PixelArguments) -> Self {
+    pub fn start(opened: &Opened, recipe: Option<&Recipe>, asked: Option<Precision>, arguments: &PixelArguments) -> Self {
         let model = &opened.model;
         let recipe = match recipe {
             Some(recipe) => describe(recipe),
@@ -336,7 +430,7 @@ impl Provenance {
                 DeepGrey::Clip => "clip",
             },
         });
-        if let (_, Some(reason)) = chosen_precision(asked, model.isa()) {
+        if let Some(reason) = precision_reason(asked, model.options().precision, model.isa()) {
             fields["precision_reason"] = json!(reason);
         }
         Self { fields, weights: opened.weights.start_hashing() }
@@ -357,6 +451,7 @@ impl Provenance {
                 let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
                 paths.iter().map(|path| json!([name(path), Stamp::of_file(path)])).collect()
             }
+            WeightsIdentity::Packed { digest, .. } => json!(digest),
             other => json!(format!("{other:?}")),
         };
         fields.insert("weights".to_owned(), weights);
@@ -417,7 +512,8 @@ pub fn place_of(output: &Path) -> PathBuf {
 /// The files that the weights came from.
 pub fn weight_files(opened: &Opened) -> &[PathBuf] {
     match &opened.weights {
-        dinov3::WeightsIdentity::Files { paths, .. } => paths,
+        WeightsIdentity::Files { paths, .. } => paths,
+        WeightsIdentity::Packed { path, .. } => std::slice::from_ref(path),
         _ => &[],
     }
 }

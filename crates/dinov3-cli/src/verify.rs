@@ -9,14 +9,16 @@ use dinov3::checkpoint::hash::{CheckedFile, check_file};
 use dinov3::checkpoint::{Checkpoint, FileSet, StoredHead, VerifyReport, open_files, verify_files};
 use dinov3::golden::{self, GoldenRow};
 use dinov3::image::decimal;
+use dinov3::packed::{PackedFile, is_packed};
 use dinov3::pixels::DecodeOptions;
+use dinov3::system::threads::{Pool, available_threads};
 use dinov3::{find_model, tensors, with_head_in};
 use serde_json::{Value, json};
 
 use crate::arguments::{ModelArguments, VerifyArguments};
 use crate::failure::{Outcome, usage};
 use crate::fetch::weights_path;
-use crate::info::{described, head_alone, matching_model};
+use crate::info::{check_packed_model, described, head_alone, matching_model, told_of_packed};
 use crate::progress::reading;
 use crate::setup::open_model;
 
@@ -36,6 +38,9 @@ fn print(arguments: &VerifyArguments, json: &Value, text: &str) -> Result<()> {
 /// Checks the files, then that their tensors are a model's, then every value.
 fn verify_weights(arguments: &VerifyArguments) -> Result<Outcome> {
     let target = weights_path(Path::new(&arguments.target))?;
+    if is_packed(&target) {
+        return verify_packed(arguments, &target);
+    }
     let files = open_files(&target)?;
     if arguments.model.is_none()
         && let Some(head) = head_alone(&target, &files)
@@ -64,6 +69,30 @@ fn verify_weights(arguments: &VerifyArguments) -> Result<Outcome> {
     json["dtypes"] = json!(report.dtypes);
     json["values"] = json!(values);
     json["model"] = json!(spec.name);
+    print(arguments, &json, &text)?;
+    Ok(Outcome::Done)
+}
+
+/// The same for a packed file: every byte against the checksums, then whether every part of the model is there.
+fn verify_packed(arguments: &VerifyArguments, target: &Path) -> Result<Outcome> {
+    let file = PackedFile::open(target)?;
+    if let Some(model) = &arguments.model {
+        check_packed_model(&file, &find_model(model)?)?;
+    }
+    let bar = reading(format!("reading {}", target.display()));
+    let result = file.verify(&Pool::new(available_threads()), &|done, total| {
+        if let Some(bar) = &bar {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    result?;
+    let (mut json, mut text) = told_of_packed(&file)?;
+    text += "checksums         all right\n";
+    json["verified"] = json!(true);
     print(arguments, &json, &text)?;
     Ok(Outcome::Done)
 }
@@ -211,6 +240,8 @@ fn model_arguments(arguments: &VerifyArguments) -> ModelArguments {
         num_classes: None,
         threads: None,
         max_tokens: None,
+        cache: false,
+        max_memory: None,
     }
 }
 

@@ -35,6 +35,7 @@ Commands:
   info         What this machine offers, or what a checkpoint holds
   verify       Whether weights are whole, and whether a model gives its published values
   selftest     Whether every kernel computes on this CPU what it should
+  pack         Weights as the kernels take them, in a file that opens in milliseconds
   bench        Speed of the encoder alone
   accuracy     What a precision costs: cosines to the same model in f32
   completions  Completions for a shell, on standard output
@@ -163,6 +164,7 @@ fn bench_tells_rates_and_what_was_computed() {
     }
     assert!(one["share_of_peak"].as_f64().unwrap() > 0.0);
     assert_eq!(one["latency_seconds"]["p50"], one["seconds"][0]);
+    assert!(one["open_seconds"].as_f64().unwrap() > 0.0);
     let line = "bench -m tiny.json --weights synthetic:7 --batch-size 4096 --size 2048";
     scene.dinov3(line).assert().code(2).stderr_eq(str![[r#"
 error: a batch of 51539607552 values is above the limit of 1000000000
@@ -197,6 +199,7 @@ vit_small_patch16_dinov3 (tiny.json) f32 on [..], 1 threads, batch 1, 32x32
 [..] images/s (median of 3; fastest [..])
 [..] GFLOP/s, [..] % of the peak of [..] ([..] before, [..] after)
 latency p50 [..] ms, p90 [..] ms, p99 [..] ms
+weights opened in [..] ms
 memory [..] MB at most, [..] MB of it not backed by files at the end
 
 "#]]);

@@ -4,6 +4,7 @@ use dinov3_kernels::{Epilogue, Operand, depthwise7x7_layer_norm, layer_norm, lin
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::spec::ConvNext;
 use dinov3_model::weights::WeightsError;
+use dinov3_system::memory_map::Values;
 
 use crate::load::{Linear, Loader, Norm};
 use crate::model::Run;
@@ -27,17 +28,20 @@ struct Stage<E: Operand> {
 
 struct Block<E> {
     /// `[49][C]`.
-    depthwise: Vec<f32>,
-    depthwise_bias: Vec<f32>,
+    depthwise: Values<f32>,
+    depthwise_bias: Values<f32>,
     norm: Norm,
     fc1: Linear<E>,
     fc2: Linear<E>,
-    gamma: Vec<f32>,
+    gamma: Values<f32>,
 }
 
 impl<E: Operand> ConvNextNet<E> {
     pub fn load(convnext: &ConvNext, loader: &Loader<'_>) -> Result<Self, WeightsError> {
         let (dims, eps) = (convnext.dims, convnext.norm_eps);
+        // In the order of execution, which is that of packed files.
+        let stem = loader.linear("stem.0", dims[0], 48)?;
+        let stem_norm = loader.norm("stem.1", dims[0], eps)?;
         let mut stages = Vec::new();
         for stage in 0..4 {
             let name = format!("stages.{stage}");
@@ -57,8 +61,8 @@ impl<E: Operand> ConvNextNet<E> {
         let classes = convnext.num_classes;
         Ok(Self {
             convnext: convnext.clone(),
-            stem: loader.linear("stem.0", dims[0], 48)?,
-            stem_norm: loader.norm("stem.1", dims[0], eps)?,
+            stem,
+            stem_norm,
             stages,
             head_norm: loader.norm("head.norm", dims[3], eps)?,
             head: (classes > 0).then(|| loader.linear("head.fc", classes, dims[3])).transpose()?,
@@ -68,11 +72,12 @@ impl<E: Operand> ConvNextNet<E> {
 
 impl<E: Operand> Block<E> {
     fn load(name: &str, c: usize, eps: f64, loader: &Loader<'_>) -> Result<Self, WeightsError> {
-        let mut norm = loader.norm(&format!("{name}.norm"), c, eps)?;
-        let scale = loader.equalize(&mut norm);
+        let depthwise = loader.depthwise(&format!("{name}.conv_dw.weight"), c)?;
+        let depthwise_bias = loader.vector(&format!("{name}.conv_dw.bias"), c)?;
+        let (norm, scale) = loader.evened_norm(&format!("{name}.norm"), c, eps)?;
         Ok(Self {
-            depthwise: loader.depthwise(&format!("{name}.conv_dw.weight"), c)?,
-            depthwise_bias: loader.vector(&format!("{name}.conv_dw.bias"), c)?,
+            depthwise,
+            depthwise_bias,
             norm,
             fc1: loader.linear_scaled(&format!("{name}.mlp.fc1"), 4 * c, c, &scale)?,
             fc2: loader.linear(&format!("{name}.mlp.fc2"), c, 4 * c)?,

@@ -76,7 +76,7 @@ impl LinearHead {
             Ok::<(), Infallible>(())
         };
         let Ok(matrix) = PackedMatrix::pack(isa, &Pool::new(1), classes, inputs, &rows);
-        Ok(Self(Arc::new(Linear { matrix, bias: bias.to_vec() })))
+        Ok(Self(Arc::new(Linear { matrix, bias: bias.to_vec().into() })))
     }
 
     /// Number of classes.

@@ -3,7 +3,7 @@
 //! A [`Model`] holds weights packed for this CPU's kernels: immutable, shared, cheap to clone. A [`Session`] owns the
 //! scratch memory and the threads of one stream of batches; it is the [`Encoder`](dinov3_model::encoder::Encoder).
 //! This room knows the order of operations; the arithmetic is in `dinov3-kernels`, and what the model *is* in
-//! `dinov3-model`. It opens no file.
+//! `dinov3-model`. It opens no file; parts of packed files are handed to it open, and mapped.
 //!
 //! ```
 //! use dinov3_cpu::{Model, Options};
@@ -28,10 +28,12 @@ mod head;
 mod load;
 mod model;
 mod output;
+mod packed;
 mod patches;
 mod peak;
 mod vit;
 
 pub use head::{LinearHead, LinearHeadError};
 pub use model::{Model, Options, Precision, Session};
+pub use packed::{PackError, Streaming, layout, packed_description, packed_precision, packed_spec};
 pub use peak::peak_flops;

@@ -10,7 +10,8 @@ use dinov3_model::weights::{WeightSource, WeightsError};
 use dinov3_system::threads::{Pool, available_threads};
 
 use crate::convnext::{ConvNextNet, ConvNextScratch};
-use crate::load::Loader;
+use crate::load::{Loader, Origin};
+use crate::packed::Streaming;
 use crate::vit::{VitNet, VitScratch};
 
 /// The type of the operands of matrix products.
@@ -30,6 +31,14 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// All of them, the most exact first.
+    pub const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+
+    /// The precision of that name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|precision| precision.name() == name)
+    }
+
     /// `f32`, `bf16` or `int8`.
     pub fn name(self) -> &'static str {
         match self {
@@ -53,6 +62,9 @@ impl Precision {
 /// Told while weights are packed: values done, values in all.
 pub type LoadProgress = Arc<dyn Fn(usize, usize) + Send + Sync>;
 
+/// Asked between two matrices while a model is packed into a file: whether to give up.
+pub type Cancelled = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// How a model is loaded and run.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -69,6 +81,11 @@ pub struct Options {
     pub isa: Option<Isa>,
     /// Told while weights are packed.
     pub progress: Option<LoadProgress>,
+    /// Memory that this process may take, in bytes; by default what the system says. A packed file that fills more than
+    /// 70 % of it is read as it is needed, see [`Model::streaming`].
+    pub memory_limit_bytes: Option<u64>,
+    /// Asked while a model is packed into a file.
+    pub cancelled: Option<Cancelled>,
 }
 
 impl Default for Options {
@@ -81,6 +98,8 @@ impl Default for Options {
             most_tokens: 66_000,
             isa: None,
             progress: None,
+            memory_limit_bytes: None,
+            cancelled: None,
         }
     }
 }
@@ -121,6 +140,18 @@ impl Options {
         self
     }
 
+    /// Sets the memory that this process may take, in bytes.
+    pub fn memory_limit_bytes(mut self, bytes: u64) -> Self {
+        self.memory_limit_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets the callback that may end the packing of a model into a file.
+    pub fn cancelled(mut self, cancelled: Cancelled) -> Self {
+        self.cancelled = Some(cancelled);
+        self
+    }
+
     /// Sets the callback that is told while weights are packed.
     pub fn progress(mut self, progress: LoadProgress) -> Self {
         self.progress = Some(progress);
@@ -134,7 +165,7 @@ pub(crate) enum Net<E: Operand> {
     ConvNext(ConvNextNet<E>),
 }
 
-enum AnyNet {
+pub(crate) enum AnyNet {
     F32(Net<f32>),
     Bf16(Net<Bf16>),
     Int8(Net<Int8>),
@@ -145,6 +176,7 @@ struct Inner {
     options: Options,
     isa: Isa,
     net: AnyNet,
+    streaming: Option<Streaming>,
 }
 
 /// A model ready to run: immutable, `Send + Sync`, cheap to clone.
@@ -157,17 +189,19 @@ impl Model {
     /// # Errors
     /// Whatever the source answers; a non-finite weight is an error.
     pub fn load(spec: &ModelSpec, source: &dyn WeightSource, options: &Options) -> Result<Self, WeightsError> {
-        if options.precision == Precision::Int8 {
-            check_integer_sums(spec)?;
-        }
         let isa = options.isa.unwrap_or_else(Isa::detect);
-        let pool = Pool::new(threads(options));
-        let net = match options.precision {
-            Precision::F32 => AnyNet::F32(load(spec, source, options, isa, &pool)?),
-            Precision::Bf16 => AnyNet::Bf16(load(spec, source, options, isa, &pool)?),
-            Precision::Int8 => AnyNet::Int8(load(spec, source, options, isa, &pool)?),
-        };
-        Ok(Self(Arc::new(Inner { spec: spec.clone(), options: options.clone(), isa, net })))
+        let net = load(spec, Origin::Tensors(source), options, isa)?;
+        Ok(Self::new(spec, options, isa, net, None))
+    }
+
+    pub(crate) fn new(
+        spec: &ModelSpec,
+        options: &Options,
+        isa: Isa,
+        net: AnyNet,
+        streaming: Option<Streaming>,
+    ) -> Self {
+        Self(Arc::new(Inner { spec: spec.clone(), options: options.clone(), isa, net, streaming }))
     }
 
     /// What this model is.
@@ -183,6 +217,11 @@ impl Model {
     /// The instruction set that its weights are packed for.
     pub fn isa(&self) -> Isa {
         self.0.isa
+    }
+
+    /// How the weights come into memory, if they are too large to stay there. Results are the same.
+    pub fn streaming(&self) -> Option<Streaming> {
+        self.0.streaming
     }
 
     /// A session with threads and scratch memory of its own.
@@ -216,19 +255,28 @@ fn threads(options: &Options) -> usize {
     if options.threads == 0 { available_threads() } else { options.threads }
 }
 
-fn load<E: Operand>(
-    spec: &ModelSpec,
-    source: &dyn WeightSource,
-    options: &Options,
-    isa: Isa,
-    pool: &Pool,
-) -> Result<Net<E>, WeightsError> {
-    let loader = Loader::new(spec, source, options, isa, pool);
-    Ok(match &spec.architecture {
-        Architecture::Vit(vit) => Net::Vit(VitNet::load(vit, options.rope_periods, &loader)?),
-        Architecture::ConvNext(convnext) => Net::ConvNext(ConvNextNet::load(convnext, &loader)?),
-        _ => unreachable!("the model table has two families"),
+/// Makes or maps all parts, on all threads.
+pub(crate) fn load(spec: &ModelSpec, origin: Origin<'_>, options: &Options, isa: Isa) -> Result<AnyNet, WeightsError> {
+    if options.precision == Precision::Int8 {
+        check_integer_sums(spec)?;
+    }
+    let pool = Pool::new(threads(options));
+    let loader = Loader::new(spec, origin, options, isa, &pool);
+    Ok(match options.precision {
+        Precision::F32 => AnyNet::F32(Net::load(spec, options, &loader)?),
+        Precision::Bf16 => AnyNet::Bf16(Net::load(spec, options, &loader)?),
+        Precision::Int8 => AnyNet::Int8(Net::load(spec, options, &loader)?),
     })
+}
+
+impl<E: Operand> Net<E> {
+    fn load(spec: &ModelSpec, options: &Options, loader: &Loader<'_>) -> Result<Self, WeightsError> {
+        Ok(match &spec.architecture {
+            Architecture::Vit(vit) => Net::Vit(VitNet::load(vit, options.rope_periods, loader)?),
+            Architecture::ConvNext(convnext) => Net::ConvNext(ConvNextNet::load(convnext, loader)?),
+            _ => unreachable!("the model table has two families"),
+        })
+    }
 }
 
 #[derive(Default)]

@@ -7,6 +7,8 @@ use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::rope::{self, RopePeriods};
 use dinov3_model::spec::{Mlp, Vit};
 use dinov3_model::weights::WeightsError;
+use dinov3_system::RangeStream;
+use dinov3_system::memory_map::Values;
 
 use crate::load::{Linear, Loader, Norm, gated_width};
 use crate::model::Run;
@@ -18,39 +20,51 @@ pub(crate) struct VitNet<E: Operand> {
     vit: Vit,
     periods: RopePeriods,
     /// CLS, then registers: [P, D].
-    prefix: Vec<f32>,
+    prefix: Values<f32>,
     patch_embed: Linear<E::Element>,
     blocks: Vec<Block<E>>,
     norm: Norm,
     head: Option<Linear<f32>>,
+    /// Told which block comes, if the blocks are too large to stay in memory.
+    stream: Option<RangeStream>,
 }
 
 struct Block<E: Operand> {
     norm1: Norm,
     qkv: PackedMatrix<E>,
     /// [3 D]: q, zero, v; none for models without these biases.
-    qkv_bias: Option<Vec<f32>>,
+    qkv_bias: Option<Values<f32>>,
     /// A twelfth of the work, and the step whose rounding shows most: never in bytes.
     proj: Linear<E::Element>,
-    gamma_1: Vec<f32>,
+    gamma_1: Values<f32>,
     norm2: Norm,
     fc1: Linear<E>,
     fc2: Linear<E>,
-    gamma_2: Vec<f32>,
+    gamma_2: Values<f32>,
 }
 
 impl<E: Operand> VitNet<E> {
     pub fn load(vit: &Vit, periods: RopePeriods, loader: &Loader<'_>) -> Result<Self, WeightsError> {
         let d = vit.embed_dim;
-        let mut prefix = loader.vector("cls_token", d)?;
-        if vit.registers > 0 {
-            prefix.extend(loader.vector("reg_token", vit.registers * d)?);
-        }
+        let prefix = loader.values("prefix_tokens", vit.prefix_tokens() * d, |source| {
+            let mut prefix = loader.read(source, "cls_token", d)?;
+            if vit.registers > 0 {
+                prefix.extend(loader.read(source, "reg_token", vit.registers * d)?);
+            }
+            Ok(prefix)
+        })?;
         let patch_embed = loader.linear("patch_embed.proj", d, 3 * vit.patch_px * vit.patch_px)?;
         let blocks = (0..vit.depth).map(|index| Block::load(vit, index, loader)).collect::<Result<_, _>>()?;
         let norm = loader.norm("norm", d, vit.norm_eps)?;
         let head = (vit.num_classes > 0).then(|| loader.linear("head", vit.num_classes, d)).transpose()?;
-        Ok(Self { vit: vit.clone(), periods, prefix, patch_embed, blocks, norm, head })
+        Ok(Self { vit: vit.clone(), periods, prefix, patch_embed, blocks, norm, head, stream: None })
+    }
+}
+
+impl<E: Operand> VitNet<E> {
+    /// Reads the blocks from a packed file as they are needed.
+    pub fn stream_blocks(&mut self, stream: RangeStream) {
+        self.stream = Some(stream);
     }
 }
 
@@ -58,18 +72,21 @@ impl<E: Operand> Block<E> {
     fn load(vit: &Vit, index: usize, loader: &Loader<'_>) -> Result<Self, WeightsError> {
         let (d, m) = (vit.embed_dim, vit.mlp_hidden);
         let name = |part: &str| format!("blocks.{index}.{part}");
-        let qkv_bias = match vit.qv_bias {
-            true => {
-                let mut bias = loader.vector(&name("attn.q_bias"), d)?;
+        // In the order of execution, which is that of packed files.
+        let (norm1, attention_scale) = loader.evened_norm(&name("norm1"), d, vit.norm_eps)?;
+        let qkv = loader.matrix_scaled(&name("attn.qkv.weight"), 3 * d, d, &attention_scale)?;
+        let qkv_bias = || {
+            loader.values(&name("attn.qkv.bias"), 3 * d, |source| {
+                let mut bias = loader.read(source, &name("attn.q_bias"), d)?;
                 bias.resize(2 * d, 0.0);
-                bias.extend(loader.vector(&name("attn.v_bias"), d)?);
-                Some(bias)
-            }
-            false => None,
+                bias.extend(loader.read(source, &name("attn.v_bias"), d)?);
+                Ok(bias)
+            })
         };
-        let mut norm1 = loader.norm(&name("norm1"), d, vit.norm_eps)?;
-        let mut norm2 = loader.norm(&name("norm2"), d, vit.norm_eps)?;
-        let (attention_scale, mlp_scale) = (loader.equalize(&mut norm1), loader.equalize(&mut norm2));
+        let qkv_bias = vit.qv_bias.then(qkv_bias).transpose()?;
+        let proj = loader.linear(&name("attn.proj"), d, d)?;
+        let gamma_1 = loader.vector(&name("gamma_1"), d)?;
+        let (norm2, mlp_scale) = loader.evened_norm(&name("norm2"), d, vit.norm_eps)?;
         let (fc1, fc2) = match vit.mlp {
             Mlp::Gelu => {
                 (loader.linear_scaled(&name("mlp.fc1"), m, d, &mlp_scale)?, loader.linear(&name("mlp.fc2"), d, m)?)
@@ -77,23 +94,14 @@ impl<E: Operand> Block<E> {
             Mlp::SwiGlu => {
                 let (gate, value) = (name("mlp.fc1_g"), name("mlp.fc1_x"));
                 let hidden_scale = loader.hidden_scale(&gate, &value, m, d, &norm2, &mlp_scale)?;
-                let fc1 = loader.gated(&gate, &value, m, d, &mlp_scale, &hidden_scale)?;
+                let fc1 = loader.gated(&name("mlp.fc1"), &gate, &value, m, d, &mlp_scale, &hidden_scale)?;
                 let fc2 = &name("mlp.fc2.weight");
                 let matrix = loader.matrix_padded(fc2, d, m, gated_width(m), &hidden_scale)?;
                 (fc1, Linear { matrix, bias: loader.vector(&name("mlp.fc2.bias"), d)? })
             }
         };
-        Ok(Self {
-            qkv: loader.matrix_scaled(&name("attn.qkv.weight"), 3 * d, d, &attention_scale)?,
-            qkv_bias,
-            proj: loader.linear(&name("attn.proj"), d, d)?,
-            gamma_1: loader.vector(&name("gamma_1"), d)?,
-            fc1,
-            fc2,
-            gamma_2: loader.vector(&name("gamma_2"), d)?,
-            norm1,
-            norm2,
-        })
+        let gamma_2 = loader.vector(&name("gamma_2"), d)?;
+        Ok(Self { norm1, qkv, qkv_bias, proj, gamma_1, norm2, fc1, fc2, gamma_2 })
     }
 }
 
@@ -147,6 +155,9 @@ impl<E: Operand> VitNet<E> {
         let mut taps = request.taps.iter().copied().zip(&mut features.maps).peekable();
         let last = request.last_needed(self.vit.depth);
         for (index, block) in self.blocks.iter().enumerate().take_while(|(index, _)| Some(*index) <= last) {
+            if let Some(stream) = &self.stream {
+                stream.enter(index);
+            }
             self.block(block, run, scratch, tokens_per_image);
             if let Some((_, map)) = taps.next_if(|(tap, _)| *tap == index) {
                 self.tap(run, scratch, index, map, tokens_per_image);

@@ -366,7 +366,7 @@ fn transformers_convnext(fields: &Fields<'_>, name: &str) -> Result<ModelSpec, C
 }
 
 /// Refuses numbers that no computation could use, before anything is allocated from them.
-fn validate(spec: &ModelSpec) -> Result<(), ConfigError> {
+pub(crate) fn validate(spec: &ModelSpec) -> Result<(), ConfigError> {
     let eps = match &spec.architecture {
         Architecture::Vit(vit) => {
             let positive = [

@@ -4,7 +4,8 @@ use crate::array::Array;
 use crate::spec::ModelSpec;
 
 /// How tokens become one vector per image (timm's `global_pool`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Pooling {
     /// Mean of the normed patch tokens; CLS and registers are excluded. timm's default.

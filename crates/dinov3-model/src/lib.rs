@@ -5,6 +5,7 @@
 pub mod array;
 pub mod config_json;
 pub mod cost;
+pub mod description;
 pub mod dialect;
 pub mod encoder;
 pub mod reference;

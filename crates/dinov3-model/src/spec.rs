@@ -2,11 +2,14 @@
 //!
 //! Sources: timm's registry (1.0.31), Meta's hub code and the Hugging Face repositories of the DINOv3 release.
 
+use serde::{Deserialize, Serialize};
+
 /// Models with more parameters are refused before anything is allocated for them: more than twice the largest one.
 pub const MOST_PARAMETERS: usize = 1 << 34;
 
 /// Feed-forward network of a ViT block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mlp {
     /// fc2(gelu(fc1(x))), exact erf.
     Gelu,
@@ -15,7 +18,8 @@ pub enum Mlp {
 }
 
 /// Everything that determines a ViT's computation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Vit {
     /// Embedding width D.
@@ -55,7 +59,8 @@ impl Vit {
 }
 
 /// Everything that determines a ConvNeXt's computation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ConvNext {
     /// Blocks per stage.
@@ -69,7 +74,8 @@ pub struct ConvNext {
 }
 
 /// One of the two families.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Architecture {
     /// Vision transformer with RoPE and registers.
@@ -79,7 +85,8 @@ pub enum Architecture {
 }
 
 /// Interpolation of the resize.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Interpolation {
     /// Triangle filter.
@@ -89,7 +96,8 @@ pub enum Interpolation {
 }
 
 /// How a picture that does not fit the input is made to fit (timm's `crop_mode`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CropMode {
     /// Short side to the size, centre crop.
@@ -101,7 +109,8 @@ pub enum CropMode {
 }
 
 /// timm's data config: what `resolve_model_data_config` returns.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct DataConfig {
     /// Input height and width in pixels.
@@ -128,7 +137,8 @@ pub const SAT493M_MEAN: [f32; 3] = [0.430, 0.411, 0.296];
 pub const SAT493M_STD: [f32; 3] = [0.213, 0.156, 0.143];
 
 /// A model: architecture, data config and where it comes from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ModelSpec {
     /// timm's name with tag, `vit_large_patch16_dinov3.sat493m`; for a `config.json`, what it calls itself.

@@ -19,11 +19,13 @@ mod directories;
 pub mod guarded;
 pub mod memory_map;
 mod memory_use;
+mod range_stream;
 mod signals;
 pub mod threads;
 mod tile_permission;
 
 pub use directories::cache_directory;
-pub use memory_use::{MemoryUse, memory_use};
+pub use memory_use::{MemoryUse, memory_limit, memory_use};
+pub use range_stream::RangeStream;
 pub use signals::fail_beyond_file_size_limit;
 pub use tile_permission::request_tile_registers;

@@ -8,9 +8,11 @@ use dinov3_model::array::Array;
 use dinov3_model::encoder::{EncodeError, Encoder, Features, ImageBatch, Pooling, Request};
 use dinov3_model::spec::ModelSpec;
 use dinov3_model::weights::WeightsError;
+use dinov3_packed::PackedFile;
 use dinov3_weights::{FileSet, StoredHead, open_files, stored_classes};
 
-use crate::open::Weights;
+use crate::open::{OpenError, Weights};
+use crate::packed::{packed_path, with_packed_head};
 
 /// Classes and width of Meta's ImageNet-1k head, which exists for the ViT-7B alone.
 const META_IMAGENET_HEAD: (usize, usize) = (1000, 8192);
@@ -188,7 +190,10 @@ impl Head {
 ///
 /// # Errors
 /// If the checkpoint cannot be opened, or if the head is larger than any.
-pub fn with_stored_head(spec: ModelSpec, weights: &Weights) -> Result<ModelSpec, WeightsError> {
+pub fn with_stored_head(spec: ModelSpec, weights: &Weights) -> Result<ModelSpec, OpenError> {
+    if let Some(path) = packed_path(weights) {
+        return with_packed_head(spec, &PackedFile::open(path)?);
+    }
     let path = match weights {
         Weights::Path(path) => path,
         #[cfg(feature = "hub")]
@@ -196,7 +201,7 @@ pub fn with_stored_head(spec: ModelSpec, weights: &Weights) -> Result<ModelSpec,
         _ => return Ok(spec),
     };
     match spec.num_classes() {
-        0 => with_head_in(spec, &open_files(path)?),
+        0 => Ok(with_head_in(spec, &open_files(path)?)?),
         _ => Ok(spec),
     }
 }

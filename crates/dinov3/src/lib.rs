@@ -37,7 +37,8 @@
 //!
 //! That is the short way, one picture at a time. Below it everything is explicit: a [`Session`] encodes whole batches
 //! ([`ImageBatch`]) and gives everything that a [`Request`] asks for from one pass; [`image`] makes pixels of files as
-//! timm's transform does; [`Head`] and [`top_k`] give classes; [`engine`] and [`sink`] carry whole folders into files.
+//! timm's transform does; [`Head`] and [`top_k`] give classes; [`engine`] and [`sink`] carry whole folders into files; [`packed`] keeps
+//! weights ready for the kernels.
 //! `examples/` has a program for each.
 
 pub mod golden;
@@ -51,11 +52,12 @@ mod normalize;
 pub mod npy;
 mod open;
 mod opened;
+pub mod packed;
 mod scores;
 #[cfg(feature = "hub")]
 pub mod url;
 
-pub use dinov3_cpu::{LinearHead, LinearHeadError, Model, Options, Precision, Session, peak_flops};
+pub use dinov3_cpu::{LinearHead, LinearHeadError, Model, Options, Precision, Session, Streaming, peak_flops};
 pub use dinov3_engine as engine;
 pub use dinov3_kernels::{Candidate, Isa, selftest};
 pub use dinov3_model::array::Array;

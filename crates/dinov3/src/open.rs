@@ -2,17 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use dinov3_cpu::{Model, Options};
+use dinov3_cpu::{Model, Options, packed_spec};
 use dinov3_model::config_json::{self, ConfigError};
 use dinov3_model::spec::{self, ModelSpec, UnknownModel};
 use dinov3_model::synthetic::{SyntheticSpec, SyntheticWeights};
-use dinov3_model::weights::WeightsError;
+use dinov3_model::weights::{WeightSource, WeightsError};
+use dinov3_packed::{PackedError, PackedFile, is_packed};
 use dinov3_weights::hash::{FileHash, PendingHashes};
 use dinov3_weights::{Checkpoint, Report};
 use serde_json::{Value, json};
 
 use crate::head::with_head_in;
 use crate::opened::Sessions;
+use crate::packed::{open_file, packed_path};
 
 /// Largest `config.json` that is read.
 const LARGEST_CONFIG_BYTES: u64 = 1 << 20;
@@ -43,6 +45,9 @@ pub enum OpenError {
     /// Weights that cannot be used.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A packed file that cannot be used.
+    #[error(transparent)]
+    Packed(#[from] PackedError),
     /// Weights that cannot be had.
     #[cfg(feature = "hub")]
     #[error(transparent)]
@@ -58,7 +63,7 @@ pub enum OpenError {
 pub enum Weights {
     /// Computed from a seed.
     Synthetic(SyntheticSpec),
-    /// A file, an index or a folder.
+    /// A file, an index or a folder; also a packed file, see [`packed`](crate::packed).
     Path(PathBuf),
     /// A repository of a hub, downloaded if the cache lacks it. To show progress or to cancel, fetch a
     /// [`Weights::Snapshot`].
@@ -125,6 +130,15 @@ pub enum WeightsIdentity {
         /// The repository that they were downloaded from, if they were.
         origin: Option<HubOrigin>,
     },
+    /// A packed file.
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// Its [`PackedFile::digest`].
+        digest: String,
+        /// What [`PendingIdentity::wait`] said of the weights when they were packed.
+        source: Value,
+    },
 }
 
 /// A repository at a commit.
@@ -149,7 +163,7 @@ impl WeightsIdentity {
     /// Starts hashing the files beside whatever comes next.
     pub fn start_hashing(&self) -> PendingIdentity {
         let hashes = match self {
-            Self::Synthetic(_) => None,
+            Self::Synthetic(_) | Self::Packed { .. } => None,
             Self::Files { paths, .. } => Some(PendingHashes::start(paths)),
         };
         PendingIdentity { identity: self.clone(), hashes }
@@ -158,7 +172,8 @@ impl WeightsIdentity {
 
 impl PendingIdentity {
     /// Waits for the hashes: `{"synthetic": "synthetic:7"}` or `{"dialect": ..., "files": [{name, bytes, sha256}]}`,
-    /// with `"hub": {repository, revision, commit}` if they were downloaded.
+    /// with `"hub": {repository, revision, commit}` if they were downloaded and `"packed": {name, digest}` if they come
+    /// from a packed file.
     pub fn wait(self) -> Value {
         match (self.identity, self.hashes) {
             (WeightsIdentity::Files { report, origin, .. }, Some(hashes)) => {
@@ -170,6 +185,12 @@ impl PendingIdentity {
                 told
             }
             (WeightsIdentity::Synthetic(spec), _) => json!({"synthetic": spec.to_string()}),
+            (WeightsIdentity::Packed { path, digest, source }, _) => {
+                let mut told = if source.is_object() { source } else { json!({"source": source}) };
+                let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+                told["packed"] = json!({"name": name, "digest": digest});
+                told
+            }
             (WeightsIdentity::Files { .. }, None) => Value::Null,
         }
     }
@@ -184,12 +205,15 @@ pub fn hashed_files(hashes: PendingHashes) -> Value {
     hashes.wait().into_iter().map(file).collect()
 }
 
-/// A model by name, alias, or path of a `config.json`. A folder with a `config.json` is a path too.
+/// A model by name, alias, or path of a `config.json` or of a packed file. A folder with a `config.json` is a path too.
 ///
 /// # Errors
 /// If there is no such model, with the closest names; if the file is no model, with the field.
 pub fn find_model(text: &str) -> Result<ModelSpec, OpenError> {
     let path = Path::new(text);
+    if is_packed(path) {
+        return Ok(packed_spec(&PackedFile::open(path)?)?);
+    }
     let file = if path.join("config.json").is_file() { path.join("config.json") } else { path.to_path_buf() };
     if file.extension().is_none_or(|extension| extension != "json") {
         return Ok(spec::find(text)?);
@@ -228,57 +252,69 @@ impl Opened {
 }
 
 fn open_spec(spec: &ModelSpec, weights: &Weights, options: &Options) -> Result<Opened, OpenError> {
-    Ok(match weights {
-        Weights::Synthetic(seed) => Opened {
-            model: Model::load(spec, &SyntheticWeights::new(spec, *seed), options)?,
-            weights: WeightsIdentity::Synthetic(*seed),
-            sessions: Sessions::default(),
-        },
-        Weights::Path(path) => open_files(spec, path, None, options)?,
-        #[cfg(feature = "hub")]
-        Weights::Hub(reference) => {
-            let fetched =
-                dinov3_hub::Hub::from_environment()?.fetch(reference, &mut |_| std::ops::ControlFlow::Continue(()));
-            let snapshot = fetched.map_err(|error| match crate::hub::open_copy(reference) {
-                Some(open) => error.with_open_copy(&open),
-                None => error,
-            })?;
-            open_snapshot(spec, &snapshot, options)?
-        }
-        #[cfg(feature = "hub")]
-        Weights::Snapshot(snapshot) => open_snapshot(spec, snapshot, options)?,
-    })
-}
-
-#[cfg(feature = "hub")]
-fn open_snapshot(spec: &ModelSpec, snapshot: &dinov3_hub::Snapshot, options: &Options) -> Result<Opened, OpenError> {
-    let origin = HubOrigin {
-        repository: snapshot.reference.repository().to_string(),
-        revision: snapshot.reference.revision().to_string(),
-        commit: snapshot.commit.clone(),
-    };
-    open_files(spec, &snapshot.weights, Some(origin), options)
-}
-
-fn open_files(
-    spec: &ModelSpec,
-    path: &Path,
-    origin: Option<HubOrigin>,
-    options: &Options,
-) -> Result<Opened, OpenError> {
-    let files = dinov3_weights::open_files(path)?;
-    // A fine-tuned checkpoint has a head, whether it is asked for or not.
-    let spec = with_head_in(spec.clone(), &files)?;
-    let checkpoint = Checkpoint::from_files(files, &spec)?;
+    if let Some(path) = packed_path(weights) {
+        return open_file(spec, &PackedFile::open(path)?, options);
+    }
+    let found = FoundWeights::find(spec, weights)?;
     Ok(Opened {
-        model: Model::load(&spec, &checkpoint, options)?,
-        weights: WeightsIdentity::Files {
-            paths: checkpoint.paths().to_vec(),
-            report: checkpoint.report.clone(),
-            origin,
-        },
+        model: Model::load(&found.spec, &*found.source, options)?,
+        weights: found.identity,
         sessions: Sessions::default(),
     })
+}
+
+/// Weights that are known to fit their model, before they are read.
+pub(crate) struct FoundWeights {
+    /// With the head that was found.
+    pub spec: ModelSpec,
+    pub source: Box<dyn WeightSource>,
+    pub identity: WeightsIdentity,
+}
+
+impl FoundWeights {
+    /// Opens files, after downloading them if need be.
+    pub fn find(spec: &ModelSpec, weights: &Weights) -> Result<Self, OpenError> {
+        Ok(match weights {
+            Weights::Synthetic(seed) => Self {
+                spec: spec.clone(),
+                source: Box::new(SyntheticWeights::new(spec, *seed)),
+                identity: WeightsIdentity::Synthetic(*seed),
+            },
+            Weights::Path(path) => Self::in_files(spec, path, None)?,
+            #[cfg(feature = "hub")]
+            Weights::Hub(reference) => {
+                let fetched =
+                    dinov3_hub::Hub::from_environment()?.fetch(reference, &mut |_| std::ops::ControlFlow::Continue(()));
+                let snapshot = fetched.map_err(|error| match crate::hub::open_copy(reference) {
+                    Some(open) => error.with_open_copy(&open),
+                    None => error,
+                })?;
+                Self::in_snapshot(spec, &snapshot)?
+            }
+            #[cfg(feature = "hub")]
+            Weights::Snapshot(snapshot) => Self::in_snapshot(spec, snapshot)?,
+        })
+    }
+
+    #[cfg(feature = "hub")]
+    fn in_snapshot(spec: &ModelSpec, snapshot: &dinov3_hub::Snapshot) -> Result<Self, OpenError> {
+        let origin = HubOrigin {
+            repository: snapshot.reference.repository().to_string(),
+            revision: snapshot.reference.revision().to_string(),
+            commit: snapshot.commit.clone(),
+        };
+        Self::in_files(spec, &snapshot.weights, Some(origin))
+    }
+
+    fn in_files(spec: &ModelSpec, path: &Path, origin: Option<HubOrigin>) -> Result<Self, OpenError> {
+        let files = dinov3_weights::open_files(path)?;
+        // A fine-tuned checkpoint has a head, whether it is asked for or not.
+        let spec = with_head_in(spec.clone(), &files)?;
+        let checkpoint = Checkpoint::from_files(files, &spec)?;
+        let (paths, report) = (checkpoint.paths().to_vec(), checkpoint.report.clone());
+        let identity = WeightsIdentity::Files { paths, report, origin };
+        Ok(Self { spec, source: Box::new(checkpoint), identity })
+    }
 }
 
 #[cfg(test)]

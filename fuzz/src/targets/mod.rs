@@ -3,6 +3,7 @@
 mod basis;
 mod config;
 mod npy;
+mod packed;
 mod pictures;
 mod torch;
 mod weights;
@@ -20,6 +21,7 @@ pub(crate) const ALL: &[Target] = &[
     basis::BASIS,
     pictures::ORIENTATION,
     weights::CHECKPOINT,
+    packed::PACKED,
     pictures::JPEG,
     pictures::PNG,
     pictures::WEBP,

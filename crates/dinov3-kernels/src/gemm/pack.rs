@@ -5,6 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Mutex;
 
+use dinov3_system::memory_map::{MappedValues, Values};
 use dinov3_system::threads::Pool;
 
 use super::tile::{PANEL, PanelLayout};
@@ -47,18 +48,33 @@ pub struct PackedMatrix<E> {
     isa: Isa,
     n: usize,
     k: usize,
-    words: AlignedWords,
+    panels: Panels,
     columns: ColumnScales,
     element: PhantomData<E>,
+}
+
+/// The words of all panels, in memory or in a packed file.
+enum Panels {
+    Owned(AlignedWords),
+    Mapped(MappedValues<u32>),
+}
+
+impl Panels {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Panels::Owned(words) => words.as_slice(),
+            Panels::Mapped(words) => words,
+        }
+    }
 }
 
 /// What turns integer sums into numbers, a value per column and as many as fill the panels. Empty for floating point.
 #[derive(Default)]
 pub struct ColumnScales {
     /// The number that one step of a column's weights stands for.
-    pub(crate) scales: Vec<f32>,
+    pub(crate) scales: Values<f32>,
     /// Sums of the columns' integers.
-    pub(crate) sums: Vec<i32>,
+    pub(crate) sums: Values<i32>,
 }
 
 impl<E: Operand> PackedMatrix<E> {
@@ -75,15 +91,13 @@ impl<E: Operand> PackedMatrix<E> {
         rows: &(dyn Fn(usize, &mut [f32]) -> Result<(), Err> + Sync),
     ) -> Result<Self, Err> {
         let stride = panel_layout::<E>(isa, PANEL, k).len();
-        let last = panel_layout::<E>(isa, (n + PANEL - 1) % PANEL + 1, k);
         let panels = n.div_ceil(PANEL);
-        let length = if n == 0 { 0 } else { (panels - 1) * stride + last.len() };
-        let mut words = AlignedWords::zeroed(length);
+        let mut words = AlignedWords::zeroed(Self::panel_words(isa, n, k));
         let error = Mutex::new(None);
         let output = SharedOutput::new(words.as_mut_slice());
-        let scaled = if E::SCALED { panels * PANEL } else { 0 };
-        let mut scales = ColumnScales { scales: vec![0.0; scaled], sums: vec![0; scaled] };
-        let (column_scales, column_sums) = (SharedOutput::new(&mut scales.scales), SharedOutput::new(&mut scales.sums));
+        let scaled = Self::scaled_columns(n);
+        let (mut scales, mut sums) = (vec![0.0; scaled], vec![0; scaled]);
+        let (column_scales, column_sums) = (SharedOutput::new(&mut scales), SharedOutput::new(&mut sums));
         pool.run(panels, &|panel| {
             let first = panel * PANEL;
             let columns = (n - first).min(PANEL);
@@ -105,8 +119,69 @@ impl<E: Operand> PackedMatrix<E> {
         });
         match error.into_inner().unwrap_or_else(|lock| lock.into_inner()) {
             Some(error) => Err(error),
-            None => Ok(PackedMatrix { isa, n, k, words, columns: scales, element: PhantomData }),
+            None => {
+                let columns = ColumnScales { scales: scales.into(), sums: sums.into() };
+                Ok(PackedMatrix { isa, n, k, panels: Panels::Owned(words), columns, element: PhantomData })
+            }
         }
+    }
+
+    /// A matrix whose parts lie in a file, as [`PackedMatrix::panel_values`] and its relatives gave them under the same
+    /// [`Isa::layout`]. `None` if a part does not have the length that `n` and `k` ask for, or if the panels do not
+    /// start on a cache line.
+    pub fn from_parts(
+        isa: Isa,
+        n: usize,
+        k: usize,
+        panels: MappedValues<u32>,
+        scales: Values<f32>,
+        sums: Values<i32>,
+    ) -> Option<Self> {
+        let scaled = Self::scaled_columns(n);
+        let fits = panels.len() == Self::panel_words(isa, n, k) && scales.len() == scaled && sums.len() == scaled;
+        (fits && panels.as_ptr().addr().is_multiple_of(64)).then(|| PackedMatrix {
+            isa,
+            n,
+            k,
+            panels: Panels::Mapped(panels),
+            columns: ColumnScales { scales, sums },
+            element: PhantomData,
+        })
+    }
+
+    /// A matrix without rows.
+    pub fn empty(isa: Isa) -> Self {
+        let panels = Panels::Owned(AlignedWords::default());
+        PackedMatrix { isa, n: 0, k: 0, panels, columns: ColumnScales::default(), element: PhantomData }
+    }
+
+    /// 32-bit words that the panels of an n × k matrix take.
+    pub fn panel_words(isa: Isa, n: usize, k: usize) -> usize {
+        if n == 0 {
+            return 0;
+        }
+        let last = panel_layout::<E>(isa, (n - 1) % PANEL + 1, k);
+        (n.div_ceil(PANEL) - 1) * panel_layout::<E>(isa, PANEL, k).len() + last.len()
+    }
+
+    /// Columns that have a scale: as many as fill the panels of `n`, or none for floating point.
+    pub fn scaled_columns(n: usize) -> usize {
+        if E::SCALED { n.next_multiple_of(PANEL) } else { 0 }
+    }
+
+    /// The words of all panels.
+    pub fn panel_values(&self) -> &[u32] {
+        self.panels.as_slice()
+    }
+
+    /// The number that one step of each column stands for; empty for floating point.
+    pub fn column_scales(&self) -> &[f32] {
+        &self.columns.scales
+    }
+
+    /// The sum of each column's integers; empty for floating point.
+    pub fn column_sums(&self) -> &[i32] {
+        &self.columns.sums
     }
 
     /// Rows of W: columns of the product.
@@ -121,7 +196,7 @@ impl<E: Operand> PackedMatrix<E> {
 
     /// Memory that the panels take.
     pub fn bytes(&self) -> usize {
-        (self.words.as_slice().len() + 2 * self.columns.scales.len()) * 4
+        (self.panels.as_slice().len() + 2 * self.columns.scales.len()) * 4
     }
 
     /// The instruction set that the panels are laid out for.
@@ -137,7 +212,7 @@ impl<E: Operand> PackedMatrix<E> {
     pub(crate) fn panel(&self, panel: usize) -> (&[u32], PanelLayout) {
         let layout = panel_layout::<E>(self.isa, self.n - panel * PANEL, self.k);
         let start = panel * PANEL * layout.words;
-        (&self.words.as_slice()[start..start + layout.len()], layout)
+        (&self.panels.as_slice()[start..start + layout.len()], layout)
     }
 }
 
