@@ -141,11 +141,19 @@ pub trait SealedOperand: Sized {
     fn prepare_columns(isa: Isa, columns: &mut [f32], k: usize, scales: &mut [f32], sums: &mut [i32]) {
         let _ = (isa, columns, k, scales, sums);
     }
-    /// Turns what was accumulated for a row and the columns from `first` on into f32, in whole vectors.
+    /// What a row of operands knows about itself: for [`Int8`], its scale and zero point in all lanes.
     #[doc(hidden)]
     #[inline(always)]
-    fn finish<S: Simd>(simd: S, row: &[Self], columns: &ColumnScales, first: usize, sums: &mut [f32]) {
-        let _ = (simd, row, columns, first, sums);
+    fn row_scale<S: Simd>(simd: S, row: &[Self]) -> [S::V; 2] {
+        let _ = row;
+        [simd.splat(0.0); 2]
+    }
+    /// Turns what was accumulated for a row and the sixteen columns from `column` on into f32.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn finish<S: Simd>(simd: S, row_scale: [S::V; 2], columns: &ColumnScales, column: usize, sum: S::V) -> S::V {
+        let _ = (simd, row_scale, columns, column);
+        sum
     }
     /// One normalised row.
     #[doc(hidden)]
@@ -162,6 +170,8 @@ pub trait SealedOperand: Sized {
 pub trait SealedElement: Sized {
     #[doc(hidden)]
     fn run(isa: Isa, work: Work<'_, Self>);
+    #[doc(hidden)]
+    fn load<S: Simd>(simd: S, source: &[Self; LANES]) -> S::V;
     #[doc(hidden)]
     fn store<S: Simd>(simd: S, value: S::V, target: &mut [Self; LANES]);
     /// For values of which none is subnormal.
@@ -226,6 +236,11 @@ impl SealedOperand for f32 {
 
 impl SealedElement for f32 {
     float_element!();
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, source: &[f32; LANES]) -> S::V {
+        simd.load(source)
+    }
 
     #[inline(always)]
     fn store<S: Simd>(simd: S, value: S::V, target: &mut [f32; LANES]) {
@@ -301,6 +316,11 @@ impl SealedOperand for Bf16 {
 
 impl SealedElement for Bf16 {
     float_element!();
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, source: &[Bf16; LANES]) -> S::V {
+        simd.load_bf16(&source.map(Bf16::to_bits))
+    }
 
     #[inline(always)]
     fn store<S: Simd>(simd: S, value: S::V, target: &mut [Bf16; LANES]) {

@@ -1,10 +1,13 @@
 //! What happens to the sums of a matrix product on their way to memory.
 
 use std::any::TypeId;
+use std::marker::PhantomData;
 
-use crate::element::{Element, store_part};
+use super::ColumnScales;
+use super::tile::PANEL;
+use crate::element::{Element, Operand, store_part};
 use crate::math;
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Lanes, Simd};
 
 /// What [`linear`](crate::linear) writes for each sum.
 #[derive(Clone, Copy, Debug)]
@@ -65,51 +68,134 @@ impl Epilogue<'_> {
 
     /// One row of at most a panel: `sums` are those of the columns from `first` on.
     #[inline(always)]
-    pub(crate) fn apply<S: Simd, O: Element>(&self, simd: S, sums: &[f32], first: usize, out: &mut [O]) {
-        let columns = sums.len();
-        // The vector's part for these columns; sixteen of it from `at` on.
-        let part =
-            |vector: &[f32], at: usize| simd.load_part(&vector[first + at..first + columns.min(at + LANES)], 0.0);
+    pub(crate) fn apply<S: Simd, E: Operand, O: Element>(
+        &self,
+        simd: S,
+        sums: &Sums<'_, S, E>,
+        first: usize,
+        out: &mut [O],
+    ) {
+        let part = |vector: &'_ [f32]| first..vector.len().min(first + PANEL);
         match *self {
-            Epilogue::Store { bias } => {
-                for (index, (sums, out)) in sums.chunks(LANES).zip(out.chunks_mut(LANES)).enumerate() {
-                    let mut value = simd.load_part(sums, 0.0);
-                    if let Some(bias) = bias {
-                        value = simd.add(value, part(bias, index * LANES));
-                    }
-                    store_part(simd, value, out);
-                }
-            }
-            Epilogue::Gelu { bias } => {
-                for (index, (sums, out)) in sums.chunks(LANES).zip(out.chunks_mut(LANES)).enumerate() {
-                    let value = simd.add(simd.load_part(sums, 0.0), part(bias, index * LANES));
-                    store_part(simd, math::gelu(simd, value), out);
-                }
-            }
+            Epilogue::Store { bias: None } => each(simd, sums, Plain, out),
+            Epilogue::Store { bias: Some(bias) } => each(simd, sums, Biased(&bias[part(bias)]), out),
+            Epilogue::Gelu { bias } => each(simd, sums, Gelu(&bias[part(bias)]), out),
             Epilogue::SwiGlu { bias } => {
-                let pairs = sums.chunks_exact(2 * LANES);
-                for (index, (sums, out)) in pairs.zip(out.chunks_exact_mut(LANES)).enumerate() {
-                    let at = index * 2 * LANES;
-                    let gate = simd.add(simd.load_part(sums, 0.0), part(bias, at));
-                    let value = simd.add(simd.load_part(&sums[LANES..], 0.0), part(bias, at + LANES));
-                    store_part(simd, simd.multiply(math::silu(simd, gate), value), out);
+                let bias = &bias[part(bias)];
+                for (index, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                    let gate = simd.add(sums.vector(simd, 2 * index), vector(simd, bias, 2 * index));
+                    let value = simd.add(sums.vector(simd, 2 * index + 1), vector(simd, bias, 2 * index + 1));
+                    O::store(simd, simd.multiply(math::silu(simd, gate), value), out);
                 }
             }
-            Epilogue::Residual { bias, gamma } => {
-                for (index, (sums, out)) in sums.chunks(LANES).zip(out.chunks_mut(LANES)).enumerate() {
-                    let mut value = simd.load_part(sums, 0.0);
-                    if let Some(bias) = bias {
-                        value = simd.add(value, part(bias, index * LANES));
-                    }
-                    // The output is f32 (checked), so this reads what is there.
-                    let mut before = [0.0; LANES];
-                    for (before, out) in before.iter_mut().zip(out.iter()) {
-                        *before = out.to_f32();
-                    }
-                    let gamma = part(gamma, index * LANES);
-                    store_part(simd, simd.fused(gamma, value, simd.load(&before)), out);
-                }
+            Epilogue::Residual { bias: None, gamma } => each(simd, sums, Scaled(&gamma[part(gamma)]), out),
+            Epilogue::Residual { bias: Some(bias), gamma } => {
+                each(simd, sums, BiasedAndScaled(&bias[part(bias)], &gamma[part(gamma)]), out);
             }
         }
+    }
+}
+
+/// The sums of a row over a panel, with what makes numbers of them.
+pub(crate) struct Sums<'a, S: Simd, E> {
+    pub(crate) sums: &'a [Lanes; PANEL / LANES],
+    pub(crate) row_scale: [S::V; 2],
+    pub(crate) columns: &'a ColumnScales,
+    /// The panel's first column.
+    pub(crate) first: usize,
+    pub(crate) operand: PhantomData<E>,
+}
+
+impl<S: Simd, E: Operand> Sums<'_, S, E> {
+    /// Sixteen results.
+    #[inline(always)]
+    fn vector(&self, simd: S, at: usize) -> S::V {
+        E::finish(simd, self.row_scale, self.columns, self.first + at * LANES, simd.load(&self.sums[at]))
+    }
+}
+
+/// Vector number `at` of a slice, the last one filled up with zeros.
+#[inline(always)]
+fn vector<S: Simd>(simd: S, numbers: &[f32], at: usize) -> S::V {
+    let (chunks, tail) = numbers.as_chunks::<LANES>();
+    match chunks.get(at) {
+        Some(chunk) => simd.load(chunk),
+        None => simd.load_part(tail, 0.0),
+    }
+}
+
+/// What becomes of sixteen results. Not a closure, because only a function can be made to be inlined, and one that is not
+/// has no vector registers.
+trait Step: Copy {
+    /// `at` is the vector's number in the panel, `before` what the output held.
+    fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V;
+}
+
+#[derive(Clone, Copy)]
+struct Plain;
+
+impl Step for Plain {
+    #[inline(always)]
+    fn result<S: Simd, O: Element>(self, _: S, value: S::V, _: usize, _: &[O; LANES]) -> S::V {
+        value
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Biased<'a>(&'a [f32]);
+
+impl Step for Biased<'_> {
+    #[inline(always)]
+    fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, _: &[O; LANES]) -> S::V {
+        simd.add(value, vector(simd, self.0, at))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Gelu<'a>(&'a [f32]);
+
+impl Step for Gelu<'_> {
+    #[inline(always)]
+    fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, _: &[O; LANES]) -> S::V {
+        math::gelu(simd, simd.add(value, vector(simd, self.0, at)))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Scaled<'a>(&'a [f32]);
+
+impl Step for Scaled<'_> {
+    #[inline(always)]
+    fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V {
+        simd.fused(vector(simd, self.0, at), value, O::load(simd, before))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct BiasedAndScaled<'a>(&'a [f32], &'a [f32]);
+
+impl Step for BiasedAndScaled<'_> {
+    #[inline(always)]
+    fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V {
+        let value = simd.add(value, vector(simd, self.0, at));
+        simd.fused(vector(simd, self.1, at), value, O::load(simd, before))
+    }
+}
+
+/// Puts the results of a row over up to a panel into `out`.
+#[inline(always)]
+fn each<S: Simd, E: Operand, O: Element>(simd: S, sums: &Sums<'_, S, E>, step: impl Step, out: &mut [O]) {
+    if let Some(out) = out.first_chunk_mut::<PANEL>() {
+        // Whole panels as a loop of known length.
+        for (at, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let result = step.result(simd, sums.vector(simd, at), at, out);
+            O::store(simd, result, out);
+        }
+        return;
+    }
+    for (at, out) in out.chunks_mut(LANES).enumerate() {
+        let mut before = [O::default(); LANES];
+        before[..out.len()].copy_from_slice(out);
+        store_part(simd, step.result(simd, sums.vector(simd, at), at, &before), out);
     }
 }

@@ -5,20 +5,26 @@ mod epilogue;
 mod pack;
 pub(crate) mod tile;
 
+use std::marker::PhantomData;
+
 use dinov3_system::threads::Pool;
 
 pub use epilogue::Epilogue;
+use epilogue::Sums;
 pub(crate) use pack::tile_vectors;
 pub use pack::{ColumnScales, PackedMatrix};
 
 use crate::element::{Element, Operand};
 use crate::memory::SharedOutput;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, LANES, Lanes, Simd};
 use tile::{PANEL, panel_product};
 
 /// Rows that one task multiplies: with k up to a few thousand they stay in L2 while panels stream past. A multiple of
 /// the tile's rows.
 const ROW_BLOCK: usize = 96;
+/// Rows of a group, see [`LinearTask::group_rows`], and the largest panel for which there are groups.
+const GROUP_ROWS: usize = 12;
+const GROUP_PANEL_BYTES: usize = 256 * 1024;
 /// Panels of one task, at most.
 const MOST_PANELS: usize = 8;
 /// Tasks per thread: a thread that is held up by another process costs only its current task.
@@ -96,8 +102,23 @@ pub struct LinearTask<'a, E, O> {
     panels: usize,
 }
 
+/// Sums on their way from the register tile to the epilogue.
 #[repr(align(64))]
-struct Scratch([f32; ROW_BLOCK * PANEL]);
+struct Scratch([[Lanes; PANEL / LANES]; ROW_BLOCK]);
+
+impl<E: Operand, O: Element> LinearTask<'_, E, O> {
+    /// Rows whose sums are finished before the next ones are begun. The fewer, the closer their sums are when they are
+    /// taken up again; but the panel is read once for each such group, and must stay in cache for that.
+    fn group_rows(&self) -> usize {
+        let panel_bytes = PANEL * E::product_length(self.w.k()) * size_of::<E>();
+        if panel_bytes <= GROUP_PANEL_BYTES { GROUP_ROWS } else { ROW_BLOCK }
+    }
+
+    /// Where the results of a task's row and the panel from column `first` on go, and how many they are.
+    fn span(&self, row: usize, first: usize) -> (usize, usize) {
+        self.epilogue.span((self.first_row + row) * self.out_stride, first, PANEL.min(self.w.n() - first))
+    }
+}
 
 impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
     type Output = ();
@@ -107,34 +128,42 @@ impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
         let k = E::product_length(self.w.k());
         let row_length = E::row_length(self.w.k());
         assert!(row_length >= k && self.a.len() >= (self.rows - 1) * self.a_stride + row_length);
-        assert!(self.rows <= ROW_BLOCK);
-        let mut scratch = Scratch([0.0; ROW_BLOCK * PANEL]);
+        let group = self.group_rows();
+        let mut scratch = Scratch([[[0.0; LANES]; PANEL / LANES]; ROW_BLOCK]);
         for index in self.first_panel..self.first_panel + self.panels {
             let (panel, layout) = self.w.panel(index);
-            // SAFETY: `a` holds the rows (asserted), the panel is as long as its layout says, and the scratch tile has
-            // ROW_BLOCK rows of PANEL floats.
-            unsafe {
-                panel_product::<S, E>(
-                    simd,
-                    self.a.as_ptr(),
-                    self.a_stride,
-                    self.rows,
-                    k,
-                    panel.as_ptr(),
-                    layout,
-                    scratch.0.as_mut_ptr(),
-                    PANEL,
-                );
-            }
             let first = index * PANEL;
-            let columns = PANEL.min(self.w.n() - first);
-            for (row, sums) in scratch.0.chunks_exact_mut(PANEL).take(self.rows).enumerate() {
-                E::finish(simd, &self.a[row * self.a_stride..][..row_length], self.w.columns(), first, sums);
-                let start = (self.first_row + row) * self.out_stride;
-                let (start, length) = self.epilogue.span(start, first, columns);
-                // SAFETY: rows and panels of different tasks, and so these parts, do not overlap.
-                let out = unsafe { self.output.part(start, length) };
-                self.epilogue.apply(simd, &sums[..columns], first, out);
+            for start in (0..self.rows).step_by(group) {
+                let rows = group.min(self.rows - start).min(ROW_BLOCK);
+                let a = &self.a[start * self.a_stride..];
+                for row in 0..rows {
+                    let (start, length) = self.span(start + row, first);
+                    self.output.prefetch(simd, start, length);
+                }
+                // SAFETY: `a` holds the rows (asserted), the panel is as long as its layout says, and the scratch tile
+                // has ROW_BLOCK rows of PANEL floats.
+                unsafe {
+                    panel_product::<S, E>(
+                        simd,
+                        a.as_ptr(),
+                        self.a_stride,
+                        rows,
+                        k,
+                        panel.as_ptr(),
+                        layout,
+                        scratch.0.as_mut_ptr().cast(),
+                        PANEL,
+                    );
+                }
+                for (row, sums) in scratch.0.iter().take(rows).enumerate() {
+                    let row_scale = E::row_scale(simd, &a[row * self.a_stride..][..row_length]);
+                    let columns = self.w.columns();
+                    let sums = Sums::<S, E> { sums, row_scale, columns, first, operand: PhantomData };
+                    let (out_start, length) = self.span(start + row, first);
+                    // SAFETY: rows and panels of different tasks, and so these parts, do not overlap.
+                    let out = unsafe { self.output.part(out_start, length) };
+                    self.epilogue.apply(simd, &sums, first, out);
+                }
             }
         }
     }
