@@ -40,6 +40,7 @@ mod memory;
 mod norm;
 mod probe;
 mod reduce;
+mod rotary;
 mod simd;
 
 pub use attention::{AttentionScratch, AttentionShape, attention};
@@ -53,3 +54,4 @@ pub use isa::{Isa, IsaError};
 pub use norm::layer_norm;
 pub use probe::peak_flops;
 pub use reduce::{max_rows, mean_rows};
+pub use rotary::{Rotary, rotate_heads};

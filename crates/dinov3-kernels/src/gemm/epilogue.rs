@@ -7,6 +7,7 @@ use super::ColumnScales;
 use super::tile::PANEL;
 use crate::element::{Element, Operand, store_part};
 use crate::math;
+use crate::rotary::{Rotary, turn};
 use crate::simd::{LANES, Lanes, Simd};
 
 /// What [`linear`](crate::linear) writes for each sum.
@@ -28,6 +29,15 @@ pub enum Epilogue<'a> {
         /// Added to each row, in the order of the columns.
         bias: &'a [f32],
     },
+    /// The projection to q, k and v, side by side, for [`attention`](crate::attention): out = sum + bias, the heads of q
+    /// and k turned. Only for heads of [`Epilogue::ROTARY_HEAD`] numbers; others take
+    /// [`rotate_heads`](crate::rotate_heads).
+    Rotary {
+        /// Added to each row.
+        bias: Option<&'a [f32]>,
+        /// The angles; row 0 is an image's first token.
+        rotary: Rotary<'a>,
+    },
     /// out += gamma * (sum + bias); f32 only
     Residual {
         /// Added to each row.
@@ -38,6 +48,9 @@ pub enum Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
+    /// Numbers of a head that [`Epilogue::Rotary`] can turn: those that a panel holds.
+    pub const ROTARY_HEAD: usize = PANEL;
+
     /// Checks the vectors against `n` columns and gives the number of output columns.
     pub(crate) fn check<O: Element>(&self, n: usize) -> usize {
         match *self {
@@ -47,6 +60,11 @@ impl Epilogue<'_> {
                 assert_eq!(bias.len(), n, "bias");
                 assert_eq!(n % (2 * LANES), 0, "SwiGLU columns come in pairs of 16");
                 return n / 2;
+            }
+            Epilogue::Rotary { bias, rotary } => {
+                assert!(bias.is_none_or(|bias| bias.len() == n), "bias");
+                assert_eq!((rotary.head_dim, n % (3 * PANEL)), (PANEL, 0), "heads");
+                rotary.check();
             }
             Epilogue::Residual { bias, gamma } => {
                 assert!(bias.is_none_or(|bias| bias.len() == n), "bias");
@@ -66,16 +84,11 @@ impl Epilogue<'_> {
         }
     }
 
-    /// One row of at most a panel: `sums` are those of the columns from `first` on.
+    /// One row of at most a panel: in whole vectors `sums`.
     #[inline(always)]
-    pub(crate) fn apply<S: Simd, E: Operand, O: Element>(
-        &self,
-        simd: S,
-        sums: &Sums<'_, S, E>,
-        first: usize,
-        out: &mut [O],
-    ) {
-        let part = |vector: &'_ [f32]| first..vector.len().min(first + PANEL);
+    pub(crate) fn apply<S: Simd, E: Operand, O: Element>(&self, simd: S, sums: &Sums<'_, S, E>, out: &mut [O]) {
+        let first = sums.first;
+        let part = |vector: &[f32]| first..vector.len().min(first + PANEL);
         match *self {
             Epilogue::Store { bias: None } => each(simd, sums, Plain, out),
             Epilogue::Store { bias: Some(bias) } => each(simd, sums, Biased(&bias[part(bias)]), out),
@@ -83,9 +96,24 @@ impl Epilogue<'_> {
             Epilogue::SwiGlu { bias } => {
                 let bias = &bias[part(bias)];
                 for (index, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                    let gate = simd.add(sums.vector(simd, 2 * index), vector(simd, bias, 2 * index));
-                    let value = simd.add(sums.vector(simd, 2 * index + 1), vector(simd, bias, 2 * index + 1));
-                    O::store(simd, simd.multiply(math::silu(simd, gate), value), out);
+                    let gate = sums.biased(simd, Some(bias), 2 * index);
+                    let value = sums.biased(simd, Some(bias), 2 * index + 1);
+                    O::store_normal(simd, simd.multiply(math::silu(simd, gate), value), out);
+                }
+            }
+            Epilogue::Rotary { bias, rotary } => {
+                let bias = bias.map(|bias| &bias[part(bias)]);
+                let turned = if sums.first < sums.columns_of_product / 3 * 2 { rotary.angles(sums.row) } else { None };
+                let out = out.as_chunks_mut::<LANES>().0;
+                for at in 0..2 {
+                    let mut pair = [sums.biased(simd, bias, at), sums.biased(simd, bias, at + 2)];
+                    if let Some((sin, cos)) = turned {
+                        let sin = [vector(simd, sin, at), vector(simd, sin, at + 2)];
+                        let cos = [vector(simd, cos, at), vector(simd, cos, at + 2)];
+                        pair = turn(simd, pair, sin, cos);
+                    }
+                    O::store_normal(simd, pair[0], &mut out[at]);
+                    O::store_normal(simd, pair[1], &mut out[at + 2]);
                 }
             }
             Epilogue::Residual { bias: None, gamma } => each(simd, sums, Scaled(&gamma[part(gamma)]), out),
@@ -101,8 +129,11 @@ pub(crate) struct Sums<'a, S: Simd, E> {
     pub(crate) sums: &'a [Lanes; PANEL / LANES],
     pub(crate) row_scale: [S::V; 2],
     pub(crate) columns: &'a ColumnScales,
-    /// The panel's first column.
+    /// The panel's first column, and the columns of all panels.
     pub(crate) first: usize,
+    pub(crate) columns_of_product: usize,
+    /// The row's number in the output.
+    pub(crate) row: usize,
     pub(crate) operand: PhantomData<E>,
 }
 
@@ -111,6 +142,16 @@ impl<S: Simd, E: Operand> Sums<'_, S, E> {
     #[inline(always)]
     fn vector(&self, simd: S, at: usize) -> S::V {
         E::finish(simd, self.row_scale, self.columns, self.first + at * LANES, simd.load(&self.sums[at]))
+    }
+
+    /// Sixteen results and their bias.
+    #[inline(always)]
+    fn biased(&self, simd: S, bias: Option<&[f32]>, at: usize) -> S::V {
+        let value = self.vector(simd, at);
+        match bias {
+            Some(bias) => simd.add(value, vector(simd, bias, at)),
+            None => value,
+        }
     }
 }
 
@@ -157,7 +198,7 @@ struct Gelu<'a>(&'a [f32]);
 impl Step for Gelu<'_> {
     #[inline(always)]
     fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, _: &[O; LANES]) -> S::V {
-        math::gelu(simd, simd.add(value, vector(simd, self.0, at)))
+        O::gelu(simd, simd.add(value, vector(simd, self.0, at)))
     }
 }
 
@@ -189,7 +230,7 @@ fn each<S: Simd, E: Operand, O: Element>(simd: S, sums: &Sums<'_, S, E>, step: i
         // Whole panels as a loop of known length.
         for (at, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let result = step.result(simd, sums.vector(simd, at), at, out);
-            O::store(simd, result, out);
+            O::store_normal(simd, result, out);
         }
         return;
     }

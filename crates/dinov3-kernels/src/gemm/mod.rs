@@ -157,12 +157,19 @@ impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
                 }
                 for (row, sums) in scratch.0.iter().take(rows).enumerate() {
                     let row_scale = E::row_scale(simd, &a[row * self.a_stride..][..row_length]);
-                    let columns = self.w.columns();
-                    let sums = Sums::<S, E> { sums, row_scale, columns, first, operand: PhantomData };
+                    let sums = Sums::<S, E> {
+                        sums,
+                        row_scale,
+                        columns: self.w.columns(),
+                        first,
+                        columns_of_product: self.w.n(),
+                        row: self.first_row + start + row,
+                        operand: PhantomData,
+                    };
                     let (out_start, length) = self.span(start + row, first);
                     // SAFETY: rows and panels of different tasks, and so these parts, do not overlap.
                     let out = unsafe { self.output.part(out_start, length) };
-                    self.epilogue.apply(simd, &sums, first, out);
+                    self.epilogue.apply(simd, &sums, out);
                 }
             }
         }
