@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use dinov3_kernels::{
-    AttentionScratch, AttentionShape, Epilogue, Operand, PackedMatrix, Rotary, attention, layer_norm, linear,
-    rotate_heads,
+    AttentionScratch, AttentionShape, Epilogue, FeedForwardScratch, Operand, PackedMatrix, Rotary, attention,
+    feed_forward, layer_norm, linear, rotate_heads,
 };
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::rope::{self, RopePeriods};
@@ -116,10 +116,7 @@ pub(crate) struct VitScratch<E: Operand> {
     qkv: Vec<E::Element>,
     /// [rows, D].
     attended: Vec<E::Element>,
-    /// [rows, M].
-    hidden: Vec<E::Element>,
-    /// The hidden numbers as operands, if they are not operands already.
-    quantized: Vec<E>,
+    hidden: FeedForwardScratch<E>,
     /// Normed tokens for output [rows, D].
     output: Vec<f32>,
     attention: AttentionScratch,
@@ -153,11 +150,10 @@ impl<E: Operand> VitNet<E> {
         self.embed(run, scratch, tokens_per_image);
         self.prepare_rope(scratch, (grid_rows, grid_columns));
         let chunk = chunk_images(count, tokens_per_image, run.pool.threads());
-        let (chunk_rows, hidden_width) = (chunk * tokens_per_image, self.hidden_width());
+        let chunk_rows = chunk * tokens_per_image;
         scratch.normed.resize(chunk_rows * E::row_length(d), E::default());
         scratch.attended.resize(chunk_rows * d, E::Element::default());
         scratch.qkv.resize(chunk_rows * 3 * d, E::Element::default());
-        scratch.hidden.resize(chunk_rows * hidden_width, E::Element::default());
 
         let request = run.request;
         features.maps.resize_with(request.taps.len(), FeatureMap::default);
@@ -204,14 +200,6 @@ impl<E: Operand> VitNet<E> {
         scratch.rope = Some(CachedRope { grid, sin: repeat(&table.sin), cos: repeat(&table.cos) });
     }
 
-    /// Width of the hidden layer as computed.
-    fn hidden_width(&self) -> usize {
-        match self.vit.mlp {
-            Mlp::Gelu => self.vit.mlp_hidden,
-            Mlp::SwiGlu => gated_width(self.vit.mlp_hidden),
-        }
-    }
-
     /// For some images: x + gamma_1 · attention(norm1(x)), then x + gamma_2 · mlp(norm2(x)), in place.
     fn block(
         &self,
@@ -223,25 +211,14 @@ impl<E: Operand> VitNet<E> {
     ) {
         let (pool, isa) = (run.pool, run.isa);
         let d = self.vit.embed_dim;
-        let VitScratch {
-            tokens,
-            normed,
-            unturned,
-            qkv,
-            attended,
-            hidden,
-            quantized,
-            attention: attention_scratch,
-            rope,
-            ..
-        } = scratch;
+        let VitScratch { tokens, normed, unturned, qkv, attended, hidden, attention: attention_scratch, rope, .. } =
+            scratch;
         let rope = rope.as_ref().expect("prepared before the blocks");
         let rows = images.len() * tokens_per_image;
-        let (row_length, m) = (E::row_length(d), block.fc2.matrix.k());
+        let row_length = E::row_length(d);
         let tokens = &mut tokens[images.start * tokens_per_image * d..][..rows * d];
         let normed = &mut normed[..rows * row_length];
         let (qkv, attended) = (&mut qkv[..rows * 3 * d], &mut attended[..rows * d]);
-        let hidden = &mut hidden[..rows * m];
 
         let norm = &block.norm1;
         layer_norm(pool, isa, tokens, rows, d, &norm.weight, &norm.bias, norm.eps, normed);
@@ -277,10 +254,9 @@ impl<E: Operand> VitNet<E> {
             Mlp::Gelu => Epilogue::Gelu { bias },
             Mlp::SwiGlu => Epilogue::SwiGlu { bias },
         };
-        linear(pool, normed, rows, row_length, &block.fc1.matrix, activation, hidden, m);
         let residual = Epilogue::Residual { bias: Some(&block.fc2.bias), gamma: &block.gamma_2 };
-        let hidden = E::operands(pool, isa, hidden, m, quantized);
-        linear(pool, hidden, rows, E::row_length(m), &block.fc2.matrix, residual, tokens, d);
+        let (fc1, fc2) = (&block.fc1.matrix, &block.fc2.matrix);
+        feed_forward(pool, normed, rows, fc1, activation, fc2, residual, hidden, tokens);
     }
 
     /// The residual stream after block `index` as a feature map [B, D, h, w].

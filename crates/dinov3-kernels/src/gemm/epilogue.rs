@@ -103,17 +103,11 @@ impl Epilogue<'_> {
             }
             Epilogue::Rotary { bias, rotary } => {
                 let bias = bias.map(|bias| &bias[part(bias)]);
-                let turned = if sums.first < sums.columns_of_product / 3 * 2 { rotary.angles(sums.row) } else { None };
-                let out = out.as_chunks_mut::<LANES>().0;
-                for at in 0..2 {
-                    let mut pair = [sums.biased(simd, bias, at), sums.biased(simd, bias, at + 2)];
-                    if let Some((sin, cos)) = turned {
-                        let sin = [vector(simd, sin, at), vector(simd, sin, at + 2)];
-                        let cos = [vector(simd, cos, at), vector(simd, cos, at + 2)];
-                        pair = turn(simd, pair, sin, cos);
-                    }
-                    O::store_normal(simd, pair[0], &mut out[at]);
-                    O::store_normal(simd, pair[1], &mut out[at + 2]);
+                let angles = if first < sums.columns_of_product / 3 * 2 { rotary.angles(sums.row) } else { None };
+                match (angles.and_then(|(sin, cos)| sin.first_chunk().zip(cos.first_chunk())), bias) {
+                    (Some((sin, cos)), bias) => turned(simd, sums, bias, sin, cos, out),
+                    (None, Some(bias)) => each(simd, sums, Biased(bias), out),
+                    (None, None) => each(simd, sums, Plain, out),
                 }
             }
             Epilogue::Residual { bias: None, gamma } => each(simd, sums, Scaled(&gamma[part(gamma)]), out),
@@ -220,6 +214,29 @@ impl Step for BiasedAndScaled<'_> {
     fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V {
         let value = simd.add(value, vector(simd, self.0, at));
         simd.fused(vector(simd, self.1, at), value, O::load(simd, before))
+    }
+}
+
+/// Puts a head that is turned by its angles into `out`.
+#[inline(always)]
+fn turned<S: Simd, E: Operand, O: Element>(
+    simd: S,
+    sums: &Sums<'_, S, E>,
+    bias: Option<&[f32]>,
+    sin: &[f32; PANEL],
+    cos: &[f32; PANEL],
+    out: &mut [O],
+) {
+    let out: &mut [O; PANEL] = out.first_chunk_mut().expect("panels are whole");
+    let (sin, cos, out) = (sin.as_chunks::<LANES>().0, cos.as_chunks::<LANES>().0, out.as_chunks_mut::<LANES>().0);
+    for low in 0..2 {
+        let high = low + 2;
+        let pair = [sums.biased(simd, bias, low), sums.biased(simd, bias, high)];
+        let sin = [simd.load(&sin[low]), simd.load(&sin[high])];
+        let cos = [simd.load(&cos[low]), simd.load(&cos[high])];
+        let pair = turn(simd, pair, sin, cos);
+        O::store_normal(simd, pair[0], &mut out[low]);
+        O::store_normal(simd, pair[1], &mut out[high]);
     }
 }
 

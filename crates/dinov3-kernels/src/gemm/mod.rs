@@ -21,7 +21,7 @@ use tile::{PANEL, panel_product};
 
 /// Rows that one task multiplies: with k up to a few thousand they stay in L2 while panels stream past. A multiple of
 /// the tile's rows.
-const ROW_BLOCK: usize = 96;
+pub(crate) const ROW_BLOCK: usize = 96;
 /// Rows of a group, see [`LinearTask::group_rows`], and the largest panel for which there are groups.
 const GROUP_ROWS: usize = 12;
 const GROUP_PANEL_BYTES: usize = 256 * 1024;
@@ -58,8 +58,7 @@ pub fn linear<E: Operand, O: Element>(
     assert!(a_stride >= row_length && a.len() >= (m - 1) * a_stride + row_length, "rows of a");
     assert!(out_stride >= out_columns && out.len() >= (m - 1) * out_stride + out_columns, "rows of out");
 
-    // Equal row blocks: 261 rows are 90 + 90 + 81, not 96 + 96 + 69.
-    let rows_per_task = m.div_ceil(m.div_ceil(ROW_BLOCK)).next_multiple_of(6).min(ROW_BLOCK);
+    let rows_per_task = row_block(m);
     let row_blocks = m.div_ceil(rows_per_task);
     let panels = n.div_ceil(PANEL);
     let wanted = TASKS_PER_THREAD * pool.threads();
@@ -88,6 +87,11 @@ pub fn linear<E: Operand, O: Element>(
     });
 }
 
+/// Rows of a task, at most [`ROW_BLOCK`]: blocks of equal size, so that 261 rows are 90 + 90 + 81, not 96 + 96 + 69.
+pub(crate) fn row_block(m: usize) -> usize {
+    m.div_ceil(m.div_ceil(ROW_BLOCK).max(1)).next_multiple_of(6).min(ROW_BLOCK)
+}
+
 pub struct LinearTask<'a, E, O> {
     /// From the task's first row on.
     a: &'a [E],
@@ -106,7 +110,21 @@ pub struct LinearTask<'a, E, O> {
 #[repr(align(64))]
 struct Scratch([[Lanes; PANEL / LANES]; ROW_BLOCK]);
 
-impl<E: Operand, O: Element> LinearTask<'_, E, O> {
+impl<'a, E: Operand, O: Element> LinearTask<'a, E, O> {
+    /// Some rows times all of W, for an output without gaps; `a` starts with the first row.
+    pub(crate) fn rows(
+        a: &'a [E],
+        a_stride: usize,
+        w: &'a PackedMatrix<E>,
+        epilogue: Epilogue<'a>,
+        output: &'a SharedOutput<'a, O>,
+        first_row: usize,
+        rows: usize,
+    ) -> Self {
+        let (out_stride, panels) = (epilogue.check::<O>(w.n()), w.n().div_ceil(PANEL));
+        LinearTask { a, a_stride, w, epilogue, output, out_stride, first_row, rows, first_panel: 0, panels }
+    }
+
     /// Rows whose sums are finished before the next ones are begun. The fewer, the closer their sums are when they are
     /// taken up again; but the panel is read once for each such group, and must stay in cache for that.
     fn group_rows(&self) -> usize {
