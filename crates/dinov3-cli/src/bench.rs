@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::arguments::BenchArguments;
 use crate::failure::{Outcome, usage};
-use crate::setup::{check_size, precision_reason, extension, model_spec, open_model, refuse_overwriting, weight_files};
+use crate::setup::{check_size, extension, model_spec, open_model, precision_reason, refuse_overwriting, weight_files};
 
 /// 4 GB of pixels.
 const LARGEST_BATCH_VALUES: u64 = 1_000_000_000;

@@ -126,11 +126,7 @@ pub fn open_weights(spec: &ModelSpec, weights: &Weights, arguments: &ModelArgume
 }
 
 /// The same with weights: a packed file is in one precision, which is taken unless another is asked for.
-fn precision_for(
-    weights: &Weights,
-    asked: Option<Precision>,
-    isa: Isa,
-) -> Result<(dinov3::Precision, Option<String>)> {
+fn precision_for(weights: &Weights, asked: Option<Precision>, isa: Isa) -> Result<(dinov3::Precision, Option<String>)> {
     Ok(match (asked, weights) {
         (None | Some(Precision::Auto), Weights::Path(path)) if is_packed(path) => {
             let precision = packed::precision_of(&PackedFile::open(path)?)?;
@@ -406,7 +402,12 @@ pub struct Provenance {
 
 impl Provenance {
     /// Starts hashing the weights.
-    pub fn start(opened: &Opened, recipe: Option<&Recipe>, asked: Option<Precision>, arguments: &PixelArguments) -> Self {
+    pub fn start(
+        opened: &Opened,
+        recipe: Option<&Recipe>,
+        asked: Option<Precision>,
+        arguments: &PixelArguments,
+    ) -> Self {
         let model = &opened.model;
         let recipe = match recipe {
             Some(recipe) => describe(recipe),

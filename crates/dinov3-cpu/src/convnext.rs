@@ -1,6 +1,8 @@
 //! The ConvNeXt, channels last throughout.
 
-use dinov3_kernels::{Epilogue, Operand, depthwise7x7_layer_norm, layer_norm, linear};
+use dinov3_kernels::{
+    Epilogue, FeedForwardScratch, Operand, depthwise7x7_layer_norm, feed_forward, layer_norm, linear,
+};
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::spec::ConvNext;
 use dinov3_model::weights::WeightsError;
@@ -99,10 +101,7 @@ pub(crate) struct ConvNextScratch<E: Operand> {
     normed_map: Vec<E::Element>,
     /// What a block's first product takes [rows, C].
     normed: Vec<E>,
-    /// [rows, 4 C].
-    hidden: Vec<E::Element>,
-    /// The hidden numbers as operands, if they are not operands already.
-    quantized: Vec<E>,
+    hidden: FeedForwardScratch<E>,
 }
 
 impl<E: Operand> ConvNextNet<E> {
@@ -180,8 +179,7 @@ impl<E: Operand> ConvNextNet<E> {
     ) {
         let rows = run.batch.count * h * w;
         scratch.normed.resize(rows * E::row_length(c), E::default());
-        scratch.hidden.resize(rows * 4 * c, E::Element::default());
-        let ConvNextScratch { map, normed, hidden, quantized, .. } = scratch;
+        let ConvNextScratch { map, normed, hidden, .. } = scratch;
         depthwise7x7_layer_norm(
             run.pool,
             run.isa,
@@ -198,10 +196,9 @@ impl<E: Operand> ConvNextNet<E> {
             normed,
         );
         let gelu = Epilogue::Gelu { bias: &block.fc1.bias };
-        linear(run.pool, normed, rows, E::row_length(c), &block.fc1.matrix, gelu, hidden, 4 * c);
         let residual = Epilogue::Residual { bias: Some(&block.fc2.bias), gamma: &block.gamma };
-        let hidden = E::operands(run.pool, run.isa, hidden, 4 * c, quantized);
-        linear(run.pool, hidden, rows, E::row_length(4 * c), &block.fc2.matrix, residual, map, c);
+        let (fc1, fc2) = (&block.fc1.matrix, &block.fc2.matrix);
+        feed_forward(run.pool, normed, rows, fc1, gelu, fc2, residual, hidden, map);
     }
 
     /// Un-normed map, poolings (pooled first, normed then), class scores.

@@ -1,7 +1,10 @@
 //! The vision transformer. `encode` reads from top to bottom like the definition in `dinov3_model::reference`.
 
+use std::ops::Range;
+
 use dinov3_kernels::{
-    AttentionScratch, AttentionShape, Epilogue, Operand, PackedMatrix, attention, layer_norm, linear,
+    AttentionScratch, AttentionShape, Epilogue, FeedForwardScratch, Operand, PackedMatrix, Rotary, attention,
+    feed_forward, layer_norm, linear, rotate_heads,
 };
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::rope::{self, RopePeriods};
@@ -105,7 +108,8 @@ impl<E: Operand> Block<E> {
     }
 }
 
-/// Activations, named for what they hold; kept from batch to batch. Rows are images × tokens.
+/// Activations, named for what they hold; kept from batch to batch. Rows are images × tokens: of all images in the
+/// residual stream and around the blocks, of some images between the steps of a block.
 #[derive(Default)]
 pub(crate) struct VitScratch<E: Operand> {
     /// [rows, 3 · patch²].
@@ -114,18 +118,26 @@ pub(crate) struct VitScratch<E: Operand> {
     tokens: Vec<f32>,
     /// [rows, D].
     normed: Vec<E>,
+    /// q, k and v before the turning, where that is a step of its own [rows, 3 D].
+    unturned: Vec<f32>,
     /// [rows, 3 D].
-    qkv: Vec<f32>,
+    qkv: Vec<E::Element>,
     /// [rows, D].
     attended: Vec<E::Element>,
-    /// [rows, M].
-    hidden: Vec<E::Element>,
-    /// The hidden numbers as operands, if they are not operands already.
-    quantized: Vec<E>,
+    hidden: FeedForwardScratch<E>,
     /// Normed tokens for output [rows, D].
     output: Vec<f32>,
     attention: AttentionScratch,
     rope: Option<CachedRope>,
+}
+
+/// Images that go through a block together: enough for all threads to work on, and few, so that what the steps of a block
+/// hand on is still in cache.
+fn chunk_images(count: usize, tokens_per_image: usize, threads: usize) -> usize {
+    /// Rows per thread below which reading the weights would show.
+    const FEWEST_ROWS: usize = 256;
+    let wanted = threads.max((threads * FEWEST_ROWS).div_ceil(tokens_per_image));
+    count.div_ceil(count.div_ceil(wanted).max(1)).max(1)
 }
 
 /// The table of the last grid, at full head width as the kernel takes it.
@@ -142,13 +154,14 @@ impl<E: Operand> VitNet<E> {
         let (grid_rows, grid_columns) = (run.geometry.grid_rows, run.geometry.grid_columns);
         let prefix = self.vit.prefix_tokens();
         let tokens_per_image = prefix + grid_rows * grid_columns;
-        let rows = count * tokens_per_image;
 
         self.embed(run, scratch, tokens_per_image);
         self.prepare_rope(scratch, (grid_rows, grid_columns));
-        scratch.normed.resize(rows * E::row_length(d), E::default());
-        scratch.attended.resize(rows * d, E::Element::default());
-        scratch.qkv.resize(rows * 3 * d, 0.0);
+        let chunk = chunk_images(count, tokens_per_image, run.pool.threads());
+        let chunk_rows = chunk * tokens_per_image;
+        scratch.normed.resize(chunk_rows * E::row_length(d), E::default());
+        scratch.attended.resize(chunk_rows * d, E::Element::default());
+        scratch.qkv.resize(chunk_rows * 3 * d, E::Element::default());
 
         let request = run.request;
         features.maps.resize_with(request.taps.len(), FeatureMap::default);
@@ -158,7 +171,9 @@ impl<E: Operand> VitNet<E> {
             if let Some(stream) = &self.stream {
                 stream.enter(index);
             }
-            self.block(block, run, scratch, tokens_per_image);
+            for first in (0..count).step_by(chunk) {
+                self.block(block, run, scratch, first..count.min(first + chunk), tokens_per_image);
+            }
             if let Some((_, map)) = taps.next_if(|(tap, _)| *tap == index) {
                 self.tap(run, scratch, index, map, tokens_per_image);
             }
@@ -196,44 +211,63 @@ impl<E: Operand> VitNet<E> {
         scratch.rope = Some(CachedRope { grid, sin: repeat(&table.sin), cos: repeat(&table.cos) });
     }
 
-    /// x + gamma_1 · attention(norm1(x)), then x + gamma_2 · mlp(norm2(x)), in place.
-    fn block(&self, block: &Block<E>, run: &Run<'_>, scratch: &mut VitScratch<E>, tokens_per_image: usize) {
+    /// For some images: x + gamma_1 · attention(norm1(x)), then x + gamma_2 · mlp(norm2(x)), in place.
+    fn block(
+        &self,
+        block: &Block<E>,
+        run: &Run<'_>,
+        scratch: &mut VitScratch<E>,
+        images: Range<usize>,
+        tokens_per_image: usize,
+    ) {
         let (pool, isa) = (run.pool, run.isa);
         let d = self.vit.embed_dim;
-        let VitScratch { tokens, normed, qkv, attended, hidden, quantized, attention: attention_scratch, rope, .. } =
+        let VitScratch { tokens, normed, unturned, qkv, attended, hidden, attention: attention_scratch, rope, .. } =
             scratch;
         let rope = rope.as_ref().expect("prepared before the blocks");
-        let rows = tokens.len() / d;
+        let rows = images.len() * tokens_per_image;
         let row_length = E::row_length(d);
+        let tokens = &mut tokens[images.start * tokens_per_image * d..][..rows * d];
+        let normed = &mut normed[..rows * row_length];
+        let (qkv, attended) = (&mut qkv[..rows * 3 * d], &mut attended[..rows * d]);
 
         let norm = &block.norm1;
         layer_norm(pool, isa, tokens, rows, d, &norm.weight, &norm.bias, norm.eps, normed);
         let bias = block.qkv_bias.as_deref();
-        linear(pool, normed, rows, row_length, &block.qkv, Epilogue::Store { bias }, qkv, 3 * d);
         let shape = AttentionShape {
-            images: run.batch.count,
+            images: images.len(),
             tokens: tokens_per_image,
-            prefix_tokens: self.vit.prefix_tokens(),
             heads: self.vit.heads,
             head_dim: self.vit.head_dim(),
         };
-        attention(pool, isa, &shape, qkv, &rope.sin, &rope.cos, attention_scratch, attended);
+        let rotary = Rotary {
+            tokens: tokens_per_image,
+            prefix_tokens: self.vit.prefix_tokens(),
+            head_dim: shape.head_dim,
+            sin: &rope.sin,
+            cos: &rope.cos,
+        };
+        if shape.head_dim == Epilogue::ROTARY_HEAD {
+            linear(pool, normed, rows, row_length, &block.qkv, Epilogue::Rotary { bias, rotary }, qkv, 3 * d);
+        } else {
+            unturned.resize(qkv.len(), 0.0);
+            linear(pool, normed, rows, row_length, &block.qkv, Epilogue::Store { bias }, unturned, 3 * d);
+            rotate_heads(pool, isa, &shape, unturned, rotary, qkv);
+        }
+        attention(pool, isa, &shape, qkv, attention_scratch, attended);
         let residual = Epilogue::Residual { bias: Some(&block.proj.bias), gamma: &block.gamma_1 };
         linear(pool, attended, rows, d, &block.proj.matrix, residual, tokens, d);
 
         let norm = &block.norm2;
         layer_norm(pool, isa, tokens, rows, d, &norm.weight, &norm.bias, norm.eps, normed);
-        let m = block.fc2.matrix.k();
-        hidden.resize(rows * m, E::Element::default());
         let bias = &block.fc1.bias;
         let activation = match self.vit.mlp {
             Mlp::Gelu => Epilogue::Gelu { bias },
             Mlp::SwiGlu => Epilogue::SwiGlu { bias },
         };
-        linear(pool, normed, rows, row_length, &block.fc1.matrix, activation, hidden, m);
         let residual = Epilogue::Residual { bias: Some(&block.fc2.bias), gamma: &block.gamma_2 };
-        let hidden = E::operands(pool, isa, hidden, m, quantized);
-        linear(pool, hidden, rows, E::row_length(m), &block.fc2.matrix, residual, tokens, d);
+        let (fc1, fc2) = (&block.fc1.matrix, &block.fc2.matrix);
+        feed_forward(pool, normed, rows, fc1, activation, fc2, residual, hidden, tokens);
     }
 
     /// The residual stream after block `index` as a feature map [B, D, h, w].

@@ -29,6 +29,10 @@ fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|index| ((index * 7919 % 1009) as f32 - 504.0) / 503.7).collect()
 }
 
+fn elements<E: Element>(count: usize) -> Vec<E> {
+    numbers(count).into_iter().map(E::from_f32).collect()
+}
+
 fn peak<E: Operand>(pool: &Pool, isa: Isa) -> f64 {
     peak_flops::<E>(pool.threads(), isa) / 1e9
 }
@@ -55,7 +59,7 @@ fn products<E: Operand>(pool: &Pool, isa: Isa) {
         (32768, 384, 96),
         (1, 4096, 1024),
     ] {
-        let elements: Vec<E::Element> = numbers(m * k).into_iter().map(E::Element::from_f32).collect();
+        let elements = elements::<E::Element>(m * k);
         let w = numbers(n * k);
         let packed = PackedMatrix::<E>::pack(isa, pool, n, k, &|start, rows: &mut [f32]| {
             rows.copy_from_slice(&w[start * k..start * k + rows.len()]);
@@ -102,14 +106,13 @@ fn heads<E: Element>(pool: &Pool, isa: Isa) {
     for (images, tokens, heads, head_dim) in
         [(8, 261, 16, 64), (1, 261, 6, 64), (1, 1029, 16, 64), (1, 4101, 6, 64), (1, 261, 32, 128)]
     {
-        let shape = AttentionShape { images, tokens, prefix_tokens: 5, heads, head_dim };
-        let qkv = numbers(images * tokens * 3 * heads * head_dim);
-        let tables = numbers((tokens - 5) * head_dim);
+        let shape = AttentionShape { images, tokens, heads, head_dim };
+        let qkv = elements::<E>(images * tokens * 3 * heads * head_dim);
         let mut scratch = AttentionScratch::default();
         let mut out = vec![E::default(); images * tokens * heads * head_dim];
         let rate = peak::<E>(pool, isa);
         let seconds = best(|| {
-            attention(pool, isa, &shape, &qkv, &tables, &tables, &mut scratch, &mut out);
+            attention(pool, isa, &shape, &qkv, &mut scratch, &mut out);
         });
         let flops = 4.0 * (images * heads * tokens * tokens * head_dim) as f64;
         let name = format!("attention {images} images {tokens} x {heads} x {head_dim}");
@@ -166,19 +169,19 @@ fn profile(case: &str) {
 }
 
 fn profile_attention<E: Element>(pool: &Pool, isa: Isa) {
-    let shape = AttentionShape { images: 2, tokens: 261, prefix_tokens: 5, heads: 16, head_dim: 64 };
-    let (qkv, tables) = (numbers(2 * 261 * 3 * 1024), numbers(256 * 64));
+    let shape = AttentionShape { images: 2, tokens: 261, heads: 16, head_dim: 64 };
+    let qkv = elements::<E>(2 * 261 * 3 * 1024);
     let mut scratch = AttentionScratch::default();
     let mut out = vec![E::default(); 2 * 261 * 1024];
     for _ in 0..ROUNDS {
         let scratch = &mut scratch;
-        attention(pool, isa, &shape, &qkv, &tables, &tables, scratch, &mut out);
+        attention(pool, isa, &shape, &qkv, scratch, &mut out);
     }
     println!("{} multiply-adds", ROUNDS * 2 * 16 * 2 * 261 * 261 * 64);
 }
 
 fn profile_linear<E: Operand>(pool: &Pool, isa: Isa, m: usize, n: usize, k: usize) {
-    let elements: Vec<E::Element> = numbers(m * k).into_iter().map(E::Element::from_f32).collect();
+    let elements = elements::<E::Element>(m * k);
     let mut quantized = Vec::new();
     let a = E::operands(pool, isa, &elements, k, &mut quantized);
     let w = numbers(n * k);

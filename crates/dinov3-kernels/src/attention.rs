@@ -1,4 +1,4 @@
-//! Multi-head attention with rotary positions, over the output of the qkv projection.
+//! Multi-head attention over the output of the qkv projection.
 //!
 //! Keys and values of a head are packed into the same panels as weights, so that scores and weighted sums run on the
 //! register tile of the matrix product. The scores of a block of queries lie in one buffer of bounded size.
@@ -13,7 +13,6 @@ use crate::element::{Element, Work, store_part};
 use crate::gemm::tile::{PANEL, PanelLayout, panel_product};
 use crate::gemm::tile_vectors;
 use crate::isa::Isa;
-use crate::math;
 use crate::memory::{AlignedWords, SharedOutput};
 use crate::simd::{Kernel, LANES, Lanes, Simd};
 
@@ -24,8 +23,6 @@ pub struct AttentionShape {
     pub images: usize,
     /// Tokens of an image, the prefix included.
     pub tokens: usize,
-    /// Leading tokens without a position: they are not rotated.
-    pub prefix_tokens: usize,
     /// Attention heads.
     pub heads: usize,
     /// Numbers of a head, a multiple of 4.
@@ -33,7 +30,7 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    fn dim(&self) -> usize {
+    pub(crate) fn dim(&self) -> usize {
         self.heads * self.head_dim
     }
 }
@@ -57,8 +54,6 @@ impl std::fmt::Debug for AttentionScratch {
 struct Worker {
     /// Packed keys and values of the head at work.
     packed: AlignedWords,
-    /// Query rows of type E; before that, key rows on their way into a panel.
-    rows: AlignedWords,
     scores: AlignedWords,
     /// Weighted sums of values.
     sums: AlignedWords,
@@ -68,8 +63,6 @@ struct Worker {
 const SCORE_FLOATS: usize = 32 * 1024;
 const MOST_ROWS: usize = 96;
 const FEWEST_ROWS: usize = 12;
-/// Tokens by which reading from `qkv` is announced ahead.
-const PREFETCH: usize = 12;
 
 /// How packed heads and score rows lie in memory.
 #[derive(Clone, Copy)]
@@ -121,9 +114,8 @@ impl Plan {
 
 /// Attention of each image's tokens to each other: softmax(q kᵀ / √head_dim) v per head.
 ///
-/// `qkv` is `[images * tokens, 3 * heads * head_dim]`: q, k and v side by side, each with its heads side by side. Tokens
-/// after the prefix are rotated by `rope_sin` and `rope_cos`, `[tokens - prefix_tokens, head_dim]` each: the second half
-/// of a head is paired with the first. `out` is `[images * tokens, heads * head_dim]`. Factors of the two products are
+/// `qkv` is `[images * tokens, 3 * heads * head_dim]`: q, k and v side by side, each with its heads side by side, q and k
+/// already turned by their positions. `out` is `[images * tokens, heads * head_dim]`. The powers that weigh the values are
 /// rounded to `E`; everything else is f32.
 ///
 /// # Panics
@@ -133,20 +125,14 @@ pub fn attention<E: Element>(
     pool: &Pool,
     isa: Isa,
     shape: &AttentionShape,
-    qkv: &[f32],
-    rope_sin: &[f32],
-    rope_cos: &[f32],
+    qkv: &[E],
     scratch: &mut AttentionScratch,
     out: &mut [E],
 ) {
     let rows = shape.images * shape.tokens;
     let dim = shape.dim();
-    let positions = shape.tokens.checked_sub(shape.prefix_tokens);
-    let positions = positions.expect("more prefix tokens than tokens");
     assert_eq!(qkv.len(), rows * 3 * dim, "qkv");
     assert_eq!(out.len(), rows * dim, "out");
-    assert_eq!(rope_sin.len(), positions * shape.head_dim, "sines");
-    assert_eq!(rope_cos.len(), positions * shape.head_dim, "cosines");
     assert_eq!(shape.head_dim % 4, 0, "head_dim");
     if out.is_empty() {
         return;
@@ -167,8 +153,6 @@ pub fn attention<E: Element>(
                 shape,
                 plan,
                 qkv,
-                rope_sin,
-                rope_cos,
                 image: head / shape.heads,
                 head: head % shape.heads,
                 output: &output,
@@ -211,9 +195,7 @@ enum Part<'a> {
 pub struct AttentionTask<'a, E> {
     shape: &'a AttentionShape,
     plan: Plan,
-    qkv: &'a [f32],
-    rope_sin: &'a [f32],
-    rope_cos: &'a [f32],
+    qkv: &'a [E],
     image: usize,
     head: usize,
     output: &'a SharedOutput<'a, E>,
@@ -227,9 +209,7 @@ impl<E: Element> Kernel for AttentionTask<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let Plan { rows, score_stride, sum_stride, .. } = self.plan;
-        let dim_words = self.shape.head_dim.div_ceil(E::GROUP);
         let worker = &mut *self.worker;
-        worker.rows.grow(rows.max(LANES) * dim_words);
         worker.scores.grow(rows * score_stride);
         worker.sums.grow(rows * sum_stride);
         let mut packed = std::mem::take(&mut worker.packed);
@@ -251,120 +231,93 @@ impl<E: Element> Kernel for AttentionTask<'_, E> {
 impl<E: Element> AttentionTask<'_, E> {
     /// The head's part of a token's q (0), k (1) or v (2).
     #[inline(always)]
-    fn source(&self, token: usize, which: usize) -> &[f32] {
+    fn source(&self, token: usize, which: usize) -> &[E] {
         let dim = self.shape.dim();
         let row = (self.image * self.shape.tokens + token) * 3 * dim;
         &self.qkv[row + which * dim + self.head * self.shape.head_dim..][..self.shape.head_dim]
     }
 
-    /// Asks for the head's part of a token, if there is such a token.
+    /// Asks for the head's part of sixteen tokens, as far as there are such. They lie a page or more apart, which hardware
+    /// does not foresee.
     #[inline(always)]
-    fn prefetch<S: Simd>(&self, simd: S, token: usize, which: usize) {
-        if token < self.shape.tokens {
+    fn prefetch<S: Simd>(&self, simd: S, first: usize, which: usize) {
+        for token in first..self.shape.tokens.min(first + LANES) {
             let source = self.source(token, which);
-            for line in source.chunks(LANES) {
-                simd.prefetch(line.as_ptr());
+            for line in source.chunks(64 / size_of::<E>()) {
+                simd.prefetch(line.as_ptr().cast());
             }
-            simd.prefetch(&source[source.len() - 1]);
         }
     }
 
-    /// Rotates a token's q or k and puts it, rounded, into row `row` of the worker's rows.
+    /// Packs the keys as panels of tokens over the head's numbers, and the values as panels of the head's numbers over
+    /// tokens.
     #[inline(always)]
-    fn rotate<S: Simd>(&mut self, simd: S, token: usize, which: usize, row: usize) {
-        let head_dim = self.shape.head_dim;
-        let mut rows = std::mem::take(&mut self.worker.rows);
-        // Rows of one head lie a page or more apart, which hardware does not foresee.
-        self.prefetch(simd, token + PREFETCH, which);
-        let source = self.source(token, which);
-        let words = rows.as_mut_slice();
-        assert!(words.len() * E::GROUP >= (row + 1) * head_dim);
-        // SAFETY: E is made of plain bits, and the row lies in the buffer (asserted).
-        let target = unsafe {
-            let start = words.as_mut_ptr().cast::<E>();
-            std::slice::from_raw_parts_mut(start.add(row * head_dim), head_dim)
-        };
-        match token.checked_sub(self.shape.prefix_tokens) {
-            None => {
-                for (source, target) in source.chunks(LANES).zip(target.chunks_mut(LANES)) {
-                    store_part(simd, simd.load_part(source, 0.0), target);
-                }
-            }
-            Some(position) => {
-                let range = position * head_dim..(position + 1) * head_dim;
-                let half = head_dim / 2;
-                let (sin_low, sin_high) = self.rope_sin[range.clone()].split_at(half);
-                let (cos_low, cos_high) = self.rope_cos[range].split_at(half);
-                let (low, high) = source.split_at(half);
-                let (to_low, to_high) = target.split_at_mut(half);
-                for first in (0..half).step_by(LANES) {
-                    let part = first..half.min(first + LANES);
-                    let load = |numbers: &[f32]| simd.load_part(&numbers[part.clone()], 0.0);
-                    let (a, b) = (load(low), load(high));
-                    let minus_b = simd.subtract(simd.splat(0.0), b);
-                    let first = simd.multiply(minus_b, load(sin_low));
-                    let first = simd.fused(a, load(cos_low), first);
-                    let second = simd.multiply(a, load(sin_high));
-                    let second = simd.fused(b, load(cos_high), second);
-                    store_part(simd, first, &mut to_low[part.clone()]);
-                    store_part(simd, second, &mut to_high[part.clone()]);
-                }
-            }
-        }
-        self.worker.rows = rows;
-    }
-
-    /// Packs the rotated keys as panels of tokens over the head's numbers, and the values as panels of the head's
-    /// numbers over tokens.
-    #[inline(always)]
-    fn pack<S: Simd>(&mut self, simd: S, target: &mut [u32]) {
-        let (plan, shape) = (self.plan, *self.shape);
-        let AttentionShape { tokens, head_dim, .. } = shape;
+    fn pack<S: Simd>(&self, simd: S, target: &mut [u32]) {
         let (keys, values) = target.split_at_mut(self.plan.key_words.next_multiple_of(LANES));
+        self.pack_keys(simd, keys);
+        self.pack_values(simd, values);
+    }
+
+    #[inline(always)]
+    fn pack_keys<S: Simd>(&self, simd: S, keys: &mut [u32]) {
+        let AttentionShape { tokens, head_dim, .. } = *self.shape;
         let words = head_dim.div_ceil(E::GROUP);
         for first in (0..tokens).step_by(LANES) {
-            let columns = (tokens - first).min(LANES);
-            for column in 0..columns {
-                self.rotate(simd, first + column, 1, column);
-            }
-            let source = &mut self.worker.rows.as_mut_slice()[..LANES * words];
-            source[columns * words..].fill(0);
+            self.prefetch(simd, first + LANES, 1);
             let panel = first / PANEL * PANEL;
-            let layout = plan.key_layout::<E>(&shape, panel);
+            let layout = self.plan.key_layout::<E>(self.shape, panel);
             let start = panel * words + layout.offset(first - panel, 0);
-            for word in 0..words {
-                let at = start + word * layout.sub_width;
-                let target: &mut [u32; LANES] = keys[at..at + LANES].first_chunk_mut().unwrap();
-                for column in 0..LANES {
-                    target[column] = source[column * words + word];
+            for first_word in (0..words).step_by(LANES) {
+                let mut rows = [simd.splat(0.0); LANES];
+                for (row, token) in rows.iter_mut().zip(first..tokens.min(first + LANES)) {
+                    let numbers = &self.source(token, 1)[first_word * E::GROUP..];
+                    if numbers.len() >= LANES * E::GROUP {
+                        // SAFETY: sixteen words of numbers (checked), which are plain bits.
+                        *row = unsafe { simd.load_words(numbers.as_ptr().cast()) };
+                    } else {
+                        let mut part = [E::default(); 2 * LANES];
+                        part[..numbers.len()].copy_from_slice(numbers);
+                        // SAFETY: at least sixteen words of numbers, which are plain bits.
+                        *row = unsafe { simd.load_words(part.as_ptr().cast()) };
+                    }
+                }
+                let columns = simd.transpose(rows);
+                for (word, column) in (first_word..words.min(first_word + LANES)).zip(columns) {
+                    let at = start + word * layout.sub_width;
+                    // SAFETY: sixteen words; u32 and f32 have the same size and alignment, and all bits are a value.
+                    simd.store(column, unsafe { &mut *keys[at..at + LANES].as_mut_ptr().cast() });
                 }
             }
         }
+    }
 
+    #[inline(always)]
+    fn pack_values<S: Simd>(&self, simd: S, values: &mut [u32]) {
+        let AttentionShape { tokens, head_dim, .. } = *self.shape;
         let value_words = tokens.div_ceil(E::GROUP);
-        for first in (0..head_dim).step_by(PANEL) {
-            let layout = plan.value_layout::<E>(&shape, first);
-            let panel = &mut values[first * value_words..][..layout.len()];
-            let columns = (head_dim - first).min(PANEL);
-            for word in 0..value_words {
-                let token = word * E::GROUP;
-                for ahead in 0..E::GROUP {
-                    self.prefetch(simd, token + PREFETCH + ahead, 2);
-                }
-                let even = &self.source(token, 2)[first..first + columns];
-                let odd = if token + 1 < tokens && E::GROUP == 2 {
-                    &self.source(token + 1, 2)[first..first + columns]
-                } else {
-                    &[0.0; PANEL][..columns]
+        for word in 0..value_words {
+            let token = word * E::GROUP;
+            if token.is_multiple_of(LANES) {
+                self.prefetch(simd, token + LANES, 2);
+            }
+            let first = self.source(token, 2);
+            // A token that is not there weighs nothing.
+            let second = if token + 1 < tokens { Some(self.source(token + 1, 2)) } else { None };
+            for column in (0..head_dim).step_by(LANES) {
+                let panel = column / PANEL * PANEL;
+                let layout = self.plan.value_layout::<E>(self.shape, panel);
+                let at = panel * value_words + layout.offset(column - panel, word);
+                let target: &mut [u32; LANES] = values[at..at + LANES].first_chunk_mut().expect("sixteen");
+                let sixteen = |numbers: Option<&[E]>| {
+                    let mut lanes = [E::default(); LANES];
+                    let Some(numbers) = numbers.map(|numbers| &numbers[column..]) else { return lanes };
+                    if let Some(whole) = numbers.first_chunk() {
+                        return *whole;
+                    }
+                    lanes[..numbers.len()].copy_from_slice(numbers);
+                    lanes
                 };
-                for column in (0..layout.width).step_by(LANES) {
-                    let at = layout.offset(column, word);
-                    let target = panel[at..at + LANES].first_chunk_mut().unwrap();
-                    let used = column.min(columns)..columns.min(column + LANES);
-                    let first = simd.load_part(&even[used.clone()], 0.0);
-                    let second = simd.load_part(&odd[used], 0.0);
-                    E::store_words(simd, first, second, target);
-                }
+                *target = E::pairs(&sixteen(Some(first)), &sixteen(second));
             }
         }
     }
@@ -377,22 +330,20 @@ impl<E: Element> AttentionTask<'_, E> {
         let Plan { score_stride, sum_stride, .. } = self.plan;
         let queries: Range<usize> = block * self.plan.rows..tokens.min((block + 1) * self.plan.rows);
         let rows = queries.len();
-        for (row, token) in queries.clone().enumerate() {
-            self.rotate(simd, token, 0, row);
-        }
         let (keys, values) = packed.split_at(self.plan.key_words.next_multiple_of(LANES));
-        let query_rows = self.worker.rows.as_slice().as_ptr().cast::<E>();
+        let query_stride = 3 * shape.dim();
+        let query_rows = self.source(queries.start, 0).as_ptr();
         let scores = &mut self.worker.scores.as_floats_mut()[..rows * score_stride];
         for first in (0..tokens).step_by(PANEL) {
             let layout = plan.key_layout::<E>(&shape, first);
             let panel = &keys[first * layout.words..][..layout.len()];
-            // SAFETY: the worker's rows hold `rows` rows of head_dim numbers, the panel is as long as its layout, and a
+            // SAFETY: `qkv` holds the queries' rows (its length was checked), the panel is as long as its layout, and a
             // score row has room for all tokens rounded up to whole vectors, which is where the last panel ends.
             unsafe {
                 panel_product::<S, E>(
                     simd,
                     query_rows,
-                    head_dim,
+                    query_stride,
                     rows,
                     head_dim,
                     panel.as_ptr(),
@@ -402,7 +353,8 @@ impl<E: Element> AttentionTask<'_, E> {
                 );
             }
         }
-        let scale = 1.0 / (head_dim as f32).sqrt();
+        // Scores are exponents of e over the root; powers of two are cheaper.
+        let scale = std::f32::consts::LOG2_E / (head_dim as f32).sqrt();
         let mut totals = [0.0; MOST_ROWS + 6];
         for (row, scores) in scores.chunks_exact_mut(score_stride).enumerate() {
             totals[row] = softmax_row::<S, E>(simd, scores, tokens, scale);
@@ -441,22 +393,22 @@ impl<E: Element> AttentionTask<'_, E> {
     }
 }
 
-/// Replaces the scores of a row by e^((score - largest) * scale) as numbers of type E, packed from the row's start on.
-/// Gives their sum before rounding. What lies between `tokens` and the next whole vector becomes zero.
+/// Replaces the scores of a row by 2^((score - largest) * scale) as numbers of type E, packed from the row's start on.
+/// Gives their sum before rounding. What lies between `tokens` and the next whole vector becomes
+/// too small to count.
 #[inline(always)]
 fn softmax_row<S: Simd, E: Element>(simd: S, row: &mut [f32], tokens: usize, scale: f32) -> f32 {
     let (chunks, tail) = row[..tokens].as_chunks::<LANES>();
-    let lowest = f32::NEG_INFINITY;
-    let mut largest = [simd.splat(lowest); 2];
+    let mut largest = [simd.splat(f32::NEG_INFINITY); 2];
     for (index, chunk) in chunks.iter().enumerate() {
         // The second operand wins over NaN: the largest stays a number, and NaN comes back through the subtraction.
         largest[index % 2] = simd.max(simd.load(chunk), largest[index % 2]);
     }
-    let last = simd.load_part(tail, lowest);
+    let last = simd.load_part(tail, f32::NEG_INFINITY);
     let largest = simd.largest(simd.max(last, simd.max(largest[0], largest[1])));
 
     let largest = simd.splat(largest);
-    let scale = simd.splat(scale);
+    let (scale, lowest) = (simd.splat(scale), simd.splat(-125.0));
     let mut sum = simd.splat(0.0);
     let whole = chunks.len();
     let vectors = tokens.div_ceil(LANES);
@@ -467,11 +419,13 @@ fn softmax_row<S: Simd, E: Element>(simd: S, row: &mut [f32], tokens: usize, sca
         // the next vector that is read.
         let scores = unsafe { *start.add(index * LANES).cast::<Lanes>() };
         let score = if index < whole { simd.load(&scores) } else { last };
-        let power = math::exp(simd, simd.multiply(simd.subtract(score, largest), scale));
+        // Bounded, so that no power is below the normal numbers. NaN takes the second operand of the larger.
+        let exponent = simd.max(lowest, simd.multiply(simd.subtract(score, largest), scale));
+        let power = E::exp2(simd, exponent);
         sum = simd.add(sum, power);
         // SAFETY: as above; this vector has been read.
         let target = unsafe { &mut *start.cast::<E>().add(index * LANES).cast::<[E; LANES]>() };
-        // e^x is zero or above the subnormal numbers.
+        // No power is subnormal.
         E::store_normal(simd, power, target);
     }
     simd.sum(sum)

@@ -11,7 +11,9 @@ use crate::elementwise::ConvertRange;
 use crate::gemm::{ColumnScales, LinearTask};
 use crate::int8::Int8;
 use crate::isa::Isa;
+use crate::math;
 use crate::norm::{Norm, NormRows, normalize_row};
+use crate::rotary::RotateRows;
 use crate::simd::{LANES, Simd, dispatch, dispatch_integers};
 
 /// Every kernel that is generic over the element it writes. The `run` of a number type compiles them all here, once; as
@@ -19,6 +21,7 @@ use crate::simd::{LANES, Simd, dispatch, dispatch_integers};
 pub enum Work<'a, O> {
     Convert(ConvertRange<'a, O>),
     Attention(AttentionTask<'a, O>),
+    Rotate(RotateRows<'a, O>),
     LinearF32(LinearTask<'a, f32, O>),
     LinearBf16(LinearTask<'a, Bf16, O>),
     LinearInt8(LinearTask<'a, Int8, O>),
@@ -66,6 +69,7 @@ macro_rules! float_element {
             match work {
                 Work::Convert(kernel) => dispatch(isa, kernel),
                 Work::Attention(kernel) => dispatch(isa, kernel),
+                Work::Rotate(kernel) => dispatch(isa, kernel),
                 Work::LinearF32(kernel) => dispatch(isa, kernel),
                 Work::LinearBf16(kernel) => dispatch(isa, kernel),
                 Work::LinearInt8(kernel) => dispatch_integers(isa, kernel),
@@ -159,11 +163,19 @@ pub trait SealedOperand: Sized {
     fn prepare_columns(isa: Isa, columns: &mut [f32], k: usize, scales: &mut [f32], sums: &mut [i32]) {
         let _ = (isa, columns, k, scales, sums);
     }
-    /// Turns what was accumulated for a row and the columns from `first` on into f32, in whole vectors.
+    /// What a row of operands knows about itself: for [`Int8`], its scale and zero point in all lanes.
     #[doc(hidden)]
     #[inline(always)]
-    fn finish<S: Simd>(simd: S, row: &[Self], columns: &ColumnScales, first: usize, sums: &mut [f32]) {
-        let _ = (simd, row, columns, first, sums);
+    fn row_scale<S: Simd>(simd: S, row: &[Self]) -> [S::V; 2] {
+        let _ = row;
+        [simd.splat(0.0); 2]
+    }
+    /// Turns what was accumulated for a row and the sixteen columns from `column` on into f32.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn finish<S: Simd>(simd: S, row_scale: [S::V; 2], columns: &ColumnScales, column: usize, sum: S::V) -> S::V {
+        let _ = (simd, row_scale, columns, column);
+        sum
     }
     /// One normalised row.
     #[doc(hidden)]
@@ -181,13 +193,21 @@ pub trait SealedElement: Sized {
     #[doc(hidden)]
     fn run(isa: Isa, work: Work<'_, Self>);
     #[doc(hidden)]
+    fn load<S: Simd>(simd: S, source: &[Self; LANES]) -> S::V;
+    #[doc(hidden)]
     fn store<S: Simd>(simd: S, value: S::V, target: &mut [Self; LANES]);
-    /// For values of which none is subnormal.
+    /// For values of which none is subnormal, or whose subnormals may become zero: products take those for zero anyway.
     #[doc(hidden)]
     fn store_normal<S: Simd>(simd: S, value: S::V, target: &mut [Self; LANES]);
-    /// Sixteen words of two numbers each (one, if a word holds one).
+    /// x (1 + erf(x / √2)) / 2, as exactly as this type can show.
     #[doc(hidden)]
-    fn store_words<S: Simd>(simd: S, first: S::V, second: S::V, target: &mut [u32; LANES]);
+    fn gelu<S: Simd>(simd: S, x: S::V) -> S::V;
+    /// 2^x for -126.4 < x < 127, as exactly as this type can show.
+    #[doc(hidden)]
+    fn exp2<S: Simd>(simd: S, x: S::V) -> S::V;
+    /// Sixteen words of two numbers each (of the first, if a word holds one).
+    #[doc(hidden)]
+    fn pairs(first: &[Self; LANES], second: &[Self; LANES]) -> [u32; LANES];
 }
 
 impl Element for f32 {
@@ -246,6 +266,21 @@ impl SealedElement for f32 {
     float_element!();
 
     #[inline(always)]
+    fn gelu<S: Simd>(simd: S, x: S::V) -> S::V {
+        math::gelu(simd, x, &math::GELU)
+    }
+
+    #[inline(always)]
+    fn exp2<S: Simd>(simd: S, x: S::V) -> S::V {
+        math::exp2(simd, x, &math::EXP2)
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, source: &[f32; LANES]) -> S::V {
+        simd.load(source)
+    }
+
+    #[inline(always)]
     fn store<S: Simd>(simd: S, value: S::V, target: &mut [f32; LANES]) {
         simd.store(value, target);
     }
@@ -256,10 +291,8 @@ impl SealedElement for f32 {
     }
 
     #[inline(always)]
-    fn store_words<S: Simd>(simd: S, first: S::V, _second: S::V, target: &mut [u32; LANES]) {
-        let mut lanes = [0.0; LANES];
-        simd.store(first, &mut lanes);
-        *target = lanes.map(f32::to_bits);
+    fn pairs(first: &[f32; LANES], _second: &[f32; LANES]) -> [u32; LANES] {
+        first.map(f32::to_bits)
     }
 }
 
@@ -333,6 +366,21 @@ impl SealedElement for Bf16 {
     float_element!();
 
     #[inline(always)]
+    fn gelu<S: Simd>(simd: S, x: S::V) -> S::V {
+        math::gelu(simd, x, &math::GELU_SHORT)
+    }
+
+    #[inline(always)]
+    fn exp2<S: Simd>(simd: S, x: S::V) -> S::V {
+        math::exp2(simd, x, &math::EXP2_SHORT)
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, source: &[Bf16; LANES]) -> S::V {
+        simd.load_bf16(&source.map(Bf16::to_bits))
+    }
+
+    #[inline(always)]
     fn store<S: Simd>(simd: S, value: S::V, target: &mut [Bf16; LANES]) {
         let mut bits = [0; LANES];
         simd.store_bf16(value, &mut bits);
@@ -347,13 +395,12 @@ impl SealedElement for Bf16 {
     }
 
     #[inline(always)]
-    fn store_words<S: Simd>(simd: S, first: S::V, second: S::V, target: &mut [u32; LANES]) {
-        let (mut even, mut odd) = ([0; LANES], [0; LANES]);
-        simd.store_bf16(first, &mut even);
-        simd.store_bf16(second, &mut odd);
+    fn pairs(first: &[Bf16; LANES], second: &[Bf16; LANES]) -> [u32; LANES] {
+        let mut words = [0; LANES];
         for lane in 0..LANES {
-            target[lane] = u32::from(even[lane]) | u32::from(odd[lane]) << 16;
+            words[lane] = u32::from(first[lane].to_bits()) | u32::from(second[lane].to_bits()) << 16;
         }
+        words
     }
 }
 

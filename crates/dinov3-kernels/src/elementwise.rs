@@ -28,7 +28,7 @@ impl Kernel for Apply<'_> {
         for chunk in self.values.chunks_mut(LANES) {
             let value = simd.load_part(chunk, 0.0);
             let result = match self.function {
-                Function::Gelu => math::gelu(simd, value),
+                Function::Gelu => math::gelu(simd, value, &math::GELU),
                 Function::Silu => math::silu(simd, value),
             };
             store_part(simd, result, chunk);

@@ -149,19 +149,18 @@ impl SealedOperand for Int8 {
     }
 
     #[inline(always)]
-    fn finish<S: Simd>(simd: S, row: &[Int8], columns: &ColumnScales, first: usize, sums: &mut [f32]) {
+    fn row_scale<S: Simd>(simd: S, row: &[Int8]) -> [S::V; 2] {
         let (scale, zero) = read_trailer(row);
-        let (scale, zero) = (simd.splat(scale), simd.splat_word(zero as u32));
-        let scales = columns.scales[first..first + sums.len()].as_chunks::<LANES>().0;
-        let column_sums = columns.sums[first..first + sums.len()].as_chunks::<LANES>().0;
-        for (sums, (scales, column_sums)) in
-            sums.as_chunks_mut::<LANES>().0.iter_mut().zip(scales.iter().zip(column_sums))
-        {
-            // SAFETY: an array of sixteen words.
-            let column_sums = unsafe { simd.load_words(column_sums.as_ptr().cast()) };
-            let scale = simd.multiply(scale, simd.load(scales));
-            simd.store(simd.dequantize(simd.load(sums), zero, column_sums, scale), sums);
-        }
+        [simd.splat(scale), simd.splat_word(zero as u32)]
+    }
+
+    #[inline(always)]
+    fn finish<S: Simd>(simd: S, row_scale: [S::V; 2], columns: &ColumnScales, column: usize, sum: S::V) -> S::V {
+        let [scale, zero] = row_scale;
+        let scales = columns.scales[column..column + LANES].first_chunk().expect("sixteen");
+        // SAFETY: a slice of sixteen words.
+        let column_sums = unsafe { simd.load_words(columns.sums[column..column + LANES].as_ptr().cast()) };
+        simd.dequantize(sum, zero, column_sums, simd.multiply(scale, simd.load(scales)))
     }
 
     #[inline(always)]

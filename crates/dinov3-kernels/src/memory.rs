@@ -3,6 +3,8 @@
 
 use std::marker::PhantomData;
 
+use crate::simd::Simd;
+
 /// Zeroed 32-bit words that start on a cache line.
 #[derive(Default)]
 pub(crate) struct AlignedWords {
@@ -69,5 +71,14 @@ impl<'a, T> SharedOutput<'a, T> {
         assert!(start <= self.length && length <= self.length - start);
         // SAFETY: inside the slice that this value borrows; apart from all other parts by this function's contract.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) }
+    }
+
+    /// Announces that `length` elements from `start` will be used.
+    #[inline(always)]
+    pub(crate) fn prefetch<S: Simd>(&self, simd: S, start: usize, length: usize) {
+        let bytes = self.start.wrapping_add(start).cast::<u8>();
+        for at in (0..length * size_of::<T>()).step_by(LINE) {
+            simd.prefetch(bytes.wrapping_add(at).cast());
+        }
     }
 }

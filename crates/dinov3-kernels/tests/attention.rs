@@ -4,11 +4,15 @@ mod common;
 
 use common::*;
 use dinov3_kernels::selftest::{attention as check, exact_attention};
-use dinov3_kernels::{AttentionScratch, AttentionShape, Bf16, Element, Isa, attention};
+use dinov3_kernels::{
+    AttentionScratch, AttentionShape, Bf16, Element, Epilogue, Isa, PackedMatrix, Rotary, attention, linear,
+    rotate_heads,
+};
 use dinov3_system::threads::Pool;
 
 struct Case {
     shape: AttentionShape,
+    prefix: usize,
     qkv: Vec<f32>,
     sin: Vec<f32>,
     cos: Vec<f32>,
@@ -16,10 +20,11 @@ struct Case {
 
 fn case(images: usize, tokens: usize, prefix: usize, heads: usize, head_dim: usize) -> Case {
     let mut random = Random((tokens * 100 + head_dim) as u64);
-    let shape = AttentionShape { images, tokens, prefix_tokens: prefix, heads, head_dim };
+    let shape = AttentionShape { images, tokens, heads, head_dim };
     let angles = random.normals((tokens - prefix) * head_dim, 3.0);
     Case {
         shape,
+        prefix,
         qkv: random.normals(images * tokens * 3 * heads * head_dim, 1.0),
         sin: angles.iter().map(|angle| angle.sin()).collect(),
         cos: angles.iter().map(|angle| angle.cos()).collect(),
@@ -35,10 +40,21 @@ impl Case {
         let mut out = vec![E::default(); shape.images * shape.tokens * dim];
         // The second time in used buffers: nothing of the first may shine through.
         for _ in 0..2 {
-            let (sin, cos) = (&self.sin, &self.cos);
-            attention(&pool, isa, shape, &self.qkv, sin, cos, &mut scratch, &mut out);
+            attention(&pool, isa, shape, &self.turned(isa, threads), &mut scratch, &mut out);
         }
         out
+    }
+
+    /// q, k and v as the kernel takes them.
+    fn turned<E: Element>(&self, isa: Isa, threads: usize) -> Vec<E> {
+        let mut turned = vec![E::default(); self.qkv.len()];
+        rotate_heads(&Pool::new(threads), isa, &self.shape, &self.qkv, self.rotary(), &mut turned);
+        turned
+    }
+
+    fn rotary(&self) -> Rotary<'_> {
+        let AttentionShape { tokens, head_dim, .. } = self.shape;
+        Rotary { tokens, prefix_tokens: self.prefix, head_dim, sin: &self.sin, cos: &self.cos }
     }
 }
 
@@ -72,7 +88,7 @@ fn shapes() {
 fn f32_is_exact_to_a_few_units() {
     // Not a worst case but what whole models need: the error over all outputs, in norms.
     let case = case(1, 261, 5, 2, 64);
-    let want = exact_attention::<f32>(&case.shape, case.shape.prefix_tokens, &case.qkv, &case.sin, &case.cos).values;
+    let want = exact_attention::<f32>(&case.shape, case.prefix, &case.qkv, &case.sin, &case.cos).values;
     let norm = want.iter().map(|x| x * x).sum::<f64>().sqrt();
     for isa in Isa::all_supported() {
         let got = case.run::<f32>(isa, 2);
@@ -129,6 +145,7 @@ fn bits_do_not_depend_on_batch_or_threads() {
         let image = case.qkv.len() / 3;
         let alone = Case {
             shape: AttentionShape { images: 1, ..case.shape },
+            prefix: case.prefix,
             qkv: case.qkv[image..2 * image].to_vec(),
             sin: case.sin.clone(),
             cos: case.cos.clone(),
@@ -149,5 +166,37 @@ fn one_image_with_nan_leaves_the_others_alone() {
         assert!(dirty[..clean.len() / 2].iter().any(|x| x.is_nan()));
         let half = clean.len() / 2;
         assert!(bits(&dirty[half..]) == bits(&clean[half..]));
+    }
+}
+
+/// The projection with turned heads against the projection, then the turning: the same bits.
+fn turned_in_the_projection<E: Element>(isa: Isa) {
+    let mut random = Random(3);
+    let (tokens, heads, k) = (7, 2, 24);
+    let case = case(2, tokens, 5, heads, 64);
+    let (rows, n) = (2 * tokens, 3 * heads * 64);
+    let pool = Pool::new(2);
+    let (a, w, bias) = (random.normals(rows * k, 1.0), random.normals(n * k, 0.2), random.normals(n, 1.0));
+    let a: Vec<E> = a.into_iter().map(E::from_f32).collect();
+    let packed = PackedMatrix::<E>::pack(isa, &pool, n, k, &|start, out: &mut [f32]| {
+        out.copy_from_slice(&w[start * k..start * k + out.len()]);
+        Ok::<(), ()>(())
+    });
+    let packed = packed.unwrap();
+    for bias in [None, Some(&bias[..])] {
+        let (mut apart, mut want) = (vec![0.0; rows * n], vec![E::default(); rows * n]);
+        linear(&pool, &a, rows, k, &packed, Epilogue::Store { bias }, &mut apart, n);
+        rotate_heads(&pool, isa, &case.shape, &apart, case.rotary(), &mut want);
+        let mut got = vec![E::default(); rows * n];
+        linear(&pool, &a, rows, k, &packed, Epilogue::Rotary { bias, rotary: case.rotary() }, &mut got, n);
+        assert!(bits(&got) == bits(&want), "{} {}", isa.name(), E::NAME);
+    }
+}
+
+#[test]
+fn heads_may_be_turned_in_the_projection() {
+    for isa in Isa::all_supported() {
+        turned_in_the_projection::<f32>(isa);
+        turned_in_the_projection::<Bf16>(isa);
     }
 }

@@ -5,21 +5,28 @@ mod epilogue;
 mod pack;
 pub(crate) mod tile;
 
+use std::marker::PhantomData;
+
 use dinov3_system::threads::Pool;
 
 pub use epilogue::Epilogue;
+use epilogue::Sums;
 pub(crate) use pack::tile_vectors;
 pub use pack::{ColumnScales, PackedMatrix};
 
 use crate::amx::{SIDE, Tiles, runs_on_tiles};
 use crate::element::{Element, Operand};
+use crate::isa::Isa;
 use crate::memory::SharedOutput;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, LANES, Lanes, Simd};
 use tile::{PANEL, panel_product};
 
 /// Rows that one task multiplies: with k up to a few thousand they stay in L2 while panels stream past. A multiple of
 /// the tile's rows.
-const ROW_BLOCK: usize = 96;
+pub(crate) const ROW_BLOCK: usize = 96;
+/// Rows of a group, see [`LinearTask::group_rows`], and the largest panel for which there are groups.
+const GROUP_ROWS: usize = 12;
+const GROUP_PANEL_BYTES: usize = 256 * 1024;
 /// Panels of one task, at most.
 const MOST_PANELS: usize = 8;
 /// Tasks per thread: a thread that is held up by another process costs only its current task.
@@ -53,9 +60,7 @@ pub fn linear<E: Operand, O: Element>(
     assert!(a_stride >= row_length && a.len() >= (m - 1) * a_stride + row_length, "rows of a");
     assert!(out_stride >= out_columns && out.len() >= (m - 1) * out_stride + out_columns, "rows of out");
 
-    // Equal row blocks: 261 rows are 90 + 90 + 81, not 96 + 96 + 69.
-    let tile_rows = if runs_on_tiles::<E>(w.isa()) { 2 * SIDE } else { 6 };
-    let rows_per_task = m.div_ceil(m.div_ceil(ROW_BLOCK)).next_multiple_of(tile_rows).min(ROW_BLOCK);
+    let rows_per_task = row_block::<E>(w.isa(), m);
     let row_blocks = m.div_ceil(rows_per_task);
     let panels = n.div_ceil(PANEL);
     let wanted = TASKS_PER_THREAD * pool.threads();
@@ -84,6 +89,12 @@ pub fn linear<E: Operand, O: Element>(
     });
 }
 
+/// Rows of a task, at most [`ROW_BLOCK`]: blocks of equal size, so that 261 rows are 90 + 90 + 81, not 96 + 96 + 69.
+pub(crate) fn row_block<E: Operand>(isa: Isa, m: usize) -> usize {
+    let tile_rows = if runs_on_tiles::<E>(isa) { 2 * SIDE } else { 6 };
+    m.div_ceil(m.div_ceil(ROW_BLOCK).max(1)).next_multiple_of(tile_rows).min(ROW_BLOCK)
+}
+
 pub struct LinearTask<'a, E, O> {
     /// From the task's first row on.
     a: &'a [E],
@@ -98,8 +109,37 @@ pub struct LinearTask<'a, E, O> {
     panels: usize,
 }
 
+/// Sums on their way from the register tile to the epilogue.
 #[repr(align(64))]
-struct Scratch([f32; ROW_BLOCK * PANEL]);
+struct Scratch([[Lanes; PANEL / LANES]; ROW_BLOCK]);
+
+impl<'a, E: Operand, O: Element> LinearTask<'a, E, O> {
+    /// Some rows times all of W, for an output without gaps; `a` starts with the first row.
+    pub(crate) fn rows(
+        a: &'a [E],
+        a_stride: usize,
+        w: &'a PackedMatrix<E>,
+        epilogue: Epilogue<'a>,
+        output: &'a SharedOutput<'a, O>,
+        first_row: usize,
+        rows: usize,
+    ) -> Self {
+        let (out_stride, panels) = (epilogue.check::<O>(w.n()), w.n().div_ceil(PANEL));
+        LinearTask { a, a_stride, w, epilogue, output, out_stride, first_row, rows, first_panel: 0, panels }
+    }
+
+    /// Rows whose sums are finished before the next ones are begun. The fewer, the closer their sums are when they are
+    /// taken up again; but the panel is read once for each such group, and must stay in cache for that.
+    fn group_rows(&self) -> usize {
+        let panel_bytes = PANEL * E::product_length(self.w.k()) * size_of::<E>();
+        if panel_bytes <= GROUP_PANEL_BYTES { GROUP_ROWS } else { ROW_BLOCK }
+    }
+
+    /// Where the results of a task's row and the panel from column `first` on go, and how many they are.
+    fn span(&self, row: usize, first: usize) -> (usize, usize) {
+        self.epilogue.span((self.first_row + row) * self.out_stride, first, PANEL.min(self.w.n() - first))
+    }
+}
 
 impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
     type Output = ();
@@ -109,32 +149,47 @@ impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
         let k = E::product_length(self.w.k());
         let row_length = E::row_length(self.w.k());
         assert!(row_length >= k && self.a.len() >= (self.rows - 1) * self.a_stride + row_length);
-        assert!(self.rows <= ROW_BLOCK);
         // Tiles store whole rows of tiles.
         const { assert!(ROW_BLOCK.is_multiple_of(SIDE)) };
-        let mut scratch = Scratch([0.0; ROW_BLOCK * PANEL]);
         let mut tiles = Tiles::configure::<E>(self.w.isa());
+        let group = if tiles.is_some() { ROW_BLOCK } else { self.group_rows() };
+        let mut scratch = Scratch([[[0.0; LANES]; PANEL / LANES]; ROW_BLOCK]);
         for index in self.first_panel..self.first_panel + self.panels {
             let (panel, layout) = self.w.panel(index);
-            let (a, stride, panel) = (self.a.as_ptr(), self.a_stride, panel.as_ptr());
-            let sums = scratch.0.as_mut_ptr();
-            // SAFETY: `a` holds the rows (asserted), the panel is as long as its layout says, and the scratch tile has
-            // ROW_BLOCK rows of PANEL floats.
-            unsafe {
-                match &mut tiles {
-                    Some(tiles) => tiles.product::<E>(a, stride, self.rows, k, panel, layout, sums, PANEL),
-                    None => panel_product::<S, E>(simd, a, stride, self.rows, k, panel, layout, sums, PANEL),
-                }
-            }
             let first = index * PANEL;
-            let columns = PANEL.min(self.w.n() - first);
-            for (row, sums) in scratch.0.chunks_exact_mut(PANEL).take(self.rows).enumerate() {
-                E::finish(simd, &self.a[row * self.a_stride..][..row_length], self.w.columns(), first, sums);
-                let start = (self.first_row + row) * self.out_stride;
-                let (start, length) = self.epilogue.span(start, first, columns);
-                // SAFETY: rows and panels of different tasks, and so these parts, do not overlap.
-                let out = unsafe { self.output.part(start, length) };
-                self.epilogue.apply(simd, &sums[..columns], first, out);
+            for start in (0..self.rows).step_by(group) {
+                let rows = group.min(self.rows - start).min(ROW_BLOCK);
+                let a = &self.a[start * self.a_stride..];
+                for row in 0..rows {
+                    let (start, length) = self.span(start + row, first);
+                    self.output.prefetch(simd, start, length);
+                }
+                // SAFETY: `a` holds the rows (asserted), the panel is as long as its layout says, and the scratch tile
+                // has ROW_BLOCK rows of PANEL floats.
+                unsafe {
+                    let (a, stride, panel) = (a.as_ptr(), self.a_stride, panel.as_ptr());
+                    let sums = scratch.0.as_mut_ptr().cast();
+                    match &mut tiles {
+                        Some(tiles) => tiles.product::<E>(a, stride, rows, k, panel, layout, sums, PANEL),
+                        None => panel_product::<S, E>(simd, a, stride, rows, k, panel, layout, sums, PANEL),
+                    }
+                }
+                for (row, sums) in scratch.0.iter().take(rows).enumerate() {
+                    let row_scale = E::row_scale(simd, &a[row * self.a_stride..][..row_length]);
+                    let sums = Sums::<S, E> {
+                        sums,
+                        row_scale,
+                        columns: self.w.columns(),
+                        first,
+                        columns_of_product: self.w.n(),
+                        row: self.first_row + start + row,
+                        operand: PhantomData,
+                    };
+                    let (out_start, length) = self.span(start + row, first);
+                    // SAFETY: rows and panels of different tasks, and so these parts, do not overlap.
+                    let out = unsafe { self.output.part(out_start, length) };
+                    self.epilogue.apply(simd, &sums, out);
+                }
             }
         }
     }

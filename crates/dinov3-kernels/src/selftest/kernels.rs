@@ -10,6 +10,7 @@ use crate::element::{Element, Operand};
 use crate::gemm::Epilogue;
 use crate::int8::{Int8, read_trailer};
 use crate::isa::Isa;
+use crate::rotary::Rotary;
 
 /// The epilogue of a product, with vectors of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,25 +198,28 @@ pub fn quantize(place: &impl Place, isa: Isa, rows: usize, width: usize) -> Comp
     note_bits(&run(isa), &run(Isa::SCALAR), || format!("quantize {rows}x{width}, {}", isa.name()))
 }
 
-/// Attention over random q, k, v with random angles.
+/// Heads turned by random angles, and attention over them.
 pub fn attention<E: Element>(
     place: &impl Place,
     isa: Isa,
     (images, tokens, prefix_tokens, heads, head_dim): (usize, usize, usize, usize, usize),
 ) -> Comparison {
     let mut random = Random((tokens * 100 + head_dim) as u64);
-    let shape = AttentionShape { images, tokens, prefix_tokens, heads, head_dim };
+    let shape = AttentionShape { images, tokens, heads, head_dim };
     let angles = random.normals((tokens - prefix_tokens) * head_dim, 3.0);
     let qkv = place.copy(&random.normals(images * tokens * 3 * heads * head_dim, 1.0));
     let sin = place.copy(&angles.iter().map(|angle| angle.sin()).collect::<Vec<f32>>());
     let cos = place.copy(&angles.iter().map(|angle| angle.cos()).collect::<Vec<f32>>());
+    let rotary = Rotary { tokens, prefix_tokens, head_dim, sin: &sin, cos: &cos };
     let run = |isa| -> Vec<E> {
         let pool = Pool::new(2);
+        let mut turned = place.copy(&vec![E::default(); qkv.len()]);
+        crate::rotate_heads(&pool, isa, &shape, &qkv, rotary, &mut turned);
         let mut scratch = AttentionScratch::default();
         let mut out = place.copy(&vec![E::default(); images * tokens * heads * head_dim]);
         // The second time in used buffers: nothing of the first may shine through.
         for _ in 0..2 {
-            crate::attention(&pool, isa, &shape, &qkv, &sin, &cos, &mut scratch, &mut out);
+            crate::attention(&pool, isa, &shape, &turned, &mut scratch, &mut out);
         }
         out.to_vec()
     };

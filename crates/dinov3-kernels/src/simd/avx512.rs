@@ -227,6 +227,25 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
     }
 
     #[inline(always)]
+    fn transpose(self, mut rows: [__m512; LANES]) -> [__m512; LANES] {
+        // Four rounds, each of which merges vectors i and i + 8: after a round vector 2i + h holds the halves h of those
+        // two, word by word in turn. Four perfect shuffles of the eight bits of (vector, lane) exchange the two.
+        registers!({
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            for _ in 0..4 {
+                let before = rows;
+                for pair in 0..LANES / 2 {
+                    let (a, b) = (before[pair], before[pair + LANES / 2]);
+                    rows[2 * pair] = _mm512_permutex2var_ps(a, low, b);
+                    rows[2 * pair + 1] = _mm512_permutex2var_ps(a, high, b);
+                }
+            }
+            rows
+        })
+    }
+
+    #[inline(always)]
     fn prefetch(self, address: *const f32) {
         // SAFETY: a prefetch touches no memory as far as the program can tell; SSE is part of the baseline.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }

@@ -73,6 +73,16 @@ pub trait Simd: Copy {
     /// Sixteen bf16 numbers, rounded to nearest even.
     fn store_bf16(self, value: Self::V, target: &mut [u16; LANES]);
 
+    /// Word j of vector i becomes word i of vector j.
+    #[inline(always)]
+    fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES] {
+        let mut lanes = [[0.0; LANES]; LANES];
+        for (row, lanes) in rows.into_iter().zip(&mut lanes) {
+            self.store(row, lanes);
+        }
+        std::array::from_fn(|column| self.load(&std::array::from_fn(|row| lanes[row][column])))
+    }
+
     /// Brings the cache line at `address` closer. Any address is allowed.
     #[inline(always)]
     fn prefetch(self, address: *const f32) {
