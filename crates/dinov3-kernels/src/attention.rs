@@ -354,7 +354,7 @@ impl<E: Element> AttentionTask<'_, E> {
             }
         }
         // Scores are exponents of e over the root; powers of two are cheaper.
-        let scale = std::f32::consts::LOG2_E / (head_dim as f32).sqrt();
+        let scale = std::f64::consts::LOG2_E / (head_dim as f64).sqrt();
         let mut totals = [0.0; MOST_ROWS + 6];
         for (row, scores) in scores.chunks_exact_mut(score_stride).enumerate() {
             totals[row] = softmax_row::<S, E>(simd, scores, tokens, scale);
@@ -397,7 +397,7 @@ impl<E: Element> AttentionTask<'_, E> {
 /// Gives their sum before rounding. What lies between `tokens` and the next whole vector becomes
 /// too small to count.
 #[inline(always)]
-fn softmax_row<S: Simd, E: Element>(simd: S, row: &mut [f32], tokens: usize, scale: f32) -> f32 {
+fn softmax_row<S: Simd, E: Element>(simd: S, row: &mut [f32], tokens: usize, scale: f64) -> f32 {
     let (chunks, tail) = row[..tokens].as_chunks::<LANES>();
     let mut largest = [simd.splat(f32::NEG_INFINITY); 2];
     for (index, chunk) in chunks.iter().enumerate() {
@@ -408,7 +408,9 @@ fn softmax_row<S: Simd, E: Element>(simd: S, row: &mut [f32], tokens: usize, sca
     let largest = simd.largest(simd.max(last, simd.max(largest[0], largest[1])));
 
     let largest = simd.splat(largest);
-    let (scale, lowest) = (simd.splat(scale), simd.splat(-125.0));
+    let lowest = simd.splat((-125.0 / scale) as f32);
+    // What f32 cannot hold of the scale.
+    let scale = [simd.splat(scale as f32), simd.splat((scale - f64::from(scale as f32)) as f32)];
     let mut sum = simd.splat(0.0);
     let whole = chunks.len();
     let vectors = tokens.div_ceil(LANES);
@@ -420,8 +422,7 @@ fn softmax_row<S: Simd, E: Element>(simd: S, row: &mut [f32], tokens: usize, sca
         let scores = unsafe { *start.add(index * LANES).cast::<Lanes>() };
         let score = if index < whole { simd.load(&scores) } else { last };
         // Bounded, so that no power is below the normal numbers. NaN takes the second operand of the larger.
-        let exponent = simd.max(lowest, simd.multiply(simd.subtract(score, largest), scale));
-        let power = E::exp2(simd, exponent);
+        let power = E::exp2(simd, simd.max(lowest, simd.subtract(score, largest)), scale);
         sum = simd.add(sum, power);
         // SAFETY: as above; this vector has been read.
         let target = unsafe { &mut *start.cast::<E>().add(index * LANES).cast::<[E; LANES]>() };

@@ -202,9 +202,10 @@ pub trait SealedElement: Sized {
     /// x (1 + erf(x / √2)) / 2, as exactly as this type can show.
     #[doc(hidden)]
     fn gelu<S: Simd>(simd: S, x: S::V) -> S::V;
-    /// 2^x for -126.4 < x < 127, as exactly as this type can show.
+    /// 2^(x factor) for -126.4 < x factor < 127, as exactly as this type can show. The factor is the sum of a large and a
+    /// small number.
     #[doc(hidden)]
-    fn exp2<S: Simd>(simd: S, x: S::V) -> S::V;
+    fn exp2<S: Simd>(simd: S, x: S::V, factor: [S::V; 2]) -> S::V;
     /// Sixteen words of two numbers each (of the first, if a word holds one).
     #[doc(hidden)]
     fn pairs(first: &[Self; LANES], second: &[Self; LANES]) -> [u32; LANES];
@@ -271,8 +272,8 @@ impl SealedElement for f32 {
     }
 
     #[inline(always)]
-    fn exp2<S: Simd>(simd: S, x: S::V) -> S::V {
-        math::exp2(simd, x, &math::EXP2)
+    fn exp2<S: Simd>(simd: S, x: S::V, factor: [S::V; 2]) -> S::V {
+        math::exp2_of_product(simd, x, factor, &math::EXP2)
     }
 
     #[inline(always)]
@@ -371,8 +372,8 @@ impl SealedElement for Bf16 {
     }
 
     #[inline(always)]
-    fn exp2<S: Simd>(simd: S, x: S::V) -> S::V {
-        math::exp2(simd, x, &math::EXP2_SHORT)
+    fn exp2<S: Simd>(simd: S, x: S::V, factor: [S::V; 2]) -> S::V {
+        math::exp2(simd, simd.multiply(x, factor[0]), &math::EXP2_SHORT)
     }
 
     #[inline(always)]

@@ -55,7 +55,7 @@ pub(crate) fn turn<S: Simd>(simd: S, [low, high]: [S::V; 2], sin: [S::V; 2], cos
 /// Rows that one task turns.
 const TASK_ROWS: usize = 16;
 
-/// Turns the heads of q and k and rounds all three, for [`attention`](crate::attention): what
+/// Turns the heads of q and k and rounds all three, for [`attention`](crate::attention()): what
 /// [`Epilogue::Rotary`](crate::Epilogue) does without another pass, for heads of any size.
 ///
 /// `qkv` and `out` are `[rows, 3 * heads * head_dim]`, `rows` a multiple of the image's tokens.

@@ -29,7 +29,7 @@ pub enum Epilogue<'a> {
         /// Added to each row, in the order of the columns.
         bias: &'a [f32],
     },
-    /// The projection to q, k and v, side by side, for [`attention`](crate::attention): out = sum + bias, the heads of q
+    /// The projection to q, k and v, side by side, for [`attention`](crate::attention()): out = sum + bias, the heads of q
     /// and k turned. Only for heads of [`Epilogue::ROTARY_HEAD`] numbers; others take
     /// [`rotate_heads`](crate::rotate_heads).
     Rotary {
