@@ -76,7 +76,7 @@ impl<E: Operand> Block<E> {
     fn load(name: &str, c: usize, eps: f64, loader: &Loader<'_>) -> Result<Self, WeightsError> {
         let depthwise = loader.depthwise(&format!("{name}.conv_dw.weight"), c)?;
         let depthwise_bias = loader.vector(&format!("{name}.conv_dw.bias"), c)?;
-        let (norm, scale) = loader.evened_norm(&format!("{name}.norm"), c, eps)?;
+        let (norm, scale) = loader.evened_norm::<E>(&format!("{name}.norm"), c, eps)?;
         Ok(Self {
             depthwise,
             depthwise_bias,

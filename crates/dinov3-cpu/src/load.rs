@@ -1,5 +1,6 @@
 //! From named tensors to packed matrices, and into packed files and out of them again.
 
+use std::any::TypeId;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,7 +11,7 @@ use dinov3_packed::{PackedFile, PartData};
 use dinov3_system::memory_map::{MappedValues, Plain, Values};
 use dinov3_system::threads::Pool;
 
-use crate::model::{LoadProgress, Options, Precision};
+use crate::model::{LoadProgress, Options};
 use crate::output::SharedRows;
 
 /// Where the parts of a model come from.
@@ -33,7 +34,6 @@ pub(crate) type Record<'a> = dyn Fn(&str, &str, &[usize], PartData<'_>) -> Resul
 /// files, and their names there are the ones given here.
 pub(crate) struct Loader<'a> {
     origin: Origin<'a>,
-    precision: Precision,
     progress: Option<LoadProgress>,
     isa: Isa,
     pool: &'a Pool,
@@ -56,8 +56,8 @@ pub(crate) struct Linear<E> {
 
 impl<'a> Loader<'a> {
     pub fn new(spec: &ModelSpec, origin: Origin<'a>, options: &Options, isa: Isa, pool: &'a Pool) -> Self {
-        let (precision, progress) = (options.precision, options.progress.clone());
-        Self { origin, precision, progress, isa, pool, done: AtomicUsize::new(0), total: spec.parameter_count() }
+        let progress = options.progress.clone();
+        Self { origin, progress, isa, pool, done: AtomicUsize::new(0), total: spec.parameter_count() }
     }
 
     fn advance(&self, values: usize) {
@@ -127,13 +127,13 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// The same, for int8 with channels evened out: weight and bias are divided by the factors that come back, with
+    /// The same for a matrix of `E`; before int8 with channels evened out: weight and bias are divided by the factors that come back, with
     /// which the columns of the next matrix are to be multiplied.
     ///
     /// A channel's size is known from the norm alone: normalised numbers have deviation one. Half of its excess, in the
     /// logarithm, goes into the weights, so that neither side's steps grow by more than the square root of it.
-    pub fn evened_norm(&self, name: &str, length: usize, eps: f64) -> Result<(Norm, Scale), WeightsError> {
-        let Some(source) = self.tensors().filter(|_| self.precision == Precision::Int8) else {
+    pub fn evened_norm<E: Operand>(&self, name: &str, length: usize, eps: f64) -> Result<(Norm, Scale), WeightsError> {
+        let Some(source) = self.tensors().filter(|_| is_quantized::<E>()) else {
             return Ok((self.norm(name, length, eps)?, Scale::default()));
         };
         let (weight_name, bias_name) = (format!("{name}.weight"), format!("{name}.bias"));
@@ -203,7 +203,7 @@ impl<'a> Loader<'a> {
 
     /// For int8: factors that even out the hidden channels of a gated network, by the sizes that its two branches have
     /// when their input is `norm`'s, which was divided by `scale`.
-    pub fn hidden_scale(
+    pub fn hidden_scale<E: Operand>(
         &self,
         gate: &str,
         value: &str,
@@ -212,7 +212,7 @@ impl<'a> Loader<'a> {
         norm: &Norm,
         scale: &Scale,
     ) -> Result<Scale, WeightsError> {
-        let Some(source) = self.tensors().filter(|_| self.precision == Precision::Int8) else {
+        let Some(source) = self.tensors().filter(|_| is_quantized::<E>()) else {
             return Ok(Scale::default());
         };
         let mut channels: Vec<f32> = norm.weight.iter().zip(norm.bias.iter()).map(|(w, b)| w.hypot(*b)).collect();
@@ -416,6 +416,11 @@ impl Scale {
 
 /// Fills its last argument with whole rows, from that number on, of what the tensors say.
 type ReadRows<'a> = dyn Fn(&dyn WeightSource, usize, &mut [f32]) -> Result<(), WeightsError> + Sync + 'a;
+
+/// Whether the operands `E` are fewer digits than the elements that are made of them: int8.
+pub(crate) fn is_quantized<E: Operand>() -> bool {
+    TypeId::of::<E>() != TypeId::of::<E::Element>()
+}
 
 /// Rows of one branch before the other's in a gated matrix.
 const GROUP: usize = 16;

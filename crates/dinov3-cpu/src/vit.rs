@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use dinov3_kernels::{
-    AttentionScratch, AttentionShape, Epilogue, FeedForwardScratch, Operand, PackedMatrix, Rotary, attention,
+    AttentionScratch, AttentionShape, Element, Epilogue, FeedForwardScratch, Operand, PackedMatrix, Rotary, attention,
     feed_forward, layer_norm, linear, rotate_heads,
 };
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
@@ -13,7 +13,7 @@ use dinov3_model::weights::WeightsError;
 use dinov3_system::RangeStream;
 use dinov3_system::memory_map::Values;
 
-use crate::load::{Linear, Loader, Norm, gated_width};
+use crate::load::{Linear, Loader, Norm, gated_width, is_quantized};
 use crate::model::Run;
 use crate::output::{classify, pool_rows, wanted, write_map};
 use crate::patches::image_patches;
@@ -25,6 +25,9 @@ pub(crate) struct VitNet<E: Operand> {
     /// CLS, then registers: [P, D].
     prefix: Values<f32>,
     patch_embed: Linear<E::Element>,
+    /// See [`first_blocks`].
+    first_blocks: Vec<Block<E::Element>>,
+    /// The blocks after these.
     blocks: Vec<Block<E>>,
     norm: Norm,
     head: Option<Linear<f32>>,
@@ -46,6 +49,17 @@ struct Block<E: Operand> {
     gamma_2: Values<f32>,
 }
 
+/// Blocks at the start that stay in elements where the rest is int8: a sixth of a gated network.
+///
+/// What an early block is off by grows in all that follow, and most where the hidden numbers are products: two thirds of
+/// the H+ model's error in int8 came from this sixth (`docs/precision.md`).
+fn first_blocks<E: Operand>(vit: &Vit) -> usize {
+    match vit.mlp {
+        Mlp::SwiGlu if is_quantized::<E>() => vit.depth.div_ceil(6),
+        _ => 0,
+    }
+}
+
 impl<E: Operand> VitNet<E> {
     pub fn load(vit: &Vit, periods: RopePeriods, loader: &Loader<'_>) -> Result<Self, WeightsError> {
         let d = vit.embed_dim;
@@ -57,10 +71,12 @@ impl<E: Operand> VitNet<E> {
             Ok(prefix)
         })?;
         let patch_embed = loader.linear("patch_embed.proj", d, 3 * vit.patch_px * vit.patch_px)?;
-        let blocks = (0..vit.depth).map(|index| Block::load(vit, index, loader)).collect::<Result<_, _>>()?;
+        let first = first_blocks::<E>(vit);
+        let first_blocks = (0..first).map(|index| Block::load(vit, index, loader)).collect::<Result<_, _>>()?;
+        let blocks = (first..vit.depth).map(|index| Block::load(vit, index, loader)).collect::<Result<_, _>>()?;
         let norm = loader.norm("norm", d, vit.norm_eps)?;
         let head = (vit.num_classes > 0).then(|| loader.linear("head", vit.num_classes, d)).transpose()?;
-        Ok(Self { vit: vit.clone(), periods, prefix, patch_embed, blocks, norm, head, stream: None })
+        Ok(Self { vit: vit.clone(), periods, prefix, patch_embed, first_blocks, blocks, norm, head, stream: None })
     }
 }
 
@@ -76,7 +92,7 @@ impl<E: Operand> Block<E> {
         let (d, m) = (vit.embed_dim, vit.mlp_hidden);
         let name = |part: &str| format!("blocks.{index}.{part}");
         // In the order of execution, which is that of packed files.
-        let (norm1, attention_scale) = loader.evened_norm(&name("norm1"), d, vit.norm_eps)?;
+        let (norm1, attention_scale) = loader.evened_norm::<E>(&name("norm1"), d, vit.norm_eps)?;
         let qkv = loader.matrix_scaled(&name("attn.qkv.weight"), 3 * d, d, &attention_scale)?;
         let qkv_bias = || {
             loader.values(&name("attn.qkv.bias"), 3 * d, |source| {
@@ -89,14 +105,14 @@ impl<E: Operand> Block<E> {
         let qkv_bias = vit.qv_bias.then(qkv_bias).transpose()?;
         let proj = loader.linear(&name("attn.proj"), d, d)?;
         let gamma_1 = loader.vector(&name("gamma_1"), d)?;
-        let (norm2, mlp_scale) = loader.evened_norm(&name("norm2"), d, vit.norm_eps)?;
+        let (norm2, mlp_scale) = loader.evened_norm::<E>(&name("norm2"), d, vit.norm_eps)?;
         let (fc1, fc2) = match vit.mlp {
             Mlp::Gelu => {
                 (loader.linear_scaled(&name("mlp.fc1"), m, d, &mlp_scale)?, loader.linear(&name("mlp.fc2"), d, m)?)
             }
             Mlp::SwiGlu => {
                 let (gate, value) = (name("mlp.fc1_g"), name("mlp.fc1_x"));
-                let hidden_scale = loader.hidden_scale(&gate, &value, m, d, &norm2, &mlp_scale)?;
+                let hidden_scale = loader.hidden_scale::<E>(&gate, &value, m, d, &norm2, &mlp_scale)?;
                 let fc1 = loader.gated(&name("mlp.fc1"), &gate, &value, m, d, &mlp_scale, &hidden_scale)?;
                 let fc2 = &name("mlp.fc2.weight");
                 let matrix = loader.matrix_padded(fc2, d, m, gated_width(m), &hidden_scale)?;
@@ -108,27 +124,40 @@ impl<E: Operand> Block<E> {
     }
 }
 
-/// Activations, named for what they hold; kept from batch to batch. Rows are images × tokens: of all images in the
-/// residual stream and around the blocks, of some images between the steps of a block.
+/// Memory that is kept from batch to batch.
 #[derive(Default)]
 pub(crate) struct VitScratch<E: Operand> {
+    activations: Activations<E::Element>,
+    first_operands: Operands<E::Element>,
+    operands: Operands<E>,
+}
+
+/// Activations that all blocks share, named for what they hold. Rows are images × tokens: of all images in the residual
+/// stream and around the blocks, of some images between the steps of a block.
+#[derive(Default)]
+struct Activations<O: Element> {
     /// [rows, 3 · patch²].
-    patches: Vec<E::Element>,
+    patches: Vec<O>,
     /// The residual stream [rows, D].
     tokens: Vec<f32>,
-    /// [rows, D].
-    normed: Vec<E>,
     /// q, k and v before the turning, where that is a step of its own [rows, 3 D].
     unturned: Vec<f32>,
     /// [rows, 3 D].
-    qkv: Vec<E::Element>,
+    qkv: Vec<O>,
     /// [rows, D].
-    attended: Vec<E::Element>,
-    hidden: FeedForwardScratch<E>,
+    attended: Vec<O>,
     /// Normed tokens for output [rows, D].
     output: Vec<f32>,
     attention: AttentionScratch,
     rope: Option<CachedRope>,
+}
+
+/// Activations as operands of the blocks' matrices.
+#[derive(Default)]
+struct Operands<F: Operand> {
+    /// [rows, D].
+    normed: Vec<F>,
+    hidden: FeedForwardScratch<F>,
 }
 
 /// Images that go through a block together: enough for all threads to work on, and few, so that what the steps of a block
@@ -155,11 +184,11 @@ impl<E: Operand> VitNet<E> {
         let prefix = self.vit.prefix_tokens();
         let tokens_per_image = prefix + grid_rows * grid_columns;
 
+        let VitScratch { activations: scratch, first_operands, operands } = scratch;
         self.embed(run, scratch, tokens_per_image);
         self.prepare_rope(scratch, (grid_rows, grid_columns));
         let chunk = chunk_images(count, tokens_per_image, run.pool.threads());
         let chunk_rows = chunk * tokens_per_image;
-        scratch.normed.resize(chunk_rows * E::row_length(d), E::default());
         scratch.attended.resize(chunk_rows * d, E::Element::default());
         scratch.qkv.resize(chunk_rows * 3 * d, E::Element::default());
 
@@ -167,12 +196,19 @@ impl<E: Operand> VitNet<E> {
         features.maps.resize_with(request.taps.len(), FeatureMap::default);
         let mut taps = request.taps.iter().copied().zip(&mut features.maps).peekable();
         let last = request.last_needed(self.vit.depth);
-        for (index, block) in self.blocks.iter().enumerate().take_while(|(index, _)| Some(*index) <= last) {
+        for index in (0..self.vit.depth).take_while(|index| Some(*index) <= last) {
             if let Some(stream) = &self.stream {
                 stream.enter(index);
             }
             for first in (0..count).step_by(chunk) {
-                self.block(block, run, scratch, first..count.min(first + chunk), tokens_per_image);
+                let images = first..count.min(first + chunk);
+                match index.checked_sub(self.first_blocks.len()) {
+                    None => {
+                        let block = &self.first_blocks[index];
+                        self.block(block, run, scratch, first_operands, images, tokens_per_image);
+                    }
+                    Some(index) => self.block(&self.blocks[index], run, scratch, operands, images, tokens_per_image),
+                }
             }
             if let Some((_, map)) = taps.next_if(|(tap, _)| *tap == index) {
                 self.tap(run, scratch, index, map, tokens_per_image);
@@ -183,7 +219,7 @@ impl<E: Operand> VitNet<E> {
     }
 
     /// pixels -> residual stream [B, T, D]: CLS, registers, patches row by row.
-    fn embed(&self, run: &Run<'_>, scratch: &mut VitScratch<E>, tokens_per_image: usize) {
+    fn embed(&self, run: &Run<'_>, scratch: &mut Activations<E::Element>, tokens_per_image: usize) {
         let (count, d, patch_px) = (run.batch.count, self.vit.embed_dim, self.vit.patch_px);
         let (rows, columns) = (run.geometry.grid_rows, run.geometry.grid_columns);
         image_patches(run.pool, run.batch, patch_px, rows, columns, &mut scratch.patches);
@@ -199,7 +235,7 @@ impl<E: Operand> VitNet<E> {
         }
     }
 
-    fn prepare_rope(&self, scratch: &mut VitScratch<E>, grid: (usize, usize)) {
+    fn prepare_rope(&self, scratch: &mut Activations<E::Element>, grid: (usize, usize)) {
         if scratch.rope.as_ref().is_some_and(|rope| rope.grid == grid) {
             return;
         }
@@ -212,23 +248,26 @@ impl<E: Operand> VitNet<E> {
     }
 
     /// For some images: x + gamma_1 · attention(norm1(x)), then x + gamma_2 · mlp(norm2(x)), in place.
-    fn block(
+    fn block<F: Operand<Element = E::Element>>(
         &self,
-        block: &Block<E>,
+        block: &Block<F>,
         run: &Run<'_>,
-        scratch: &mut VitScratch<E>,
+        scratch: &mut Activations<E::Element>,
+        operands: &mut Operands<F>,
         images: Range<usize>,
         tokens_per_image: usize,
     ) {
         let (pool, isa) = (run.pool, run.isa);
         let d = self.vit.embed_dim;
-        let VitScratch { tokens, normed, unturned, qkv, attended, hidden, attention: attention_scratch, rope, .. } =
-            scratch;
+        let Activations { tokens, unturned, qkv, attended, attention: attention_scratch, rope, .. } = scratch;
+        let Operands { normed, hidden } = operands;
         let rope = rope.as_ref().expect("prepared before the blocks");
         let rows = images.len() * tokens_per_image;
-        let row_length = E::row_length(d);
+        let row_length = F::row_length(d);
         let tokens = &mut tokens[images.start * tokens_per_image * d..][..rows * d];
-        let normed = &mut normed[..rows * row_length];
+        let operands = rows * row_length;
+        normed.resize(normed.len().max(operands), F::default());
+        let normed = &mut normed[..operands];
         let (qkv, attended) = (&mut qkv[..rows * 3 * d], &mut attended[..rows * d]);
 
         let norm = &block.norm1;
@@ -274,7 +313,7 @@ impl<E: Operand> VitNet<E> {
     fn tap(
         &self,
         run: &Run<'_>,
-        scratch: &mut VitScratch<E>,
+        scratch: &mut Activations<E::Element>,
         index: usize,
         map: &mut FeatureMap,
         tokens_per_image: usize,
@@ -305,7 +344,13 @@ impl<E: Operand> VitNet<E> {
     }
 
     /// Final norm, then whatever was asked for: tokens, poolings, class scores.
-    fn outputs(&self, run: &Run<'_>, scratch: &mut VitScratch<E>, features: &mut Features, tokens_per_image: usize) {
+    fn outputs(
+        &self,
+        run: &Run<'_>,
+        scratch: &mut Activations<E::Element>,
+        features: &mut Features,
+        tokens_per_image: usize,
+    ) {
         let (count, d, request) = (run.batch.count, self.vit.embed_dim, run.request);
         let needed = request.tokens || request.logits.is_some() || !request.poolings.is_empty();
         features.pooled.resize_with(request.poolings.len(), || (Pooling::Average, Default::default()));
