@@ -165,7 +165,7 @@ const BENCH_EXAMPLES: &str = "Examples:
   dinov3 bench -m vit_small_patch16_dinov3 --weights synthetic:1 --batch-size 1 --size 512x768 --runs 50 --json";
 
 /// Model and weights.
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 pub struct ModelArguments {
     /// Model name, alias (Hugging Face id, Meta's name), a config.json, or a packed file, which has its weights
     #[arg(short, long)]

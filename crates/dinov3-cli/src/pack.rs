@@ -10,12 +10,12 @@ use dinov3::packed::{PackError, PackedFile, is_packed, pack};
 use dinov3::{ModelSpec, Options, Weights, find_model};
 use serde_json::json;
 
-use crate::arguments::{ModelArguments, PackArguments, Periods};
+use crate::arguments::{ModelArguments, PackArguments};
 use crate::batch::{catch_interruptions, interruption};
 use crate::failure::{Outcome, usage};
 use crate::info::{matching_model, told_of_packed};
 use crate::progress;
-use crate::setup::{chosen_precision, model_spec, refuse_overwriting, weights, with_classes};
+use crate::setup::{chosen_precision, model_spec, refuse_overwriting, told, weights, with_classes};
 
 /// Runs the command.
 pub fn run(arguments: &PackArguments) -> Result<Outcome> {
@@ -25,10 +25,7 @@ pub fn run(arguments: &PackArguments) -> Result<Outcome> {
     let (spec, weights) = model_and_weights(arguments)?;
     refuse_overwriting(&arguments.output, &read_files(&weights))?;
     let isa = dinov3::Isa::try_from_env()?;
-    let (precision, reason) = chosen_precision(arguments.precision, isa);
-    if let Some(reason) = reason {
-        eprintln!("note: precision {}: {reason}", precision.name());
-    }
+    let precision = told(chosen_precision(arguments.precision, isa));
     let mut options = Options::new()
         .precision(precision)
         .threads(arguments.threads.map_or(0, usize::from))
@@ -116,11 +113,8 @@ fn model_arguments(arguments: &PackArguments, model: String, weights: Option<Str
         weights,
         revision: arguments.revision.clone(),
         precision: Some(arguments.precision),
-        rope_periods: Periods::default(),
         num_classes: arguments.num_classes,
         threads: arguments.threads,
-        max_tokens: None,
-        cache: false,
-        max_memory: None,
+        ..ModelArguments::default()
     }
 }

@@ -233,15 +233,10 @@ fn verify_values(arguments: &VerifyArguments, path: &Path) -> Result<Outcome> {
 fn model_arguments(arguments: &VerifyArguments) -> ModelArguments {
     ModelArguments {
         model: arguments.target.clone(),
-        revision: None,
         weights: arguments.weights.clone(),
         precision: arguments.precision,
         rope_periods: arguments.rope_periods,
-        num_classes: None,
-        threads: None,
-        max_tokens: None,
-        cache: false,
-        max_memory: None,
+        ..ModelArguments::default()
     }
 }
 

@@ -89,7 +89,7 @@ impl<'a> Loader<'a> {
         length: usize,
         make: impl FnOnce(&dyn WeightSource) -> Result<Vec<f32>, WeightsError>,
     ) -> Result<Values<f32>, WeightsError> {
-        let (Origin::Tensors(source) | Origin::Recorded(source, _)) = self.origin else {
+        let Some(source) = self.tensors() else {
             return self.mapped(name, F32, &[length]).map(Values::Mapped);
         };
         let values = make(source)?;
@@ -276,9 +276,9 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// Two [m, k] matrices, called `name` together, their columns multiplied by `columns` and the value's rows and bias divided by `values`, as
-    /// one whose rows alternate in groups of sixteen, gate first, each branch filled up with zero rows to a multiple of
-    /// sixteen: the layout of the SwiGLU epilogue.
+    /// Two [m, k] matrices, called `name` together, their columns multiplied by `columns` and the value's rows and bias
+    /// divided by `values`, as one whose rows alternate in groups of sixteen, gate first, each branch filled up with zero
+    /// rows to a multiple of sixteen: the layout of the SwiGLU epilogue.
     #[allow(clippy::too_many_arguments)]
     pub fn gated<E: Operand>(
         &self,

@@ -78,9 +78,7 @@ impl<E: Operand> VitNet<E> {
         let head = (vit.num_classes > 0).then(|| loader.linear("head", vit.num_classes, d)).transpose()?;
         Ok(Self { vit: vit.clone(), periods, prefix, patch_embed, first_blocks, blocks, norm, head, stream: None })
     }
-}
 
-impl<E: Operand> VitNet<E> {
     /// Reads the blocks from a packed file as they are needed.
     pub fn stream_blocks(&mut self, stream: RangeStream) {
         self.stream = Some(stream);

@@ -150,7 +150,7 @@ pub fn layout_of(isa: Isa) -> String {
 }
 
 /// The packed file that these weights are, if they are one.
-pub(crate) fn packed_path(weights: &Weights) -> Option<&Path> {
+pub fn packed_path(weights: &Weights) -> Option<&Path> {
     match weights {
         Weights::Path(path) if is_packed(path) => Some(path),
         _ => None,

@@ -34,8 +34,9 @@ const TASKS_PER_THREAD: usize = 8;
 
 /// Multiplies rows with W: `out = epilogue(a × Wᵀ)`.
 ///
-/// `a` holds `m` rows of `w.k()` numbers, each [`Operand::row_length`] long and `a_stride` apart; `out` holds `m` rows of `w.n()` numbers (half as many for
-/// [`Epilogue::SwiGlu`]), `out_stride` apart. The bits of a row depend on nothing but that row, W and the epilogue.
+/// `a` holds `m` rows of `w.k()` numbers, each [`Operand::row_length`] long and `a_stride` apart; `out` holds `m` rows of
+/// `w.n()` numbers (half as many for [`Epilogue::SwiGlu`]), `out_stride` apart. The bits of a row depend on nothing but
+/// that row, W and the epilogue.
 ///
 /// # Panics
 /// If a slice is too short, a stride shorter than its row, an epilogue's vector not as long as `w.n()`,
