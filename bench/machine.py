@@ -1,10 +1,13 @@
 """What a run was made on, and what disturbs it."""
 
+import multiprocessing
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,6 +46,45 @@ def commit() -> str:
     git = lambda *words: subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True).stdout  # noqa: E731
     changed = git("status", "--porcelain", "--untracked-files=no").strip()
     return git("rev-parse", "--short=12", "HEAD").strip() + ("+" if changed else "")
+
+
+def _spin(_task: int) -> float:
+    """Seconds that a fixed piece of work takes, about a hundredth: the median of three."""
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        total = 0
+        for number in range(500_000):
+            total += number
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+class Stillness:
+    """What share of its speed the machine gives, seen by a fixed piece of work on all cores at once.
+
+    A virtual machine loses cores to its neighbours without a trace in its load average, for seconds or minutes; the peak
+    probe, which takes the best of short bursts, does not see it either.
+    """
+
+    def __init__(self, threads: int):
+        # A process each: in one pool a worker might take the work of another.
+        context = multiprocessing.get_context("spawn")
+        self.pools = [context.Pool(1) for _ in range(threads)]
+        self.shortest = float("inf")
+        for _ in range(8):
+            self.share()
+
+    def share(self) -> float:
+        """1 if nothing disturbs any core; of the slowest core otherwise."""
+        answers = [pool.map_async(_spin, [0]) for pool in self.pools]
+        seconds = [answer.get()[0] for answer in answers]
+        self.shortest = min(self.shortest, *seconds)
+        return self.shortest / max(seconds)
+
+    def close(self) -> None:
+        for pool in self.pools:
+            pool.terminate()
 
 
 @contextmanager

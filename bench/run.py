@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,10 @@ class Skip(Exception):
     """A row that this binary, machine or environment cannot run."""
 
 
+# Share of the machine's speed below which a turn is measured again.
+STILL = 0.9
+
+
 @dataclass
 class Bench:
     binary: Path
@@ -46,6 +50,8 @@ class Bench:
     threads: int
     cache: Path
     scratch: Path
+    stillness: machine.Stillness
+    left_out: list[dict] = field(default_factory=list)
 
     def ours(self, *words) -> str:
         command = [str(self.binary), *map(str, words)]
@@ -75,18 +81,41 @@ class Bench:
 
     def pairs(self, first, second) -> list[dict]:
         """Turns of two sides, each a function that gives a dictionary."""
-        turns = []
-        for number in range(self.turns):
+
+        def turn(number: int) -> dict:
             sides = [("ours", first), ("peer", second)]
             if number % 2:
                 sides.reverse()
-            turn = {"order": [name for name, _ in sides], "load_average": os.getloadavg(), "peak_gflops": [self.peak()]}
+            turn = {"order": [name for name, _ in sides], "load_average": os.getloadavg(), "peak_gflops": [self.peak()],
+                    "stillness": [self.stillness.share()]}  # fmt: skip
             for name, side in sides:
                 turn[name] = side()
+                turn["stillness"].append(self.stillness.share())
                 turn["peak_gflops"].append(self.peak())
-            turns.append(turn)
-            print(f"  {number + 1}/{self.turns}", end="\r", file=sys.stderr, flush=True)
-        return turns
+            return turn
+
+        return self.repeat(turn)
+
+    def repeat(self, turn) -> list[dict]:
+        """As many turns as asked for that nothing disturbed; after twice as many, the stillest ones."""
+        still, disturbed = [], []
+        while len(still) < self.turns and len(still) + len(disturbed) < 2 * self.turns:
+            found = turn(len(still))
+            (still if min(found["stillness"]) >= STILL else disturbed).append(found)
+            print(f"  {len(still)}/{self.turns}, {len(disturbed)} disturbed", end="\r", file=sys.stderr, flush=True)
+        disturbed.sort(key=lambda found: min(found["stillness"]), reverse=True)
+        kept = still + disturbed[: self.turns - len(still)]
+        self.left_out = disturbed[self.turns - len(still) :]
+        return kept
+
+    def alone(self, measure) -> list[dict]:
+        """Turns of one side."""
+
+        def turn(_number: int) -> dict:
+            before = self.stillness.share()
+            return measure() | {"stillness": [before, self.stillness.share()]}
+
+        return self.repeat(turn)
 
 
 def sha256_of_rows(rows: np.ndarray) -> str:
@@ -210,7 +239,7 @@ def rates_of(turns: list[dict]) -> np.ndarray:
 
 
 def share(bench: Bench, row: Row) -> dict:
-    turns = [bench.encoder(row) for _ in range(bench.turns)]
+    turns = bench.alone(lambda: bench.encoder(row))
     shares = np.array([turn["share_of_peak"] for turn in turns])
     return {
         "turns": turns, "ours": verdict.median(np.array([turn["gflops"] for turn in turns])), "unit": "GFLOP/s",
@@ -346,8 +375,8 @@ def growth(bench: Bench, row: Row) -> dict:
         found = bench.encoder(row, **({key: value} | fixed))
         return {"point": value, "nanoseconds_per_megaflop": 1e6 / found["gflops"]} | found
 
-    turns = [[point(value) for value in row.points] for _ in range(bench.turns)]
-    costs = np.array([[found["nanoseconds_per_megaflop"] for found in turn] for turn in turns])
+    turns = bench.alone(lambda: {"points": [point(value) for value in row.points]})
+    costs = np.array([[found["nanoseconds_per_megaflop"] for found in turn["points"]] for turn in turns])
     return {
         "turns": turns, "unit": "ns per MFLOP", "curve": dict(zip(map(str, row.points), np.median(costs, axis=0))),
         "ours": float(np.median(costs, axis=0).max()), "theirs": float(np.median(costs, axis=0).min()),
@@ -391,12 +420,13 @@ def main() -> None:
     date = datetime.date.today().isoformat()
     folder = arguments.output / machine.folder_name(date)
     failures = 0
+    stillness = machine.Stillness(arguments.threads)
     for row in choose(rows, arguments.rows):
         print(f"{row.name}: {row.title}", file=sys.stderr)
         started, load = datetime.datetime.now(datetime.UTC), os.getloadavg()
         with tempfile.TemporaryDirectory(prefix="dinov3-bench-") as scratch:
             bench = Bench(arguments.binary.resolve(), arguments.turns, arguments.runs, arguments.threads,
-                          arguments.cache.resolve(), Path(scratch))  # fmt: skip
+                          arguments.cache.resolve(), Path(scratch), stillness)  # fmt: skip
             try:
                 result = KINDS[row.kind](bench, row)
             except Skip as reason:
@@ -413,6 +443,7 @@ def main() -> None:
             "command": "bench/run.sh " + shlex.join([row.name, "--turns", str(arguments.turns), "--runs", str(arguments.runs)]),
             "started": started.isoformat(timespec="seconds"),
             "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "left_out": bench.left_out,
             "load_average": {"before": load, "after": os.getloadavg()},
             "threads": bench.threads,
             "machine": machine.facts(),
@@ -428,6 +459,7 @@ def main() -> None:
         print(f"{row.name:34} {summary['value']:.3f}{bounds} gate {row.gate} stretch {row.stretch}: {summary['verdict']}",
               flush=True)  # fmt: skip
         failures += summary["verdict"] == "missed"
+    stillness.close()
     if failures and arguments.strict:
         sys.exit(1)
 

@@ -36,6 +36,18 @@ class Verdicts(unittest.TestCase):
         self.assertIsNone(verdict.interval(verdict.median, np.ones(verdict.ENOUGH_PAIRS - 1)))
 
 
+class Turns(unittest.TestCase):
+    def test_disturbed_turns_are_measured_again_and_the_stillest_fill_up_if_time_runs_out(self):
+        bench = run.Bench(None, 3, 1, 1, None, None, None)
+        seen = iter([1.0, 0.5, 0.95, 0.99])
+        self.assertEqual([turn["stillness"] for turn in bench.repeat(lambda _: {"stillness": [next(seen)]})], [[1.0], [0.95], [0.99]])
+        self.assertEqual(bench.left_out, [{"stillness": [0.5]}])
+        seen = iter([0.3, 0.5, 0.95, 0.6, 0.4, 0.2])
+        kept = bench.repeat(lambda _: {"stillness": [next(seen), 1.0]})
+        self.assertEqual([min(turn["stillness"]) for turn in kept], [0.95, 0.6, 0.5])
+        self.assertEqual(len(bench.left_out), 3)
+
+
 class Pipeline(unittest.TestCase):
     def test_the_rate_is_read_from_what_embed_says(self):
         self.assertEqual(run.rate_said("24 images in 1.2 s, 20.3 images/s, 0 failed -> x.npy"), 20.3)
