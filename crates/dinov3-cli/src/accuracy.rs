@@ -89,8 +89,10 @@ impl Images {
             Self::Files(inputs) => {
                 for key in inputs.keys() {
                     let name = key.row_name();
-                    let item = inputs.load(&key).with_context(|| name.to_string())?;
-                    each(&name, &item)?;
+                    // A picture is never skipped.
+                    if let Some(item) = inputs.load(&key).with_context(|| name.to_string())? {
+                        each(&name, &item)?;
+                    }
                 }
             }
             &Self::BuiltIn { height_px, width_px } => {

@@ -160,10 +160,11 @@ impl Reporter {
     /// Called by the run.
     pub fn update(&self, progress: &Progress) {
         let speed = format!("{:.1} images/s", progress.images_per_second());
-        let done = self.safe_rows.as_ref().map_or(progress.done, |rows| rows.load(Ordering::Relaxed)) + progress.failed;
+        let done = self.safe_rows.as_ref().map_or(progress.done, |rows| rows.load(Ordering::Relaxed));
+        let done = done + progress.failed + progress.skipped;
         match &self.display {
             Display::Bar(bar) => {
-                bar.set_length(progress.total.unwrap_or(progress.done + progress.failed) as u64);
+                bar.set_length(progress.total.unwrap_or(done) as u64);
                 bar.set_position(done as u64);
                 bar.set_message(match progress.failed {
                     0 => speed,

@@ -388,7 +388,7 @@ impl Source for Inputs {
         }
     }
 
-    fn load(&self, key: &Self::Key) -> Result<Item, ItemError> {
+    fn load(&self, key: &Self::Key) -> Result<Option<Item>, ItemError> {
         match self {
             Self::Files(files) => files.load(&key.path),
             Self::Arrays(arrays) => arrays[key.array].load(&key.path),

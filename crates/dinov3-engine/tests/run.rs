@@ -84,14 +84,14 @@ impl Source for Fake {
         (self.known)(key)
     }
 
-    fn load(&self, &key: &usize) -> Result<Item, ItemError> {
+    fn load(&self, &key: &usize) -> Result<Option<Item>, ItemError> {
         assert!(!(self.known)(key));
         (self.before)(key)?;
         let (height_px, width_px) = (self.size)(key);
         let value = |index: usize| (scrambled(key * 31 + index) % 1000) as f32 / 7.0;
         let pixels: Vec<f32> = (0..3 * height_px * width_px).map(value).collect();
         self.meter.add(size_of_val(pixels.as_slice()));
-        Ok(Item { height_px, width_px, pixels })
+        Ok(Some(Item { height_px, width_px, pixels }))
     }
 }
 
@@ -314,14 +314,14 @@ fn an_item_of_the_wrong_length_fails_alone() {
         fn keys(&self) -> Box<dyn Iterator<Item = usize> + Send + '_> {
             Box::new(0..9)
         }
-        fn load(&self, &key: &usize) -> Result<Item, ItemError> {
+        fn load(&self, &key: &usize) -> Result<Option<Item>, ItemError> {
             let (height_px, width_px, values) = match key {
                 2 => (16, 16, 5),
                 3 => (usize::MAX, 2, 0),
                 _ => (16, 16, 768),
             };
             let pixels = vec![1.0; values];
-            Ok(Item { height_px, width_px, pixels })
+            Ok(Some(Item { height_px, width_px, pixels }))
         }
     }
     let mut encoder = FakeEncoder::new(&Fake::new(0));
@@ -538,7 +538,7 @@ fn panics_of_encoder_and_key_iterator_do_not_hang() {
         fn keys(&self) -> Box<dyn Iterator<Item = usize> + Send + '_> {
             Box::new((0..20).inspect(|&key| assert!(key < 10, "listing bug")))
         }
-        fn load(&self, _: &usize) -> Result<Item, ItemError> {
+        fn load(&self, _: &usize) -> Result<Option<Item>, ItemError> {
             Err(ItemError::new(ItemErrorKind::Other, "unused"))
         }
     }

@@ -82,7 +82,7 @@ impl<S: Source<Key: Stamped>> Source for JournaledSource<'_, S> {
         stamp.is_some_and(|stamp| known.has(&key.key.row_name(), stamp))
     }
 
-    fn load(&self, key: &Self::Key) -> Result<Item, ItemError> {
+    fn load(&self, key: &Self::Key) -> Result<Option<Item>, ItemError> {
         self.source.load(&key.key)
     }
 }

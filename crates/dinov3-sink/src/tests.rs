@@ -70,12 +70,12 @@ impl Source for Pictures {
         Box::new(self.0.iter().cloned())
     }
 
-    fn load(&self, path: &PathBuf) -> Result<Item, ItemError> {
+    fn load(&self, path: &PathBuf) -> Result<Option<Item>, ItemError> {
         let bytes = fs::read(path).unwrap().len();
         if bytes == 4 {
             return Err(ItemError::new(ItemErrorKind::Decode, "truncated"));
         }
-        Ok(Item { height_px: 16, width_px: 16, pixels: vec![bytes as f32 / 3.0; 3 * 256] })
+        Ok(Some(Item { height_px: 16, width_px: 16, pixels: vec![bytes as f32 / 3.0; 3 * 256] }))
     }
 }
 

@@ -89,4 +89,3 @@ fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Resu
     }
     Ok(())
 }
-

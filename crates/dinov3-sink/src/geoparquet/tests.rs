@@ -110,13 +110,13 @@ impl Source for Scene {
         Box::new(self.order.iter().map(key))
     }
 
-    fn load(&self, key: &Key) -> Result<Item, ItemError> {
+    fn load(&self, key: &Key) -> Result<Option<Item>, ItemError> {
         if key.number % 10 == 3 {
             return Err(ItemError::new(ItemErrorKind::Read, format!("tile {} is corrupt", key.number)));
         }
         self.loaded.fetch_add(1, Ordering::Relaxed);
         let _ = key.valid_fraction.set(1.0 / (1.0 + key.number as f32));
-        Ok(Item { height_px: 16, width_px: 16, pixels: vec![key.number as f32; 3 * 256] })
+        Ok(Some(Item { height_px: 16, width_px: 16, pixels: vec![key.number as f32; 3 * 256] }))
     }
 }
 
