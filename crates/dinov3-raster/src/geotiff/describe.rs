@@ -292,7 +292,12 @@ impl Describe<'_> {
             2 => Photometric::Rgb,
             3 => return Err(self.unsupported("a colour table", "-expand rgb")),
             4 => Photometric::Mask,
-            5 => return Err(self.unsupported("inks (CMYK) instead of red, green and blue", "-b 1 -b 2 -b 3 -colorinterp undefined,undefined,undefined")),
+            // GDAL reads four bands of ink and has no conversion either.
+            5 => {
+                let remedy = "export it as RGB from the program that made it, then gdal_translate -of COG".to_string();
+                let feature = "inks (CMYK) instead of red, green and blue".to_string();
+                return Err(RasterError::Unsupported { location: self.location.shown(), feature, remedy });
+            }
             6 if ifd.compression() == 7 => Photometric::YCbCr,
             6 => return Err(self.unsupported("YCbCr without JPEG", "")),
             8..=10 => return Err(self.unsupported("CIE L*a*b* colours", "")),
