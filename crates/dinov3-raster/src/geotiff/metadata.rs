@@ -67,7 +67,11 @@ impl GdalMetadata {
         }
     }
 
-    fn note(&mut self, item: Item) {
+    fn note(&mut self, mut item: Item) {
+        // GDAL escapes values twice; other writers once, so that a lone `&` is one.
+        for (entity, character) in [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")] {
+            item.value = item.value.replace(entity, character);
+        }
         match item.band {
             Some(band) if !item.role.is_empty() => {
                 self.bands.insert((band, item.role), item.value);
@@ -101,8 +105,8 @@ mod tests {
     #[test]
     fn items_and_bands_are_told_apart() {
         let text = r#"<GDALMetadata>
-            <Item name="ACQUIRED">2024 &lt;June&gt; &amp; July</Item>
-            <Item name="DESCRIPTION" sample="1" role="description">B03 &quot;green&quot;</Item>
+            <Item name="ACQUIRED">2024 &amp;lt;June&amp;gt; &amp; July</Item>
+            <Item name="DESCRIPTION" sample="1" role="description">B03 &amp;quot;green&amp;quot;</Item>
             <Item name="SCALE" sample="0" role="scale">0.0001</Item>
             <Item name="STATISTICS_MEAN" sample="0">12</Item>
             <Item name="X" domain="IMAGE_STRUCTURE">y</Item>

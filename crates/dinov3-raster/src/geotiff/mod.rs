@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use dinov3_geo::PixelWindow;
-use tiff_reader::{Ifd, OpenOptions, ParseBudgets, TiffError, TiffFile};
+use tiff_reader::{ByteOrder, Ifd, OpenOptions, ParseBudgets, TiffError, TiffFile};
 
 use crate::RasterError;
 use crate::cache::{BlockCache, BlockKey};
@@ -28,6 +28,7 @@ use grid::{Block, Grid};
 
 /// How much is fetched before it is decoded: a bound for windows of many blocks.
 const FETCHED_AT_ONCE_BYTES: u64 = 32 << 20;
+const COMPRESSION_LERC: u16 = 34887;
 /// Directories in a file.
 const MOST_DIRECTORIES: usize = 1024;
 /// Tags in a directory.
@@ -324,7 +325,14 @@ impl File {
                 false => self.tiff.read_window_bytes_from_ifd(directory, row, column, rows, columns),
                 true => self.tiff.read_band_window_bytes_from_ifd(directory, block.plane, row, column, rows, columns),
             };
-            bytes.map_err(|error| self.tell(error))
+            let mut bytes = bytes.map_err(|error| self.tell(error))?;
+            // libtiff swaps the bytes of big-endian samples before LERC sees them, and after; `tiff-reader` does not.
+            if self.tiff.byte_order() == ByteOrder::BigEndian && directory.compression() == COMPRESSION_LERC {
+                let pixels = rows * columns * if grid.is_planar { 1 } else { grid.samples_per_pixel };
+                let sample_bytes = (bytes.len() / pixels.max(1)).max(1);
+                bytes.chunks_exact_mut(sample_bytes).for_each(<[u8]>::reverse);
+            }
+            Ok(bytes)
         })
     }
 }

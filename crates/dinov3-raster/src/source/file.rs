@@ -89,3 +89,21 @@ fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Resu
     }
     Ok(())
 }
+
+/// A file in memory.
+pub(crate) struct MemoryFile {
+    pub location: String,
+    pub bytes: Vec<u8>,
+}
+
+impl ByteSource for MemoryFile {
+    fn length_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read(&self, range: Range<u64>) -> Result<Vec<u8>, RasterError> {
+        let length = range.end.saturating_sub(range.start);
+        let range = checked_range(&self.location, range.start, length, self.length_bytes())?;
+        Ok(self.bytes[range.start as usize..range.end as usize].to_vec())
+    }
+}

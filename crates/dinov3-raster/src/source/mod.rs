@@ -1,6 +1,11 @@
 //! Bytes of files, wherever they are.
 
 mod file;
+#[cfg(feature = "object-stores")]
+mod object;
+mod pool;
+mod remote;
+mod web;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,7 +14,12 @@ use tiff_reader::source::TiffSource;
 
 use crate::RasterError;
 
-pub(crate) use file::LocalFile;
+pub(crate) use file::{LocalFile, MemoryFile};
+#[cfg(feature = "object-stores")]
+pub(crate) use object::Stores;
+pub(crate) use pool::FetchPool;
+pub(crate) use remote::RemoteFile;
+pub(crate) use web::WebFile;
 
 /// A file whose parts can be read in any order, by several threads at once.
 pub(crate) trait ByteSource: Send + Sync {
