@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anyhow::{Context, Result, bail};
+use dinov3::inputs::{Kind, expand};
 use dinov3::engine::{Item, Source};
 use dinov3::sink::RowName;
 use dinov3::{Array, Encoder, FeatureMap, Features, ImageBatch, Isa, ModelSpec, Pooling, Request, Session};
@@ -78,7 +79,7 @@ impl Images {
             return Ok(Self::BuiltIn { height_px: height_px as usize, width_px: width_px as usize });
         }
         let recipe = chosen_recipe(spec, &arguments.model, &arguments.pixels)?;
-        let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
+        let files = expand(&arguments.inputs, Kind::Pictures, &mut std::io::stdin().lock())?;
         Ok(Self::Files(Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?))
     }
 

@@ -10,10 +10,10 @@ use dinov3::engine::{Item, ItemError, Source};
 use dinov3::image::{FileSource, PictureReader, describe, recipe, statistics};
 use dinov3::npy::NpySource;
 use dinov3::packed::{self, PackedFile, is_packed, open_cached, packed_path};
-use dinov3::pixels::{DecodeOptions, Limits, Orientation, Recipe};
+use dinov3::pixels::{DecodeOptions, Limits, Orientation, Recipe, Statistics};
 use dinov3::sink::{RowName, Stamp, Stamped};
 use dinov3::url::{UrlOptions, UrlReader, without_user};
-use dinov3::{Isa, ModelSpec, Opened, Options, PendingIdentity, Weights, WeightsIdentity, find_model};
+use dinov3::{Isa, ModelSpec, Opened, Options, PendingIdentity, Pooling, Weights, WeightsIdentity, find_model};
 use serde_json::{Value, json};
 
 use crate::arguments::{DeepGrey, ModelArguments, Periods, PixelArguments, Precision, Preprocess};
@@ -191,6 +191,22 @@ fn most_tokens(chosen: Option<usize>) -> usize {
     chosen.unwrap_or(Options::new().most_tokens)
 }
 
+/// The poolings that were asked for, or the model's own.
+pub fn chosen_poolings(spec: &ModelSpec, asked: &[Pooling]) -> Result<Vec<Pooling>> {
+    if asked.is_empty() {
+        return Ok(vec![spec.pooling]);
+    }
+    for (index, pooling) in asked.iter().enumerate() {
+        if asked[..index].contains(pooling) {
+            return Err(usage(format!("--pool names '{pooling}' twice")));
+        }
+        if spec.vit().is_none() && *pooling == Pooling::Token {
+            return Err(usage(format!("--pool token: {} has no class token; avg, max and avgmax work", spec.name)));
+        }
+    }
+    Ok(asked.to_vec())
+}
+
 /// The recipe, or none for arrays.
 pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &PixelArguments) -> Result<Option<Recipe>> {
     let mut chosen = match arguments.preprocess {
@@ -214,9 +230,18 @@ pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &Pixel
         }
         _ => {}
     }
-    let mut statistics = chosen.statistics();
-    statistics.mean = arguments.mean.unwrap_or(statistics.mean);
-    statistics.std = arguments.std.unwrap_or(statistics.std);
+    let statistics = chosen_statistics(chosen.statistics(), arguments.mean, arguments.std)?;
+    Ok(Some(chosen.with_statistics(statistics)))
+}
+
+/// The model's statistics, or those that were asked for.
+pub fn chosen_statistics(
+    mut statistics: Statistics,
+    mean: Option<[f32; 3]>,
+    std: Option<[f32; 3]>,
+) -> Result<Statistics> {
+        statistics.mean = mean.unwrap_or(statistics.mean);
+    statistics.std = std.unwrap_or(statistics.std);
     if statistics.std.iter().any(|&std| std <= 0.0) {
         return Err(usage("--std must be above 0"));
     }
@@ -226,7 +251,7 @@ pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &Pixel
     if normalised.into_iter().any(|value| !value.is_finite() || value.abs() > 1e6) {
         return Err(usage("--mean and --std give pixels beyond 1e6"));
     }
-    Ok(Some(chosen.with_statistics(statistics)))
+    Ok(statistics)
 }
 
 /// A size that no picture could be encoded at is wrong usage, not a failure per picture.
@@ -404,12 +429,7 @@ pub struct Provenance {
 
 impl Provenance {
     /// Starts hashing the weights.
-    pub fn start(
-        opened: &Opened,
-        recipe: Option<&Recipe>,
-        asked: Option<Precision>,
-        arguments: &PixelArguments,
-    ) -> Self {
+    pub fn start(opened: &Opened, recipe: Option<&Recipe>, asked: Option<Precision>) -> Self {
         let model = &opened.model;
         let recipe = match recipe {
             Some(recipe) => describe(recipe),
@@ -425,18 +445,23 @@ impl Provenance {
             "rope_periods": model.options().rope_periods.name(),
             "instruction_set": model.isa().name(),
             "preprocess": recipe,
-            "pad": arguments.pad,
-            "exif_orientation": arguments.exif_orientation,
-            "deep_grey": match arguments.deep_grey {
-                DeepGrey::Refuse => "refuse",
-                DeepGrey::HighByte => "high-byte",
-                DeepGrey::Clip => "clip",
-            },
         });
         if let Some(reason) = precision_reason(asked, model.options().precision, model.isa()) {
             fields["precision_reason"] = json!(reason);
         }
         Self { fields, weights: opened.weights.start_hashing() }
+    }
+
+    /// Adds how pictures were read.
+    pub fn with_pixels(self, arguments: &PixelArguments) -> Self {
+        let deep_grey = match arguments.deep_grey {
+            DeepGrey::Refuse => "refuse",
+            DeepGrey::HighByte => "high-byte",
+            DeepGrey::Clip => "clip",
+        };
+        self.with("pad", json!(arguments.pad))
+            .with("exif_orientation", json!(arguments.exif_orientation))
+            .with("deep_grey", json!(deep_grey))
     }
 
     /// Adds a field.

@@ -27,6 +27,7 @@ mod raster;
 mod samples;
 mod source;
 
+pub use dinov3_http::Addresses;
 pub use error::RasterError;
 pub use location::{Location, Store};
 pub use opener::{Opener, Options};

@@ -6,6 +6,9 @@
 //! blocks around them is ever in memory.
 #![forbid(unsafe_code)]
 
+pub use dinov3_geo as geo;
+pub use dinov3_raster as raster;
+
 mod cut;
 mod error;
 mod pixels;
