@@ -287,12 +287,13 @@ impl Outline<'_> {
 
     /// Whether the straight line in degrees stays within the tolerance of the straight line in pixels.
     fn is_straight(&self, from: &Vertex, to: &Vertex) -> bool {
+        // Closer together than the tolerance there is nothing to see; at a pole there is no length at all.
+        if (to.pixel.0 - from.pixel.0).hypot(to.pixel.1 - from.pixel.1) <= self.tolerance_px {
+            return true;
+        }
         let (start, end) = (from.round_trip, to.round_trip);
         let (along_col, along_row) = (end.0 - start.0, end.1 - start.1);
         let length = along_col.hypot(along_row);
-        if length <= ON_OUTLINE_PX {
-            return true;
-        }
         [0.25, 0.5, 0.75].into_iter().all(|share| {
             let lon = from.lon + (to.lon - from.lon) * share;
             let lat = from.lat + (to.lat - from.lat) * share;
@@ -341,6 +342,9 @@ impl Outline<'_> {
         if east - west > 360.0 + ON_ANTIMERIDIAN_DEGREES {
             return Err(self.no_outline("it covers some longitudes twice"));
         }
+        if east - west >= 360.0 - ON_ANTIMERIDIAN_DEGREES {
+            return self.around_the_globe(&ring, south, north);
+        }
         let turns = ((west + 180.0) / 360.0).floor() * 360.0;
         if turns != 0.0 {
             ring.iter_mut().for_each(|point| point.0 -= turns);
@@ -351,16 +355,24 @@ impl Outline<'_> {
         if polygons.is_empty() {
             return Err(self.no_outline("it has no area"));
         }
-        let bbox = match (east > 180.0, polygons.len()) {
-            (true, 2..) if east - west >= 360.0 => [-180.0, south, 180.0, north],
-            (true, 2..) => [west, south, east - 360.0, north],
-            _ => {
-                let (west, east) = extent(polygons.iter().flatten().map(|point| point.0));
-                [west, south, east, north]
-            }
+        let bbox = if polygons.len() > 1 {
+            [west, south, east - 360.0, north]
+        } else {
+            let (west, east) = extent(polygons[0].iter().map(|point| point.0));
+            [west, south, east, north]
         };
         polygons.iter_mut().for_each(close);
         Ok((polygons, bbox))
+    }
+
+    /// All longitudes between two parallels, wherever the grid begins: two polygons that share a meridian would be no
+    /// valid MultiPolygon.
+    fn around_the_globe(&self, ring: &[(f64, f64)], south: f64, north: f64) -> Result<(Vec<Ring>, [f64; 4]), GeoError> {
+        if ring.iter().any(|&(_, lat)| lat != south && lat != north) {
+            return Err(self.no_outline("it covers all longitudes, but not between two parallels"));
+        }
+        let polygon = vec![(-180.0, south), (180.0, south), (180.0, north), (-180.0, north), (-180.0, south)];
+        Ok((vec![polygon], [-180.0, south, 180.0, north]))
     }
 
     /// `ring` goes once around the pole, to the east; its last point is its first, 360 further.
