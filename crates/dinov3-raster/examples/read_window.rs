@@ -42,7 +42,8 @@ fn run(opener: &Opener, words: &[String]) -> Result<serde_json::Value, Box<dyn E
     }
     if let [out, x, y, width, height, bands, ..] = rest {
         let window = PixelWindow::new(x.parse()?, y.parse()?, width.parse()?, height.parse()?);
-        let bands = bands.split(',').map(|band| Ok(band.parse::<usize>()? - 1)).collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+        let bands =
+            bands.split(',').map(|band| Ok(band.parse::<usize>()? - 1)).collect::<Result<Vec<_>, Box<dyn Error>>>()?;
         let read = raster.read(window, &bands)?;
         let mut bytes = read.samples.to_ne_bytes();
         bytes.extend(read.valid.iter().map(|&valid| u8::from(valid)));

@@ -38,7 +38,9 @@ pub enum RasterError {
         reason: String,
     },
     /// The server cannot give parts of a file.
-    #[error("{location} is on a server that gives whole files only ({length_bytes} bytes): download it and read the copy")]
+    #[error(
+        "{location} is on a server that gives whole files only ({length_bytes} bytes): download it and read the copy"
+    )]
     NoRanges {
         /// Where.
         location: String,

@@ -232,9 +232,9 @@ impl Georeference {
                 Some(format!("has a reference system that is not understood ({reason}): name it with --crs"))
             }
             Self::WithoutCrs { .. } => Some("names no reference system: name it with --crs".to_string()),
-            Self::ControlPoints { count } => {
-                Some(format!("is located by {count} ground control points only: warp it first (gdalwarp -of COG IN OUT)"))
-            }
+            Self::ControlPoints { count } => Some(format!(
+                "is located by {count} ground control points only: warp it first (gdalwarp -of COG IN OUT)"
+            )),
             Self::RationalPolynomials => Some(
                 "is located by rational polynomials (RPC) only: orthorectify it first (gdalwarp -rpc -of COG IN OUT)"
                     .to_string(),

@@ -2,9 +2,9 @@
 
 use dinov3_geo::PixelWindow;
 
+use crate::RasterError;
 use crate::profile::RasterProfile;
 use crate::samples::Samples;
-use crate::RasterError;
 
 /// A raster whose windows can be read, by several threads at once.
 pub trait Raster: Send + Sync {

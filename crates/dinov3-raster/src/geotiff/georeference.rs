@@ -58,7 +58,8 @@ fn numbers(ifd: &Ifd, tag: u16) -> Option<Vec<f64>> {
 
 /// The transform of pixel corners.
 fn transform(ifd: &Ifd, is_pixel_point: bool) -> Option<AffineTransform> {
-    let scale = numbers(ifd, TAG_MODEL_PIXEL_SCALE).filter(|scale| scale.len() >= 2 && scale[0] != 0.0 && scale[1] != 0.0);
+    let scale =
+        numbers(ifd, TAG_MODEL_PIXEL_SCALE).filter(|scale| scale.len() >= 2 && scale[0] != 0.0 && scale[1] != 0.0);
     let points = numbers(ifd, TAG_MODEL_TIEPOINT).filter(|points| points.len() >= 6);
     let transform = match (scale, points) {
         (Some(scale), Some(point)) => {
@@ -95,7 +96,9 @@ fn crs(keys: &GeoKeyDirectory) -> Result<Option<CrsDefinition>, String> {
             }
             Some(code) => Ok(Some(CrsDefinition::Epsg(code.into()))),
         },
-        (Some(MODEL_PROJECTED) | None, Some(code)) if code != USER_DEFINED => Ok(Some(CrsDefinition::Epsg(code.into()))),
+        (Some(MODEL_PROJECTED) | None, Some(code)) if code != USER_DEFINED => {
+            Ok(Some(CrsDefinition::Epsg(code.into())))
+        }
         (Some(MODEL_PROJECTED), _) => projection(keys).map(Some),
         (None | Some(USER_DEFINED), None) => match geographic {
             Some(code) if code != USER_DEFINED => Ok(Some(CrsDefinition::Epsg(code.into()))),
@@ -191,9 +194,8 @@ fn utm(keys: &GeoKeyDirectory, projection: u16) -> Result<CrsDefinition, String>
 /// The figure of the Earth, and its datum as far as a proj string can name it.
 fn earth(keys: &GeoKeyDirectory) -> Result<String, String> {
     /// Geographic systems whose datum is WGS 84 to a metre or two: axes of GRS 80, no shift.
-    const LIKE_WGS84: [u16; 17] = [
-        4258, 4283, 7844, 4167, 4674, 4617, 4612, 6668, 4490, 4171, 4619, 6318, 4759, 4152, 4148, 4176, 4189,
-    ];
+    const LIKE_WGS84: [u16; 17] =
+        [4258, 4283, 7844, 4167, 4674, 4617, 4612, 6668, 4490, 4171, 4619, 6318, 4759, 4152, 4148, 4176, 4189];
     match keys.get_short(geokeys::GEODETIC_CRS_TYPE) {
         Some(4326) => return Ok("+datum=WGS84".to_string()),
         Some(4269) => return Ok("+datum=NAD83".to_string()),
@@ -213,7 +215,8 @@ fn earth(keys: &GeoKeyDirectory) -> Result<String, String> {
         Some(7019) => return Ok("+ellps=GRS80".to_string()),
         _ => {}
     }
-    let number = |key: u16| keys.get_double(key).and_then(|values| values.first().copied()).filter(|value| *value > 0.0);
+    let number =
+        |key: u16| keys.get_double(key).and_then(|values| values.first().copied()).filter(|value| *value > 0.0);
     match (number(2057), number(2059), number(2058)) {
         (Some(a), Some(rf), _) => Ok(format!("+a={a} +rf={rf}")),
         (Some(a), None, Some(b)) => Ok(format!("+a={a} +b={b}")),
@@ -286,7 +289,8 @@ mod tests {
             &[(1024, 1), (3072, 32767), (3074, 32767), (3075, 11), (2048, 4269), (3076, 9001)],
             &[(3078, 29.5), (3079, 45.5), (3080, -96.0), (3081, 23.0), (3082, 0.0), (3083, 0.0)],
         );
-        let text = "+proj=aea +lat_0=23 +lon_0=-96 +lat_1=29.5 +lat_2=45.5 +x_0=0 +y_0=0 +datum=NAD83 +units=m +no_defs";
+        let text =
+            "+proj=aea +lat_0=23 +lon_0=-96 +lat_1=29.5 +lat_2=45.5 +x_0=0 +y_0=0 +datum=NAD83 +units=m +no_defs";
         assert_eq!(crs(&keys), Ok(Some(CrsDefinition::Proj(text.to_string()))));
     }
 

@@ -120,7 +120,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_metadata() {
-        for text in ["", "<", "<Item", "<Item name=\"a\">", "<Item name=a>b</Item>", "&&&;<>", "<Item sample=\"-1\">x</Item>"] {
+        for text in
+            ["", "<", "<Item", "<Item name=\"a\">", "<Item name=a>b</Item>", "&&&;<>", "<Item sample=\"-1\">x</Item>"]
+        {
             let found = GdalMetadata::parse(text);
             assert!(found.bands.is_empty(), "{text}");
         }

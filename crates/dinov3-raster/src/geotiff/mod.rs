@@ -14,6 +14,7 @@ use std::sync::Arc;
 use dinov3_geo::PixelWindow;
 use tiff_reader::{ByteOrder, Ifd, OpenOptions, ParseBudgets, TiffError, TiffFile};
 
+use crate::RasterError;
 use crate::cache::{BlockCache, BlockKey};
 use crate::location::Location;
 use crate::opener::Options;
@@ -21,7 +22,6 @@ use crate::profile::{MaskKind, RasterProfile};
 use crate::raster::{Raster, RasterWindow};
 use crate::samples::{Samples, Stored, for_samples};
 use crate::source::{AsTiffSource, ByteSource};
-use crate::RasterError;
 
 use describe::{Image, StoredType};
 use grid::{Block, Grid};
@@ -160,7 +160,14 @@ impl GeoTiff {
                     continue;
                 }
                 let bytes = self.file.decode(grid, directory, &block)?;
-                let copy = Copy { block: &block, bytes: &bytes, samples_per_pixel: grid.samples_per_pixel, picks: &picks, window, inside };
+                let copy = Copy {
+                    block: &block,
+                    bytes: &bytes,
+                    samples_per_pixel: grid.samples_per_pixel,
+                    picks: &picks,
+                    window,
+                    inside,
+                };
                 copy.run(stored, samples).ok_or_else(|| RasterError::Damaged {
                     location: self.file.location.shown(),
                     reason: format!("block {} holds {} bytes only", block.index, bytes.len()),
@@ -273,7 +280,9 @@ impl Raster for GeoTiff {
         };
         let Ok(directory) = self.directory(grid) else { return false };
         let planes = plane.map_or(0..grid.planes, |plane| plane..plane + 1);
-        planes.into_iter().all(|plane| grid.blocks(inside, plane).all(|block| grid.stored(directory, block.index).is_none()))
+        planes
+            .into_iter()
+            .all(|plane| grid.blocks(inside, plane).all(|block| grid.stored(directory, block.index).is_none()))
     }
 
     fn prefetch(&self, windows: &[PixelWindow], bands: &[usize]) {
@@ -379,7 +388,7 @@ impl Copy<'_> {
 }
 
 fn above_zero(samples: &Samples) -> Vec<bool> {
-    for_samples!(samples, values => values.iter().map(|&value| f64::from(value) > 0.0).collect())
+    for_samples!(samples, values => values.iter().map(|&value| value > Default::default()).collect())
 }
 
 /// Whether a value is the one that means no data: GDAL's comparison, which gives floats a few units in the last place.
@@ -434,7 +443,9 @@ impl Errors<'_> {
                     _ => RasterError::Io { location, reason },
                 }
             }
-            error @ (TiffError::InvalidMagic | TiffError::UnsupportedVersion(_) | TiffError::InvalidBigTiffHeader(_)) => {
+            error @ (TiffError::InvalidMagic
+            | TiffError::UnsupportedVersion(_)
+            | TiffError::InvalidBigTiffHeader(_)) => {
                 RasterError::NotTiff { location, reason: error.to_string(), remedy: remedy() }
             }
             TiffError::UnsupportedCompression(code) => {
