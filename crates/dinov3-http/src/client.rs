@@ -8,7 +8,7 @@ use ureq::config::Config;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::DefaultConnector;
-use ureq::{http, Agent, BodyReader, Error, Proxy};
+use ureq::{Agent, BodyReader, Error, Proxy, http};
 
 use crate::HttpError;
 use crate::addresses::{PublicOnly, Refused, is_public};
@@ -206,9 +206,15 @@ impl Client {
     /// If there is no answer.
     pub fn exchange(&self, head: http::request::Parts, body: &[u8]) -> Result<Response, HttpError> {
         let url = Url::parse(&head.uri.to_string())?;
-        let message = http::Request::from_parts(head, body);
-        let allowed = self.anywhere.configure_request(message).timeout_global(self.options.total_timeout).build();
-        let response = self.anywhere.run(allowed).map_err(|error| self.told(error, &url))?;
+        let limit = self.options.total_timeout;
+        let response = if body.is_empty() && matches!(head.method, http::Method::GET | http::Method::HEAD) {
+            let message = http::Request::from_parts(head, ());
+            self.anywhere.run(self.anywhere.configure_request(message).timeout_global(limit).build())
+        } else {
+            let message = http::Request::from_parts(head, body);
+            self.anywhere.run(self.anywhere.configure_request(message).timeout_global(limit).build())
+        };
+        let response = response.map_err(|error| self.told(error, &url))?;
         Ok(Response::new(response, url))
     }
 

@@ -61,7 +61,10 @@ fn the_profile_says_what_the_file_is() {
     let mut tags = utm_tags();
     tags.push((306, TiffValue::Ascii("2024:06:01 10:20:30")));
     tags.push((42113, TiffValue::Ascii("0")));
-    tags.push((42112, TiffValue::Ascii("<GDALMetadata><Item name=\"D\" sample=\"1\" role=\"description\">B03</Item></GDALMetadata>")));
+    tags.push((
+        42112,
+        TiffValue::Ascii("<GDALMetadata><Item name=\"D\" sample=\"1\" role=\"description\">B03</Item></GDALMetadata>"),
+    ));
     let raster = open(&TiffFile::of(TiffImage { bits: 16, tags, ..TiffImage::default() }));
     let profile = raster.profile();
     assert_eq!((profile.width_px, profile.height_px, profile.bands.len()), (100, 70, 3));
@@ -230,7 +233,9 @@ fn limits_hold_before_memory_is_taken() {
 fn damaged_files_are_errors() {
     let opener = Opener::new(Options::default());
     let bytes = TiffFile::of(TiffImage::default()).to_bytes();
-    for (bytes, expected) in [(Vec::new(), "no TIFF"), (b"PK\x03\x04 and more".to_vec(), "no TIFF"), (bytes[..40].to_vec(), "damaged")] {
+    for (bytes, expected) in
+        [(Vec::new(), "no TIFF"), (b"PK\x03\x04 and more".to_vec(), "no TIFF"), (bytes[..40].to_vec(), "damaged")]
+    {
         let error = opener.open_bytes("scene.tif", bytes).err().unwrap().to_string();
         assert!(error.contains(expected), "{error}");
     }
@@ -291,7 +296,9 @@ fn threads_read_the_same_values() {
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let raster = raster.as_ref();
-            scope.spawn(move || (0..20).for_each(|step| check(raster, PixelWindow::new(step * 9 + thread, step * 5, 64, 64), &[0, 2])));
+            scope.spawn(move || {
+                (0..20).for_each(|step| check(raster, PixelWindow::new(step * 9 + thread, step * 5, 64, 64), &[0, 2]))
+            });
         }
     });
 }

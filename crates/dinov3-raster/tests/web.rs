@@ -24,7 +24,9 @@ fn scene() -> TiffFile {
         width_px: 1000,
         height_px: 700,
         block_px: (32, 32),
-        sample: |band, x, y| u64::from((x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) ^ (band * 977)) >> 7 & 255),
+        sample: |band, x, y| {
+            u64::from((x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) ^ (band * 977)) >> 7 & 255)
+        },
         tags: utm_tags(),
         ..TiffImage::default()
     };
@@ -71,9 +73,8 @@ fn all_windows_of_a_scene_fetch_every_tile_once() {
     let bytes = scene().to_bytes();
     let server = serve(bytes.clone());
     let raster = open(&server);
-    let windows: Vec<PixelWindow> = (0..3)
-        .flat_map(|row| (0..4).map(move |column| PixelWindow::new(column * 250, row * 250, 250, 250)))
-        .collect();
+    let windows: Vec<PixelWindow> =
+        (0..3).flat_map(|row| (0..4).map(move |column| PixelWindow::new(column * 250, row * 250, 250, 250))).collect();
     for (index, window) in windows.iter().enumerate() {
         raster.prefetch(&windows[index..(index + 4).min(windows.len())], &[0, 1, 2]);
         assert_eq!(raster.read(*window, &[0, 1, 2]).unwrap(), truth(&bytes, *window, &[0, 1, 2]));
@@ -92,9 +93,11 @@ fn range_of(request: &HttpRequest) -> (usize, usize) {
 
 #[test]
 fn requests_are_under_way_at_the_same_time() {
-    let bytes = TiffFile::of(TiffImage { is_planar: true, bands: 16, tags: Vec::new(), ..scene().images[0].clone() }).to_bytes();
+    let bytes = TiffFile::of(TiffImage { is_planar: true, bands: 16, tags: Vec::new(), ..scene().images[0].clone() })
+        .to_bytes();
     let file = bytes.clone();
-    let server = HttpServer::start(move |request| HttpReply { delay: Duration::from_millis(100), ..part_of(&file, request) });
+    let server =
+        HttpServer::start(move |request| HttpReply { delay: Duration::from_millis(100), ..part_of(&file, request) });
     let raster = open(&server);
     let start = Instant::now();
     let bands: Vec<usize> = (0..16).collect();

@@ -92,19 +92,35 @@ fn seeds() -> Vec<Vec<u8>> {
     let mask = TiffImage { bands: 1, tags: vec![(254, TiffValue::Long(vec![4])), (262, short(4))], ..image.clone() };
     let overview =
         TiffImage { width_px: 10, height_px: 9, tags: vec![(254, TiffValue::Long(vec![1]))], ..image.clone() };
-    let notes = "<GDALMetadata><Item name=\"A\">b</Item><Item name=\"S\" sample=\"0\" role=\"scale\">0.5</Item></GDALMetadata>";
+    let notes =
+        "<GDALMetadata><Item name=\"A\">b</Item><Item name=\"S\" sample=\"0\" role=\"scale\">0.5</Item></GDALMetadata>";
     vec![
         TiffFile::of(image.clone()).to_bytes(),
-        TiffFile { is_big: true, is_big_endian: true, ..TiffFile::of(TiffImage { bits: 16, is_planar: true, ..image.clone() }) }
-            .to_bytes(),
-        TiffFile { has_index_at_end: true, ..TiffFile::of(TiffImage { is_tiled: false, is_deflated: false, ..image.clone() }) }
-            .to_bytes(),
+        TiffFile {
+            is_big: true,
+            is_big_endian: true,
+            ..TiffFile::of(TiffImage { bits: 16, is_planar: true, ..image.clone() })
+        }
+        .to_bytes(),
+        TiffFile {
+            has_index_at_end: true,
+            ..TiffFile::of(TiffImage { is_tiled: false, is_deflated: false, ..image.clone() })
+        }
+        .to_bytes(),
         TiffFile { images: vec![image.clone(), mask, overview], ..TiffFile::default() }.to_bytes(),
-        TiffFile::of(TiffImage { is_absent: |index| index != 1, ..with(vec![(42113, TiffValue::Ascii("0"))]) }).to_bytes(),
-        TiffFile::of(TiffImage { bits: 32, sample_format: 3, bands: 1, ..with(vec![(42113, TiffValue::Ascii("nan"))]) })
+        TiffFile::of(TiffImage { is_absent: |index| index != 1, ..with(vec![(42113, TiffValue::Ascii("0"))]) })
             .to_bytes(),
-        TiffFile::of(TiffImage { bands: 4, ..with(vec![(338, short(2)), (42112, TiffValue::Ascii(notes))]) }).to_bytes(),
-        TiffFile::of(TiffImage { bands: 1, ..with(vec![(317, short(2)), (33922, TiffValue::Double(vec![1.0; 24]))]) }).to_bytes(),
+        TiffFile::of(TiffImage {
+            bits: 32,
+            sample_format: 3,
+            bands: 1,
+            ..with(vec![(42113, TiffValue::Ascii("nan"))])
+        })
+        .to_bytes(),
+        TiffFile::of(TiffImage { bands: 4, ..with(vec![(338, short(2)), (42112, TiffValue::Ascii(notes))]) })
+            .to_bytes(),
+        TiffFile::of(TiffImage { bands: 1, ..with(vec![(317, short(2)), (33922, TiffValue::Double(vec![1.0; 24]))]) })
+            .to_bytes(),
         TiffFile::of(with(vec![
             (34264, TiffValue::Double((0..16).map(f64::from).collect())),
             (34735, TiffValue::Short(vec![1, 1, 0, 3, 1024, 0, 1, 1, 3075, 0, 1, 11, 3078, 34736, 1, 0])),

@@ -5,12 +5,10 @@ use tiff_reader::{ColorModel, ExtraSample, Ifd, TiffFile};
 use super::grid::Grid;
 use super::metadata::GdalMetadata;
 use super::{Errors, georeference};
-use crate::location::Location;
-use crate::profile::{
-    BandProfile, BlockLayout, Colour, Georeference, MaskKind, NoData, Photometric, RasterProfile,
-};
-use crate::samples::SampleType;
 use crate::RasterError;
+use crate::location::Location;
+use crate::profile::{BandProfile, BlockLayout, Colour, Georeference, MaskKind, NoData, Photometric, RasterProfile};
+use crate::samples::SampleType;
 
 const TAG_NEW_SUBFILE_TYPE: u16 = 254;
 const TAG_DATETIME: u16 = 306;
@@ -71,12 +69,18 @@ impl Image {
 }
 
 /// The raster and its overviews, the largest first.
-pub(super) fn images(tiff: &TiffFile, location: &Location, largest_block_bytes: u64) -> Result<Vec<Image>, RasterError> {
+pub(super) fn images(
+    tiff: &TiffFile,
+    location: &Location,
+    largest_block_bytes: u64,
+) -> Result<Vec<Image>, RasterError> {
     let describe = Describe { tiff, location, largest_block_bytes };
-    let kind = |ifd: &Ifd| ifd.tag(TAG_NEW_SUBFILE_TYPE).and_then(|tag| tag.value.as_u32()).unwrap_or(0) & (REDUCED | MASK);
+    let kind =
+        |ifd: &Ifd| ifd.tag(TAG_NEW_SUBFILE_TYPE).and_then(|tag| tag.value.as_u32()).unwrap_or(0) & (REDUCED | MASK);
     // As for GDAL, the first directory is the raster, whatever it calls itself.
     let mut raster = describe.image(0)?;
-    let same_size = |ifd: &Ifd, image: &Image| (ifd.width(), ifd.height()) == (image.grid.width_px, image.grid.height_px);
+    let same_size =
+        |ifd: &Ifd, image: &Image| (ifd.width(), ifd.height()) == (image.grid.width_px, image.grid.height_px);
     let others = || tiff.ifds().iter().enumerate().skip(1);
     let mask_of = |image: &Image, kinds: u32| {
         let found = others().find(|(_, ifd)| kind(ifd) == kinds && same_size(ifd, image));
@@ -118,7 +122,8 @@ pub(super) fn images(tiff: &TiffFile, location: &Location, largest_block_bytes: 
         overviews.push(overview);
     }
     overviews.sort_by_key(|overview| std::cmp::Reverse((overview.grid.width_px, overview.grid.height_px)));
-    raster.profile.overviews = overviews.iter().map(|overview| (overview.grid.width_px, overview.grid.height_px)).collect();
+    raster.profile.overviews =
+        overviews.iter().map(|overview| (overview.grid.width_px, overview.grid.height_px)).collect();
     Ok(std::iter::once(raster).chain(overviews).collect())
 }
 
@@ -155,13 +160,20 @@ impl Describe<'_> {
         let photometric = self.photometric(ifd)?;
         let layout = ifd.raster_layout().map_err(tell)?;
         let color_model = ifd.color_model().map_err(tell)?;
-        let grid = self.grid(directory, ifd, layout.planar_configuration == 2, layout.samples_per_pixel, layout.bytes_per_sample)?;
+        let grid = self.grid(
+            directory,
+            ifd,
+            layout.planar_configuration == 2,
+            layout.samples_per_pixel,
+            layout.bytes_per_sample,
+        )?;
         let text = |tag: u16| ifd.tag(tag).and_then(|tag| tag.value.as_str());
         let metadata = GdalMetadata::parse(text(TAG_GDAL_METADATA).unwrap_or_default());
         let bands = bands(&color_model, &metadata, layout.samples_per_pixel);
         let no_data = match text(TAG_GDAL_NODATA).map(str::trim).filter(|text| !text.is_empty()) {
             Some(text) => {
-                let value = number(text).ok_or_else(|| self.unsupported("a no-data value that is no number", "-a_nodata none"))?;
+                let value = number(text)
+                    .ok_or_else(|| self.unsupported("a no-data value that is no number", "-a_nodata none"))?;
                 Some(NoData { text: text.to_string(), value })
             }
             None => None,
@@ -256,11 +268,13 @@ impl Describe<'_> {
             8 | 32946 => "DEFLATE",
             32773 => "PACKBITS",
             34887 => match ifd.lerc_parameters() {
-                Ok(parameters) => match parameters.map_or(0, |parameters| parameters.additional_compression.to_code()) {
-                    1 => "LERC_DEFLATE",
-                    2 => "LERC_ZSTD",
-                    _ => "LERC",
-                },
+                Ok(parameters) => {
+                    match parameters.map_or(0, |parameters| parameters.additional_compression.to_code()) {
+                        1 => "LERC_DEFLATE",
+                        2 => "LERC_ZSTD",
+                        _ => "LERC",
+                    }
+                }
                 Err(error) => return Err(Errors { location: self.location }.tell(error)),
             },
             50000 => "ZSTD",
@@ -330,7 +344,10 @@ impl Describe<'_> {
         if block_bytes > self.largest_block_bytes {
             return Err(RasterError::TooLarge {
                 location: self.location.shown(),
-                what: format!("a {} of {block_width_px}x{block_height_px} pixels", if is_tiled { "tile" } else { "strip" }),
+                what: format!(
+                    "a {} of {block_width_px}x{block_height_px} pixels",
+                    if is_tiled { "tile" } else { "strip" }
+                ),
                 needed_bytes: block_bytes,
                 limit_bytes: self.largest_block_bytes,
                 remedy: self.location.translate(""),
@@ -353,7 +370,9 @@ impl Describe<'_> {
             let found = ifd.tag(tag).map(|tag| tag.count);
             if found != Some(expected as u64) {
                 let found = found.map_or("is missing".to_string(), |count| format!("has {count} entries"));
-                return Err(self.damaged(format!("its table of blocks (tag {tag}) {found}, and there are {expected} blocks")));
+                return Err(
+                    self.damaged(format!("its table of blocks (tag {tag}) {found}, and there are {expected} blocks"))
+                );
             }
         }
         Ok(grid)

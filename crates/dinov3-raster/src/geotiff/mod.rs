@@ -388,7 +388,7 @@ impl Copy<'_> {
 }
 
 fn above_zero(samples: &Samples) -> Vec<bool> {
-    for_samples!(samples, values => values.iter().map(|&value| f64::from(value) > 0.0).collect())
+    for_samples!(samples, values => values.iter().map(|&value| value > Default::default()).collect())
 }
 
 /// Whether a value is the one that means no data: GDAL's comparison, which gives floats a few units in the last place.

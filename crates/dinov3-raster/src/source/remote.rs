@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -219,7 +220,11 @@ impl Inner {
 
     fn fetch_if_open(inner: &Weak<Self>, range: Range<u64>, parts: Vec<Range<u64>>) {
         let Some(inner) = inner.upgrade() else { return };
-        let result = inner.get(range.clone());
+        // Whoever waits for the range must hear of it, whatever happens.
+        let result = catch_unwind(AssertUnwindSafe(|| inner.get(range.clone()))).unwrap_or_else(|_| {
+            let reason = "the client panicked".to_string();
+            Err(RasterError::Io { location: inner.location.clone(), reason })
+        });
         let mut state = inner.lock();
         state.in_flight.remove(&range.start);
         state.in_flight_bytes -= range.end - range.start;
@@ -341,10 +346,10 @@ mod tests {
     fn neighbours_are_fetched_together() {
         let parts = |range: &[(u64, u64)]| range.iter().map(|(start, end)| *start..*end).collect::<Vec<_>>();
         let found = joined(parts(&[(100, 200), (200, 300), (350, 400), (10_000, 10_100)]));
-        assert_eq!(found.iter().map(|(range, parts)| (range.clone(), parts.len())).collect::<Vec<_>>(), [
-            (100..400, 3),
-            (10_000..10_100, 1)
-        ]);
+        assert_eq!(
+            found.iter().map(|(range, parts)| (range.clone(), parts.len())).collect::<Vec<_>>(),
+            [(100..400, 3), (10_000..10_100, 1)]
+        );
         let long = joined(parts(&[(0, 3 << 20), (3 << 20, 6 << 20)]));
         assert_eq!(long.len(), 2);
     }

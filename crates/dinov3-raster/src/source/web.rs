@@ -54,7 +54,9 @@ impl WebFile {
             return Err(self.permanent("it gives a part without saying which (Content-Range)".to_string()));
         };
         if start != range.start || end != range.end.min(length_bytes) || end <= start {
-            return Err(self.permanent(format!("it was asked for bytes {}-{} and gives {start}-{end}", range.start, range.end)));
+            return Err(
+                self.permanent(format!("it was asked for bytes {}-{} and gives {start}-{end}", range.start, range.end))
+            );
         }
         let version = version(&response, length_bytes);
         let bytes = response.into_bytes(end - start).map_err(|error| self.failed(error))?;
@@ -88,13 +90,18 @@ impl WebFile {
             416 => RasterError::Changed { location, reason: "it is empty or became shorter".to_string() },
             _ => RasterError::Io { location, reason: format!("the server answers {status}") },
         };
-        let wait = response.header("retry-after").and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+        let wait =
+            response.header("retry-after").and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
         Failure { error, is_transient: is_transient_status(status), wait }
     }
 
     fn failed(&self, error: HttpError) -> Failure {
         let is_transient = error.is_transient();
-        Failure { error: RasterError::Io { location: self.location(), reason: error.to_string() }, is_transient, wait: None }
+        Failure {
+            error: RasterError::Io { location: self.location(), reason: error.to_string() },
+            is_transient,
+            wait: None,
+        }
     }
 
     fn permanent(&self, reason: String) -> Failure {
