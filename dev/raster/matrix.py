@@ -7,6 +7,7 @@ Closing line: files, comparisons, failures. Exit code 1 on any failure.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -458,13 +459,44 @@ def colour_name(colour):
     return names.get(colour.name, colour.name)
 
 
+def write_corpus(folder):
+    """Small files of every codec for the fuzz target `geotiff`, named by their content as the others are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    y, x = np.mgrid[0:16, 0:16]
+    codecs = [("LZW", 2), ("ZSTD", 2), ("PACKBITS", 1), ("LERC", 1), ("LERC_ZSTD", 1), ("LERC_DEFLATE", 1), ("JPEG", 1),
+              ("WEBP", 1), ("DEFLATE", 3)]
+    for (codec, predictor), (bands, dtype) in itertools.product(codecs, [(3, "uint8"), (2, "float32")]):
+        if (codec in ("JPEG", "WEBP") or predictor == 2) != (dtype == "uint8") and codec not in ("PACKBITS", "LERC"):
+            continue
+        options = dict(compress=codec, interleave="pixel" if codec == "WEBP" else "band", nodata=0, SPARSE_OK=True)
+        if predictor > 1:
+            options["predictor"] = predictor
+        if codec == "JPEG":
+            options.update(photometric="YCBCR", interleave="pixel")
+        if codec == "WEBP":
+            options["WEBP_LOSSLESS"] = True
+        path = folder / "new.tif"
+        with rasterio.open(path, "w", driver="GTiff", width=20, height=16, count=bands, dtype=dtype, tiled=True, blockxsize=16,
+                           blockysize=16, crs="EPSG:32633", transform=NORTH_UP, **options) as target:
+            target.write(np.stack([(x * 9 + y * 5 + band * 40 + 1) % 250 for band in range(bands)]).astype(dtype),
+                         window=rasterio.windows.Window(0, 0, 16, 16))
+        data = path.read_bytes()
+        path.unlink()
+        if len(data) <= 4096:
+            (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", required=True, help="the built example read_window")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--windows", type=int, default=8, help="random windows per image")
     parser.add_argument("--keep", type=pathlib.Path, help="keep the files in this folder")
+    parser.add_argument("--corpus", type=pathlib.Path, help="write the seeds of the fuzz target geotiff there, and end")
     arguments = parser.parse_args()
+    if arguments.corpus:
+        write_corpus(arguments.corpus)
+        return
     random = np.random.default_rng(20261123)
     reader = Reader(arguments.binary)
     failures, files, skipped = 0, 0, []

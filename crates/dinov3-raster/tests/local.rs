@@ -242,6 +242,10 @@ fn damaged_files_are_errors() {
     let cut = opener.open_bytes("scene.tif", bytes[..bytes.len() - 10].to_vec()).unwrap();
     assert!(matches!(cut.read(PixelWindow::new(99, 69, 1, 1), &[0]), Err(RasterError::Damaged { .. })));
     assert!(cut.read(PixelWindow::new(0, 0, 1, 1), &[0]).is_ok());
+    // Found by the fuzz target.
+    let beyond = TiffImage { tags: vec![(324, TiffValue::Long(vec![u32::MAX - 9; 20]))], ..TiffImage::default() };
+    let beyond = opener.open_bytes("scene.tif", TiffFile::of(beyond).to_bytes()).unwrap();
+    assert!(matches!(beyond.read(PixelWindow::new(0, 0, 90, 60), &[0]), Err(RasterError::Damaged { .. })));
     let error = refusal(TiffImage { tags: vec![(325, TiffValue::Long(vec![1, 2]))], ..TiffImage::default() });
     assert!(error.to_string().contains("there are 20 blocks"), "{error}");
 }

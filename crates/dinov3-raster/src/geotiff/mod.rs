@@ -128,8 +128,12 @@ impl GeoTiff {
                     && !self.file.cache.contains(&self.file.key(grid, block.index))
                 {
                     // COGs repeat a block's length before it and its last bytes behind it.
-                    let end = stored.end.saturating_add(4).min(self.file.source.length_bytes());
-                    ranges.push(stored.start.saturating_sub(4)..end);
+                    let range = stored.start.saturating_sub(4)
+                        ..stored.end.saturating_add(4).min(self.file.source.length_bytes());
+                    // What lies beyond the file's end is an error when it is decoded.
+                    if range.start < range.end {
+                        ranges.push(range);
+                    }
                 }
             }
             Ok(())
