@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anyhow::{Context, Result, bail};
-use dinov3::inputs::{Kind, expand};
 use dinov3::engine::{Item, Source};
+use dinov3::inputs::{Kind, expand};
 use dinov3::sink::RowName;
 use dinov3::{Array, Encoder, FeatureMap, Features, ImageBatch, Isa, ModelSpec, Pooling, Request, Session};
 use serde_json::{Value, json};

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use dinov3::inputs::{Kind, expand};
 use dinov3::checkpoint::hash::PendingHashes;
 use dinov3::engine::{ImageFeatures, ItemError, Sink, SinkError, Summary};
+use dinov3::inputs::{Kind, expand};
 use dinov3::sink::{AtomicFile, OutputError, RecordSink, RowName};
 use dinov3::{ClassScore, Encoder, Head, HeadInput, Labels, ModelSpec, Request, WithHead, top_k};
 use serde::Serialize;
@@ -79,7 +79,7 @@ pub fn run(arguments: &ClassifyArguments) -> Result<Outcome> {
     let sink: Box<dyn Sink<InputKey>> = match &json_output {
         Some(path) => {
             let provenance = Provenance::start(&opened, recipe.as_ref(), arguments.model.precision)
-        .with_pixels(&arguments.pixels)
+                .with_pixels(&arguments.pixels)
                 .with("scores", json!({"of": scores.kind(), "count": scores.count, "input": scores.input.name()}))
                 .with("labels", json!(labels.as_ref().map(Labels::name)));
             let head_hashes = head.as_ref().map(|head| PendingHashes::start(head.paths()));

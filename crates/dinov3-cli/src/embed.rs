@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
-use dinov3::inputs::{Kind, expand};
 use dinov3::engine::Summary;
+use dinov3::inputs::{Kind, expand};
 use dinov3::sink::{EmbeddingLayout, EmbeddingSink, Format, Journal, JournaledSink, JournaledSource};
 use dinov3::{Encoder, Normalized, Opened, Request};
 use serde_json::json;

@@ -240,7 +240,7 @@ pub fn chosen_statistics(
     mean: Option<[f32; 3]>,
     std: Option<[f32; 3]>,
 ) -> Result<Statistics> {
-        statistics.mean = mean.unwrap_or(statistics.mean);
+    statistics.mean = mean.unwrap_or(statistics.mean);
     statistics.std = std.unwrap_or(statistics.std);
     if statistics.std.iter().any(|&std| std <= 0.0) {
         return Err(usage("--std must be above 0"));
@@ -256,7 +256,26 @@ pub fn chosen_statistics(
 
 /// A size that no picture could be encoded at is wrong usage, not a failure per picture.
 pub fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool, max_tokens: Option<usize>) -> Result<()> {
-    let size = format!("--size {height_px}x{width_px}");
+    let sides = |height_px: u32, width_px: u32| format!("{height_px}x{width_px}");
+    check_sides(spec, ("--size", &sides, ", or --pad"), (height_px, width_px), pad, max_tokens)
+}
+
+/// The same for the side of a chip.
+pub fn check_chip(spec: &ModelSpec, chip_px: u32, max_tokens: Option<usize>) -> Result<()> {
+    let side = |chip_px: u32, _: u32| chip_px.to_string();
+    check_sides(spec, ("--chip", &side, ""), (chip_px, chip_px), false, max_tokens)
+}
+
+/// `said` is how the option is called, how its value is written, and what helps beside another value.
+fn check_sides(
+    spec: &ModelSpec,
+    said: (&str, &dyn Fn(u32, u32) -> String, &str),
+    (height_px, width_px): (u32, u32),
+    pad: bool,
+    max_tokens: Option<usize>,
+) -> Result<()> {
+    let (option, sides, otherwise) = said;
+    let size = format!("{option} {}", sides(height_px, width_px));
     let (height, width) = (height_px as usize, width_px as usize);
     // The encoder's own limit; pictures of such a size would be made only to be refused by it.
     let most = most_tokens(max_tokens);
@@ -275,11 +294,9 @@ pub fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool, ma
         let up = |side: u32| side.div_ceil(patch_px) * patch_px;
         let down = |side: u32| (side / patch_px).max(1) * patch_px;
         return Err(usage(format!(
-            "{size} is not divisible by {patch_px}; sizes that work: {}x{} or {}x{}, or --pad",
-            down(height_px),
-            down(width_px),
-            up(height_px),
-            up(width_px)
+            "{size} is not divisible by {patch_px}; sizes that work: {} or {}{otherwise}",
+            sides(down(height_px), down(width_px)),
+            sides(up(height_px), up(width_px)),
         )));
     }
     let tokens = vit.prefix_tokens() + height.div_ceil(vit.patch_px) * width.div_ceil(vit.patch_px);

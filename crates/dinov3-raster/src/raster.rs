@@ -11,6 +11,12 @@ pub trait Raster: Send + Sync {
     /// What is known without reading pixels.
     fn profile(&self) -> &RasterProfile;
 
+    /// The length in bytes of a file on a server, and what names this version of it: its entity tag, or when it was
+    /// written. Nothing for others, and where the server does not say.
+    fn version(&self) -> Option<(u64, &str)> {
+        None
+    }
+
     /// Reads a window of some bands (counted from 0; repeated or reordered as you like).
     ///
     /// The window may reach beyond the raster: pixels outside hold the no-data value, or 0 without one, and are invalid.

@@ -94,6 +94,7 @@ impl Scene {
             remote => remote.shown(),
         };
         let raster = opener.open_location(&parsed)?;
+        let stamp = stamp.or_else(|| raster.version().map(|(bytes, version)| Stamp::of_version(bytes, version)));
         let profile = raster.profile();
         let (transform, crs) = located(profile, options)?;
         let bands = chosen_bands(profile, options.bands.as_deref())?;

@@ -186,7 +186,10 @@ mod tests {
             let error = expand(std::slice::from_ref(&input), &mut "".as_bytes()).unwrap_err().to_string();
             assert!(error.contains(input.to_str().unwrap()), "{error}");
         }
-        assert!(matches!(expand(&[PathBuf::from("a[")], Kind::Pictures, &mut "".as_bytes()), Err(InputError::Pattern { .. })));
+        assert!(matches!(
+            expand(&[PathBuf::from("a[")], Kind::Pictures, &mut "".as_bytes()),
+            Err(InputError::Pattern { .. })
+        ));
     }
 
     #[test]

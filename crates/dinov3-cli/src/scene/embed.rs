@@ -18,7 +18,7 @@ use crate::failure::{Outcome, usage};
 use crate::resume::{agree, open_journal};
 use crate::scene::{is_for_satellites, opener, scene_options};
 use crate::setup::{
-    Provenance, check_size, chosen_poolings, model_spec, open_model, refuse_overwriting, refuse_overwriting_inputs,
+    Provenance, check_chip, chosen_poolings, model_spec, open_model, refuse_overwriting, refuse_overwriting_inputs,
     report_weights, weight_files,
 };
 
@@ -26,8 +26,7 @@ use crate::setup::{
 pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     // Everything that can be wrong with the command line is found before the weights are read.
     let spec = model_spec(&arguments.model)?;
-    let chip = arguments.scene.chip;
-    check_size(&spec, chip, chip, false, arguments.model.max_tokens)?;
+    check_chip(&spec, arguments.scene.chip, arguments.model.max_tokens)?;
     let poolings = chosen_poolings(&spec, &arguments.pool)?;
     let request = Request::new().poolings(poolings);
     let layout = EmbeddingLayout::for_request(&spec, &request)?;
@@ -103,6 +102,9 @@ fn check_output(output: &Path) -> Result<()> {
     let is_parquet = output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
     match is_parquet {
         true => Ok(()),
-        false => Err(usage(format!("{}: the output of scenes is GeoParquet, a file that ends in .parquet", output.display()))),
+        false => Err(usage(format!(
+            "{}: the output of scenes is GeoParquet, a file that ends in .parquet",
+            output.display()
+        ))),
     }
 }

@@ -65,7 +65,10 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
         ("longitude", format!("{west:.6} to {east:.6}")),
         ("latitude", format!("{south:.6} to {north:.6}")),
         ("red, green, blue", format!("bands {red}, {green}, {blue}; scale {}", scene.scale())),
-        ("chips", format!("{chips} of {0} x {0} px every {1} px, edges {2}", cut.chip_px, cut.stride_px, cut.edges.name())),
+        (
+            "chips",
+            format!("{chips} of {0} x {0} px every {1} px, edges {2}", cut.chip_px, cut.stride_px, cut.edges.name()),
+        ),
     ]);
     print!("{}", lines(&rows));
     Ok(Outcome::Done)
@@ -79,7 +82,8 @@ fn of_raster(profile: &RasterProfile) -> Vec<(&'static str, String)> {
         (false, true) => "strips per band",
     };
     let (block_width, block_height) = (profile.blocks.width_px, profile.blocks.height_px);
-    let overviews: Vec<String> = profile.overviews.iter().map(|(width, height)| format!("{width} x {height}")).collect();
+    let overviews: Vec<String> =
+        profile.overviews.iter().map(|(width, height)| format!("{width} x {height}")).collect();
     let mut rows = vec![
         ("scene", profile.location.clone()),
         ("size", format!("{} x {} px", profile.width_px, profile.height_px)),

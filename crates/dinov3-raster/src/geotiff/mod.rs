@@ -234,6 +234,11 @@ impl Raster for GeoTiff {
         &self.image().profile
     }
 
+    fn version(&self) -> Option<(u64, &str)> {
+        let source = &self.file.source;
+        Some((source.length_bytes(), source.version()?))
+    }
+
     fn read(&self, window: PixelWindow, bands: &[usize]) -> Result<RasterWindow, RasterError> {
         let image = self.image();
         let profile = &image.profile;

@@ -26,6 +26,11 @@ pub(crate) trait ByteSource: Send + Sync {
     /// Its length.
     fn length_bytes(&self) -> u64;
 
+    /// What names this version of it beside its length, if its server says so.
+    fn version(&self) -> Option<&str> {
+        None
+    }
+
     /// Reads a part; a range beyond the end is [`RasterError::Damaged`], since only a file's own tables lead there.
     fn read(&self, range: Range<u64>) -> Result<Vec<u8>, RasterError>;
 

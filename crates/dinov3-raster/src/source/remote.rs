@@ -153,6 +153,11 @@ impl ByteSource for RemoteFile {
         self.inner.version.length_bytes
     }
 
+    fn version(&self) -> Option<&str> {
+        let version = &self.inner.version;
+        version.tag.as_deref().or(version.modified.as_deref())
+    }
+
     fn read(&self, range: Range<u64>) -> Result<Vec<u8>, RasterError> {
         let inner = &self.inner;
         let length = range.end.saturating_sub(range.start);
