@@ -225,6 +225,34 @@ fn shaky(key: usize) -> Result<(), ItemError> {
     Ok(())
 }
 
+/// Every third image shall have no row.
+struct Sparse(Fake);
+
+impl Source for Sparse {
+    type Key = usize;
+
+    fn keys(&self) -> Box<dyn Iterator<Item = usize> + Send + '_> {
+        self.0.keys()
+    }
+
+    fn load(&self, key: &usize) -> Result<Option<Item>, ItemError> {
+        if key.is_multiple_of(3) { Ok(None) } else { self.0.load(key) }
+    }
+}
+
+#[test]
+fn skipped_images_have_no_row_and_are_no_failures() {
+    let mut encoder = FakeEncoder::new(&Fake::new(0));
+    encoder.meter.now.store(1 << 40, Ordering::SeqCst);
+    let mut sink = Rows::default();
+    let request = Request::new().poolings([Pooling::Average]);
+    let options = RunOptions::new().batch_size(4).strict(true);
+    let summary = run(&Sparse(Fake::new(100)), &mut encoder, &mut sink, &request, &options).unwrap();
+    assert_eq!((summary.done, summary.skipped, summary.failed.len()), (66, 34, 0));
+    let rows: Vec<usize> = sink.rows.iter().map(|(key, _)| *key).collect();
+    assert_eq!(rows, (0..100).filter(|key| key % 3 != 0).collect::<Vec<_>>());
+}
+
 #[test]
 fn order_is_kept_with_mixed_sizes_and_random_delays() {
     let expected = one_by_one(Fake::new(300).size(mixed));
