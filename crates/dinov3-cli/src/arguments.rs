@@ -391,7 +391,7 @@ pub struct SceneArguments {
     #[arg(long, value_parser = dinov3_scene::Scale::parse)]
     pub scale: Option<dinov3_scene::Scale>,
     /// Reference system of the scenes, whatever they say: EPSG:32633, or a PROJ string
-    #[arg(long, value_parser = parse_crs, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true)]
     pub crs: Option<dinov3_scene::geo::Crs>,
     /// Mean per channel instead of the weights' own
     #[arg(long, value_name = "R,G,B", value_parser = parse_channels, allow_hyphen_values = true)]
@@ -751,18 +751,6 @@ fn parse_datetime(text: &str) -> Result<i64, String> {
     let midnight = |date: chrono::NaiveDate| date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros();
     let found = time.ok().or_else(|| text.parse().ok().map(midnight));
     found.ok_or_else(|| "expected a time as 2026-05-17T10:30:00Z, or a date".to_string())
-}
-
-/// `EPSG:32633`, `32633` or a PROJ string.
-fn parse_crs(text: &str) -> Result<dinov3_scene::geo::Crs, String> {
-    use dinov3_scene::geo::Crs;
-    let text = text.trim();
-    let code = text.get(..5).filter(|prefix| prefix.eq_ignore_ascii_case("epsg:")).map_or(text, |_| &text[5..]);
-    match code.parse() {
-        Ok(code) => Crs::from_epsg(code),
-        Err(_) => Crs::from_proj(text),
-    }
-    .map_err(|error| error.to_string())
 }
 
 fn parse_share(text: &str) -> Result<f32, String> {

@@ -511,5 +511,144 @@ fn split_at_antimeridian(ring: &[(f64, f64)]) -> Vec<Ring> {
             polygons.push(polygon);
         }
     }
+    // From west to east, as the box has them.
+    polygons.sort_by_key(|polygon| polygon[0].0 < 0.0);
     polygons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read_wkb_polygons;
+
+    const TOLERANCE_PX: f64 = 0.05;
+
+    fn footprint(code: u32, (x, y): (f64, f64), size: f64, window: PixelWindow) -> Result<Footprint, GeoError> {
+        let transform = AffineTransform::unrotated(x, y, size, -size);
+        Footprint::of_window(&window, &transform, &Crs::from_epsg(code).unwrap(), TOLERANCE_PX)
+    }
+
+    #[test]
+    fn a_chip_in_utm_is_four_exact_corners_counter_clockwise() {
+        let window = PixelWindow::new(256, 512, 256, 256);
+        let chip = footprint(32633, (399_960.0, 5_900_040.0), 10.0, window).unwrap();
+        let utm = Crs::from_epsg(32633).unwrap();
+        let corner = |col: f64, row: f64| utm.to_lon_lat(399_960.0 + 10.0 * col, 5_900_040.0 - 10.0 * row).unwrap();
+        let corners =
+            [corner(256., 512.), corner(256., 768.), corner(512., 768.), corner(512., 512.), corner(256., 512.)];
+        assert_eq!(chip.polygons(), [corners.to_vec()]);
+        assert_eq!(chip.centre(), corner(384.0, 640.0));
+        let [west, south, east, north] = chip.bbox();
+        assert!(corners.iter().all(|&(lon, lat)| west <= lon && lon <= east && south <= lat && lat <= north));
+        assert_eq!(read_wkb_polygons(&chip.to_wkb()).unwrap(), [chip.polygons()]);
+    }
+
+    #[test]
+    fn south_up_and_rotated_grids_run_counter_clockwise_too() {
+        let utm = Crs::from_epsg(32733).unwrap();
+        for (a, b, d, e) in [(10., 0., 0., 10.), (0., 10., 10., 0.), (-6., 8., 8., 6.), (6., -8., 8., 6.)] {
+            let transform = AffineTransform::new(a, b, 5e5, d, e, 6e6);
+            let window = PixelWindow::new(-20, 30, 100, 50);
+            let chip = Footprint::of_window(&window, &transform, &utm, TOLERANCE_PX).unwrap();
+            assert!(signed_area(&chip.polygons()[0]) > 0.0);
+        }
+    }
+
+    #[test]
+    fn edges_that_bend_get_points_between() {
+        let scene = footprint(3413, (-2_000_000.0, -600_000.0), 250.0, PixelWindow::of_grid(4096, 4096)).unwrap();
+        let points = scene.polygons()[0].len();
+        assert!((100..1000).contains(&points), "{points}");
+        let coarse = Footprint::of_window(
+            &PixelWindow::of_grid(4096, 4096),
+            &AffineTransform::unrotated(-2_000_000.0, -600_000.0, 250.0, -250.0),
+            &Crs::from_epsg(3413).unwrap(),
+            1.0,
+        );
+        assert!(coarse.unwrap().polygons()[0].len() < points);
+    }
+
+    #[test]
+    fn the_antimeridian_cuts_a_window_in_two() {
+        let window = PixelWindow::of_grid(200, 100);
+        let fiji = footprint(4326, (179.0, -16.0), 0.01, window).unwrap();
+        assert!(fiji.is_multi());
+        assert_eq!(fiji.bbox(), [179.0, -17.0, -179.0, -16.0]);
+        assert_eq!(fiji.bbox_centre(), (180.0, -16.5));
+        let [west, east] = fiji.polygons() else { panic!("{fiji:?}") };
+        assert_eq!(extent(west.iter().map(|point| point.0)), (179.0, 180.0));
+        assert_eq!(extent(east.iter().map(|point| point.0)), (-180.0, -179.0));
+        assert!(signed_area(west) > 0.0 && signed_area(east) > 0.0);
+        let up_to = footprint(4326, (178.0, -16.0), 0.01, window).unwrap();
+        let from = footprint(4326, (180.0, -16.0), 0.01, window).unwrap();
+        assert_eq!((up_to.bbox(), up_to.is_multi()), ([178.0, -17.0, 180.0, -16.0], false));
+        assert_eq!((from.bbox(), from.is_multi()), ([-180.0, -17.0, -178.0, -16.0], false));
+    }
+
+    #[test]
+    fn a_window_around_a_pole_reaches_it_along_the_antimeridian() {
+        for (code, pole) in [(3413, 90.0), (3031, -90.0), (3995, 90.0)] {
+            let cap = footprint(code, (-512_000.0, 512_000.0), 1000.0, PixelWindow::of_grid(1024, 1024)).unwrap();
+            let [ring] = cap.polygons() else { panic!("{code}: {cap:?}") };
+            assert!(signed_area(ring) > 0.0);
+            assert!(ring.contains(&(180.0, pole)) && ring.contains(&(-180.0, pole)));
+            assert_eq!((cap.bbox()[0], cap.bbox()[2], cap.centre().1), (-180.0, 180.0, pole), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_pole_on_a_corner_or_an_edge_is_a_part_of_the_outline() {
+        for (window, degrees) in
+            [(PixelWindow::new(0, 0, 256, 256), 90.0), (PixelWindow::new(0, -128, 256, 256), 180.0)]
+        {
+            let chip = footprint(3995, (0.0, 0.0), 100.0, window).unwrap();
+            let [west, _, east, north] = chip.bbox();
+            assert_eq!(north, 90.0);
+            assert!((east - west - degrees).abs() < 1e-9, "{window:?}: {west} to {east}");
+        }
+    }
+
+    #[test]
+    fn the_whole_earth_is_one_rectangle() {
+        for (west, size, width) in [(-180.0, 0.1, 3600), (0.0, 0.1, 3600)] {
+            let earth = footprint(4326, (west, 90.0), size, PixelWindow::of_grid(width, 1800)).unwrap();
+            assert_eq!(earth.bbox(), [-180.0, -90.0, 180.0, 90.0]);
+            assert_eq!(earth.polygons().len(), 1);
+        }
+    }
+
+    #[test]
+    fn refuses_what_has_no_outline() {
+        let window = PixelWindow::of_grid(256, 256);
+        assert!(matches!(
+            footprint(4326, (0.0, 0.0), 1.0, PixelWindow::of_grid(0, 9)),
+            Err(GeoError::EmptyWindow { .. })
+        ));
+        assert!(matches!(footprint(4326, (0.0, 0.0), 0.0, window), Err(GeoError::SingularTransform { .. })));
+        assert!(matches!(footprint(4326, (0.0, 100.0), 0.1, window), Err(GeoError::OutsideDomain { .. })));
+        let wide = PixelWindow::of_grid(370, 10);
+        assert!(matches!(footprint(4326, (0.0, 10.0), 1.0, wide), Err(GeoError::NoOutline { .. })));
+        let (transform, crs) = (AffineTransform::unrotated(0.0, 0.0, 1e-3, -1e-3), Crs::crs84().unwrap());
+        for tolerance_px in [0.0, -1.0, f64::NAN] {
+            let error = Footprint::of_window(&window, &transform, &crs, tolerance_px).unwrap_err();
+            assert!(matches!(error, GeoError::OutOfRange { .. }));
+        }
+    }
+
+    #[test]
+    fn a_bay_in_the_antimeridian_makes_three_pieces() {
+        let ring = [(178.0, 0.0), (182.0, 0.0), (182.0, 1.0), (179.0, 2.0), (182.0, 3.0), (182.0, 4.0), (178.0, 4.0)];
+        let mut areas: Vec<f64> = split_at_antimeridian(&ring)
+            .iter_mut()
+            .map(|ring| {
+                close(ring);
+                signed_area(ring)
+            })
+            .collect();
+        areas.sort_by(f64::total_cmp);
+        let mut whole = ring.to_vec();
+        close(&mut whole);
+        assert_eq!(areas.len(), 3);
+        assert!(areas[0] > 0.0 && (areas.iter().sum::<f64>() - signed_area(&whole)).abs() < 1e-12, "{areas:?}");
+    }
 }

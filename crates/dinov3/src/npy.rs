@@ -129,7 +129,7 @@ mod tests {
     fn rows_are_images() {
         let source = open(&file(GOOD, 12)).unwrap();
         let keys: Vec<PathBuf> = source.keys().collect();
-        assert_eq!(source.load(&keys[1]).unwrap().pixels, [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
+        assert_eq!(source.load(&keys[1]).unwrap().unwrap().pixels, [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
         assert!(keys[1].to_str().unwrap().ends_with("x.npy#1"));
     }
 

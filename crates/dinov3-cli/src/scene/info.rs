@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use dinov3::pixels::Statistics;
+use dinov3_scene::geo::DatumShift;
 use dinov3_scene::raster::{MaskKind, RasterProfile};
 use dinov3_scene::{Scene, SceneError};
 use serde_json::json;
@@ -60,6 +61,7 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
     let [red, green, blue] = scene.rgb_bands();
     rows.extend([
         ("reference system", crs_name),
+        ("datum", datum(crs.datum_shift()).to_owned()),
         ("pixel", format!("{pixel_width} x {pixel_height} {unit}")),
         ("corner", format!("{}, {}", transform.c, transform.f)),
         ("longitude", format!("{west:.6} to {east:.6}")),
@@ -96,6 +98,15 @@ fn of_raster(profile: &RasterProfile) -> Vec<(&'static str, String)> {
         rows.push(("ignored", profile.ignored_files.join(", ")));
     }
     rows
+}
+
+/// How longitudes and latitudes come about.
+fn datum(shift: DatumShift) -> &'static str {
+    match shift {
+        DatumShift::None => "WGS 84",
+        DatumShift::Ignored => "counts as WGS 84, which is within about 2 m",
+        _ => "shifted to WGS 84 by three or seven parameters",
+    }
 }
 
 /// What decides which pixels are valid.
