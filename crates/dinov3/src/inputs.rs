@@ -183,7 +183,8 @@ mod tests {
     fn nothing_found_is_an_error_that_says_where() {
         let folder = tempfile::tempdir().unwrap();
         for input in [folder.path().to_path_buf(), folder.path().join("*.png")] {
-            let error = expand(std::slice::from_ref(&input), Kind::Pictures, &mut "".as_bytes()).unwrap_err().to_string();
+            let error =
+                expand(std::slice::from_ref(&input), Kind::Pictures, &mut "".as_bytes()).unwrap_err().to_string();
             assert!(error.contains(input.to_str().unwrap()), "{error}");
         }
         assert!(matches!(
