@@ -283,6 +283,7 @@ stored            tiles of 32 x 16 px, DEFLATE
 overviews         none
 valid pixels      all
 reference system  EPSG:32633 (WGS 84 / UTM zone 33N)
+datum             WGS 84
 pixel             10 x 10 units
 corner            399960, 4200000
 longitude         13.861471 to 13.872946
