@@ -58,7 +58,8 @@ short_runs!(
     png,
     webp,
     tiff,
-    bmp
+    bmp,
+    geotiff
 );
 
 #[test]

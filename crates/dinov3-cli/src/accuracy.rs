@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use anyhow::{Context, Result, bail};
 use dinov3::engine::{Item, Source};
+use dinov3::inputs::{Kind, expand};
 use dinov3::sink::RowName;
 use dinov3::{Array, Encoder, FeatureMap, Features, ImageBatch, Isa, ModelSpec, Pooling, Request, Session};
 use serde_json::{Value, json};
@@ -78,7 +79,7 @@ impl Images {
             return Ok(Self::BuiltIn { height_px: height_px as usize, width_px: width_px as usize });
         }
         let recipe = chosen_recipe(spec, &arguments.model, &arguments.pixels)?;
-        let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
+        let files = expand(&arguments.inputs, Kind::Pictures, &mut std::io::stdin().lock())?;
         Ok(Self::Files(Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?))
     }
 
@@ -89,8 +90,10 @@ impl Images {
             Self::Files(inputs) => {
                 for key in inputs.keys() {
                     let name = key.row_name();
-                    let item = inputs.load(&key).with_context(|| name.to_string())?;
-                    each(&name, &item)?;
+                    // A picture is never skipped.
+                    if let Some(item) = inputs.load(&key).with_context(|| name.to_string())? {
+                        each(&name, &item)?;
+                    }
                 }
             }
             &Self::BuiltIn { height_px, width_px } => {

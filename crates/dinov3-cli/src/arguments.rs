@@ -20,6 +20,9 @@ pub enum Command {
     /// One vector per picture, for files, folders, patterns or lists
     #[command(after_help = EMBED_EXAMPLES)]
     Embed(EmbedArguments),
+    /// Satellite scenes of any size: GeoTIFFs to GeoParquet
+    #[command(subcommand)]
+    Scene(SceneCommand),
     /// Feature maps and tokens of one picture
     #[command(after_help = FEATURES_EXAMPLES)]
     Features(FeaturesArguments),
@@ -64,6 +67,34 @@ pub enum Command {
         output: PathBuf,
     },
 }
+
+#[derive(Subcommand)]
+pub enum SceneCommand {
+    /// One vector per chip of each scene, as GeoParquet
+    #[command(after_help = SCENE_EMBED_EXAMPLES)]
+    Embed(Box<SceneEmbedArguments>),
+    /// What a scene is: its grid, its bands, how it is stored, and how it would be cut
+    #[command(after_help = SCENE_INFO_EXAMPLES)]
+    Info(SceneInfoArguments),
+}
+
+const SCENE_EMBED_EXAMPLES: &str = "\
+A scene is a GeoTIFF, BigTIFF or COG, on disk, at an http(s) URL, or an object of a store (s3://, gs://, az://). It is read
+in windows; nothing is ever held whole. Chips are cut on the scene's own grid. 8-bit RGB needs no option.
+
+Examples:
+  dinov3 scene embed scene.tif -m vit_large_patch16_dinov3.sat493m -o chips.parquet
+  dinov3 scene embed scenes/ -m vit_large_patch16_dinov3.sat493m --precision bf16 --stride 128 -o chips.parquet --resume
+  dinov3 scene embed https://example.org/naip.tif -m vit_small_patch16_dinov3 --weights synthetic:7 -o chips.parquet
+  dinov3 scene embed b432.tif --bands 3,2,1 --scale 'range 0,3000' -m vit_large_patch16_dinov3.sat493m -o chips.parquet
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
+
+const SCENE_INFO_EXAMPLES: &str = "Examples:
+  dinov3 scene info scene.tif
+  dinov3 scene info https://example.org/naip.tif --chip 512 --json
+
+Exit codes: 0 done, 1 failed or cannot be used as it is, 2 wrong usage";
 
 const EMBED_EXAMPLES: &str = "Examples:
   dinov3 embed photos/ -m vit_large_patch16_dinov3 --weights model.safetensors -o photos.parquet
@@ -259,6 +290,17 @@ pub struct BatchArguments {
     pub strict: bool,
 }
 
+/// What to do with an interrupted run.
+#[derive(Args)]
+pub struct JournalArguments {
+    /// Continue an interrupted run of the same command; without one, just start
+    #[arg(long)]
+    pub resume: bool,
+    /// Start anew and forget what an interrupted run has done
+    #[arg(long, conflicts_with = "resume")]
+    pub fresh: bool,
+}
+
 #[derive(Args)]
 pub struct EmbedArguments {
     /// Pictures, folders (searched recursively), patterns, URLs, or - for a list of paths and URLs on standard input
@@ -277,18 +319,118 @@ pub struct EmbedArguments {
     pub logits: bool,
     #[command(flatten)]
     pub batch: BatchArguments,
-    /// Continue an interrupted run of the same command; without one, just start
-    #[arg(long)]
-    pub resume: bool,
-    /// Start anew and forget what an interrupted run has done
-    #[arg(long, conflicts_with = "resume")]
-    pub fresh: bool,
+    #[command(flatten)]
+    pub journal: JournalArguments,
     /// Output: .parquet, .npy, .safetensors, .jsonl, or - for JSON lines on standard output
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     // Last: its heading holds for everything after it.
     #[command(flatten)]
     pub pixels: PixelArguments,
+}
+
+/// See [`dinov3_scene::Edges`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Edges {
+    #[default]
+    Pad,
+    Drop,
+    Shift,
+}
+
+#[derive(Args)]
+pub struct SceneEmbedArguments {
+    /// GeoTIFFs: files, folders (searched recursively), patterns, URLs, or - for a list of them on standard input
+    #[arg(required = true, value_name = "SCENE")]
+    pub inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// Poolings, several from one pass: avg, token, max, avgmax. By default the model's own, avg
+    #[arg(long, value_name = "POOL", value_delimiter = ',', value_parser = parse_pooling)]
+    pub pool: Vec<dinov3::Pooling>,
+    /// Scale embeddings to length one
+    #[arg(long)]
+    pub normalize: bool,
+    #[command(flatten)]
+    pub batch: BatchArguments,
+    #[command(flatten)]
+    pub journal: JournalArguments,
+    /// Acquisition, for the column `datetime`: 2026-05-17 or 2026-05-17T10:30:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_datetime)]
+    pub datetime: Option<i64>,
+    /// Output: .parquet
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub remote: RemoteArguments,
+    // Last: its heading holds for everything after it.
+    #[command(flatten)]
+    pub scene: SceneArguments,
+}
+
+/// From scenes to chips.
+#[derive(Args)]
+#[command(next_help_heading = "Scene")]
+pub struct SceneArguments {
+    /// Side of a chip in pixels of the scene
+    #[arg(long, value_name = "PX", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub chip: u32,
+    /// From chip to chip; by default the side of a chip. Less makes them overlap
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub stride: Option<u32>,
+    /// Chips that reach beyond the scene: filled up with its mirror image, left out, or moved inwards
+    #[arg(long, value_enum, default_value_t)]
+    pub edges: Edges,
+    /// Leave out chips with a smaller share of valid pixels: mask, no-data value and alpha band count
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = parse_share)]
+    pub min_valid: f32,
+    /// Bands of red, green and blue, counted from 1, or one for all three; by default what the file says
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', value_parser = parse_positive)]
+    pub bands: Vec<usize>,
+    /// What samples mean: u8 (255 is white), or 'range LOW,HIGH' (black and white). Bytes need none
+    #[arg(long, value_parser = dinov3_scene::Scale::parse)]
+    pub scale: Option<dinov3_scene::Scale>,
+    /// Reference system of the scenes, whatever they say: EPSG:32633, or a PROJ string
+    #[arg(long, allow_hyphen_values = true)]
+    pub crs: Option<dinov3_scene::geo::Crs>,
+    /// Mean per channel instead of the weights' own
+    #[arg(long, value_name = "R,G,B", value_parser = parse_channels, allow_hyphen_values = true)]
+    pub mean: Option<[f32; 3]>,
+    /// Standard deviation per channel instead of the weights' own
+    #[arg(long, value_name = "R,G,B", value_parser = parse_channels)]
+    pub std: Option<[f32; 3]>,
+    /// Memory for decoded blocks, 64M for instance
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_memory)]
+    pub block_cache: u64,
+}
+
+/// Scenes that are elsewhere.
+#[derive(Args)]
+#[command(next_help_heading = "Network")]
+pub struct RemoteArguments {
+    /// Requests under way at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub requests: u16,
+    /// Longest silence of a server
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub url_timeout: u32,
+    /// Let redirects lead to private and loopback addresses too
+    #[arg(long)]
+    pub allow_local_addresses: bool,
+}
+
+#[derive(Args)]
+pub struct SceneInfoArguments {
+    /// A GeoTIFF: a path or a URL
+    pub scene: PathBuf,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub remote: RemoteArguments,
+    // Last: its heading holds for everything after it.
+    #[command(flatten)]
+    pub cut: SceneArguments,
 }
 
 #[derive(Args)]
@@ -601,6 +743,19 @@ fn parse_size(text: &str) -> Result<(u32, u32), String> {
         None => side(text).map(|side| (side, side)),
     };
     size.ok_or_else(|| "expected N or HxW in pixels, 1 to 65535".to_string())
+}
+
+/// Microseconds since 1970 of `2026-05-17` (midnight UTC) or an RFC 3339 time.
+fn parse_datetime(text: &str) -> Result<i64, String> {
+    let time = chrono::DateTime::parse_from_rfc3339(text).map(|time| time.timestamp_micros());
+    let midnight = |date: chrono::NaiveDate| date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros();
+    let found = time.ok().or_else(|| text.parse().ok().map(midnight));
+    found.ok_or_else(|| "expected a time as 2026-05-17T10:30:00Z, or a date".to_string())
+}
+
+fn parse_share(text: &str) -> Result<f32, String> {
+    let share = text.parse::<f32>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a share from 0 to 1".to_string())
 }
 
 /// `120,80`, from the top left.

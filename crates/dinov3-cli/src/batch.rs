@@ -53,6 +53,8 @@ pub struct Batch<'a> {
     arguments: &'a BatchArguments,
     output: &'a Path,
     cancel: CancelToken,
+    /// What is encoded, for messages.
+    items: &'static str,
     pub reporter: Arc<Reporter>,
 }
 
@@ -61,12 +63,18 @@ impl<'a> Batch<'a> {
     pub fn begin(arguments: &'a BatchArguments, output: &'a Path) -> Self {
         catch_interruptions();
         let cancel = interruption();
-        Self { arguments, output, cancel, reporter: Arc::new(Reporter::new(None)) }
+        let items = "images";
+        Self { arguments, output, cancel, items, reporter: Arc::new(Reporter::new(items, None)) }
+    }
+
+    /// Calls what is encoded something else than images.
+    pub fn of(self, items: &'static str) -> Self {
+        Self { items, reporter: Arc::new(Reporter::new(items, None)), ..self }
     }
 
     /// Counts rows as done once they are safe on disk.
     pub fn telling_safe_rows(self, rows: Option<Arc<AtomicUsize>>) -> Self {
-        Self { reporter: Arc::new(Reporter::new(rows)), ..self }
+        Self { reporter: Arc::new(Reporter::new(self.items, rows)), ..self }
     }
 
     /// Encodes everything, writes rows to `sink`, and says what was done. `left` is asked what is left of a run that
@@ -79,7 +87,7 @@ impl<'a> Batch<'a> {
         request: &Request,
         left: impl FnOnce(T) -> String,
     ) -> Result<Outcome> {
-        let Self { arguments, output, cancel, reporter } = self;
+        let Self { arguments, output, cancel, items, reporter } = self;
         let told = Arc::clone(&reporter);
         let options = RunOptions::new()
             .batch_size(usize::from(arguments.batch_size))
@@ -115,10 +123,11 @@ impl<'a> Batch<'a> {
         let failed = summary.failed.len();
         let seconds = summary.elapsed.as_secs_f64();
         eprintln!(
-            "{} images in {seconds:.1} s, {:.1} images/s, {failed} failed{} -> {}",
+            "{} {items} in {seconds:.1} s, {:.1} {items}/s, {failed} failed{}{} -> {}",
             summary.done,
             (summary.done - summary.known) as f64 / seconds.max(1e-9),
             if summary.known > 0 { format!(", {} from before", summary.known) } else { String::new() },
+            if summary.skipped > 0 { format!(", {} without enough data", summary.skipped) } else { String::new() },
             if stream { "standard output".into() } else { output.display().to_string() }
         );
         Ok(if failed > 0 { Outcome::SomeFailed } else { Outcome::Done })

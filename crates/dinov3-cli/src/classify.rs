@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use dinov3::checkpoint::hash::PendingHashes;
 use dinov3::engine::{ImageFeatures, ItemError, Sink, SinkError, Summary};
+use dinov3::inputs::{Kind, expand};
 use dinov3::sink::{AtomicFile, OutputError, RecordSink, RowName};
 use dinov3::{ClassScore, Encoder, Head, HeadInput, Labels, ModelSpec, Request, WithHead, top_k};
 use serde::Serialize;
@@ -26,7 +27,7 @@ pub fn run(arguments: &ClassifyArguments) -> Result<Outcome> {
     // Everything that can be wrong with the command line and the head is found before the weights are read.
     let spec = model_spec(&arguments.model)?;
     let recipe = chosen_recipe(&spec, &arguments.model, &arguments.pixels)?;
-    let files = dinov3::inputs::expand(&arguments.inputs, &mut std::io::stdin().lock())?;
+    let files = expand(&arguments.inputs, Kind::Pictures, &mut std::io::stdin().lock())?;
     let json_output = json_output(arguments)?;
     let target = json_output.as_deref().unwrap_or(Path::new("-"));
     refuse_overwriting_inputs(target, &files)?;
@@ -77,7 +78,8 @@ pub fn run(arguments: &ClassifyArguments) -> Result<Outcome> {
     let top = arguments.top as usize;
     let sink: Box<dyn Sink<InputKey>> = match &json_output {
         Some(path) => {
-            let provenance = Provenance::start(&opened, recipe.as_ref(), arguments.model.precision, &arguments.pixels)
+            let provenance = Provenance::start(&opened, recipe.as_ref(), arguments.model.precision)
+                .with_pixels(&arguments.pixels)
                 .with("scores", json!({"of": scores.kind(), "count": scores.count, "input": scores.input.name()}))
                 .with("labels", json!(labels.as_ref().map(Labels::name)));
             let head_hashes = head.as_ref().map(|head| PendingHashes::start(head.paths()));

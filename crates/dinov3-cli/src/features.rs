@@ -72,7 +72,8 @@ pub fn run(arguments: &FeaturesArguments) -> Result<Outcome> {
     let opened = open_model(&spec, &arguments.model)?;
     outputs().try_for_each(|path| refuse_overwriting(path, weight_files(&opened)))?;
     report_weights(&opened);
-    let provenance = Provenance::start(&opened, recipe.as_ref(), arguments.model.precision, &arguments.pixels)
+    let provenance = Provenance::start(&opened, recipe.as_ref(), arguments.model.precision)
+        .with_pixels(&arguments.pixels)
         .with("input", json!(arguments.input.row_name()))
         .with("taps", json!(request.taps.iter().map(|tap| format!("{}.{tap}", unit(&spec))).collect::<Vec<_>>()))
         .with("norm", json!(request.tap_norm))

@@ -15,6 +15,8 @@ mod pack;
 mod progress;
 #[cfg(test)]
 mod reference;
+mod resume;
+mod scene;
 mod selftest;
 mod setup;
 mod verify;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         Command::Embed(arguments) => embed::run(arguments),
+        Command::Scene(command) => scene::run(command),
         Command::Features(arguments) => features::run(arguments),
         Command::Fetch(arguments) => fetch::run(arguments),
         Command::Classify(arguments) => classify::run(arguments),

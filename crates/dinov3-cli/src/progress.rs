@@ -135,6 +135,8 @@ fn megabytes(bytes: u64) -> String {
 /// Tells how far a run is.
 pub struct Reporter {
     display: Display,
+    /// What is encoded: images, chips.
+    items: &'static str,
     /// The rows that are safe on disk, where the output keeps a journal.
     safe_rows: Option<Arc<AtomicUsize>>,
 }
@@ -146,24 +148,26 @@ enum Display {
 
 impl Reporter {
     /// A bar if standard error is a terminal. `safe_rows` is told as done, and not what a power failure could take.
-    pub fn new(safe_rows: Option<Arc<AtomicUsize>>) -> Self {
+    pub fn new(items: &'static str, safe_rows: Option<Arc<AtomicUsize>>) -> Self {
         let display = match std::io::stderr().is_terminal() {
             false => Display::Log(Mutex::new(Instant::now())),
             true => {
-                let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {msg}, {eta} left");
+                let template = format!("{{bar:30}} {{pos}}/{{len}} {items}, {{msg}}, {{eta}} left");
+                let style = ProgressStyle::with_template(&template);
                 Display::Bar(ProgressBar::new(0).with_style(style.expect("the template is sound")))
             }
         };
-        Self { display, safe_rows }
+        Self { display, items, safe_rows }
     }
 
     /// Called by the run.
     pub fn update(&self, progress: &Progress) {
-        let speed = format!("{:.1} images/s", progress.images_per_second());
-        let done = self.safe_rows.as_ref().map_or(progress.done, |rows| rows.load(Ordering::Relaxed)) + progress.failed;
+        let speed = format!("{:.1} {}/s", progress.images_per_second(), self.items);
+        let done = self.safe_rows.as_ref().map_or(progress.done, |rows| rows.load(Ordering::Relaxed));
+        let done = done + progress.failed + progress.skipped;
         match &self.display {
             Display::Bar(bar) => {
-                bar.set_length(progress.total.unwrap_or(progress.done + progress.failed) as u64);
+                bar.set_length(progress.total.unwrap_or(done) as u64);
                 bar.set_position(done as u64);
                 bar.set_message(match progress.failed {
                     0 => speed,
@@ -177,7 +181,7 @@ impl Reporter {
                 }
                 *last = Instant::now();
                 let total = progress.total.map_or("?".to_string(), |total| total.to_string());
-                eprintln!("{done}/{total} images, {speed}, {} failed", progress.failed);
+                eprintln!("{done}/{total} {}, {speed}, {} failed", self.items, progress.failed);
             }
         }
     }

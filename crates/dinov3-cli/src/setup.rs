@@ -10,10 +10,10 @@ use dinov3::engine::{Item, ItemError, Source};
 use dinov3::image::{FileSource, PictureReader, describe, recipe, statistics};
 use dinov3::npy::NpySource;
 use dinov3::packed::{self, PackedFile, is_packed, open_cached, packed_path};
-use dinov3::pixels::{DecodeOptions, Limits, Orientation, Recipe};
+use dinov3::pixels::{DecodeOptions, Limits, Orientation, Recipe, Statistics};
 use dinov3::sink::{RowName, Stamp, Stamped};
 use dinov3::url::{UrlOptions, UrlReader, without_user};
-use dinov3::{Isa, ModelSpec, Opened, Options, PendingIdentity, Weights, WeightsIdentity, find_model};
+use dinov3::{Isa, ModelSpec, Opened, Options, PendingIdentity, Pooling, Weights, WeightsIdentity, find_model};
 use serde_json::{Value, json};
 
 use crate::arguments::{DeepGrey, ModelArguments, Periods, PixelArguments, Precision, Preprocess};
@@ -191,6 +191,22 @@ fn most_tokens(chosen: Option<usize>) -> usize {
     chosen.unwrap_or(Options::new().most_tokens)
 }
 
+/// The poolings that were asked for, or the model's own.
+pub fn chosen_poolings(spec: &ModelSpec, asked: &[Pooling]) -> Result<Vec<Pooling>> {
+    if asked.is_empty() {
+        return Ok(vec![spec.pooling]);
+    }
+    for (index, pooling) in asked.iter().enumerate() {
+        if asked[..index].contains(pooling) {
+            return Err(usage(format!("--pool names '{pooling}' twice")));
+        }
+        if spec.vit().is_none() && *pooling == Pooling::Token {
+            return Err(usage(format!("--pool token: {} has no class token; avg, max and avgmax work", spec.name)));
+        }
+    }
+    Ok(asked.to_vec())
+}
+
 /// The recipe, or none for arrays.
 pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &PixelArguments) -> Result<Option<Recipe>> {
     let mut chosen = match arguments.preprocess {
@@ -214,9 +230,18 @@ pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &Pixel
         }
         _ => {}
     }
-    let mut statistics = chosen.statistics();
-    statistics.mean = arguments.mean.unwrap_or(statistics.mean);
-    statistics.std = arguments.std.unwrap_or(statistics.std);
+    let statistics = chosen_statistics(chosen.statistics(), arguments.mean, arguments.std)?;
+    Ok(Some(chosen.with_statistics(statistics)))
+}
+
+/// The model's statistics, or those that were asked for.
+pub fn chosen_statistics(
+    mut statistics: Statistics,
+    mean: Option<[f32; 3]>,
+    std: Option<[f32; 3]>,
+) -> Result<Statistics> {
+    statistics.mean = mean.unwrap_or(statistics.mean);
+    statistics.std = std.unwrap_or(statistics.std);
     if statistics.std.iter().any(|&std| std <= 0.0) {
         return Err(usage("--std must be above 0"));
     }
@@ -226,12 +251,31 @@ pub fn chosen_recipe(spec: &ModelSpec, model: &ModelArguments, arguments: &Pixel
     if normalised.into_iter().any(|value| !value.is_finite() || value.abs() > 1e6) {
         return Err(usage("--mean and --std give pixels beyond 1e6"));
     }
-    Ok(Some(chosen.with_statistics(statistics)))
+    Ok(statistics)
 }
 
 /// A size that no picture could be encoded at is wrong usage, not a failure per picture.
 pub fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool, max_tokens: Option<usize>) -> Result<()> {
-    let size = format!("--size {height_px}x{width_px}");
+    let sides = |height_px: u32, width_px: u32| format!("{height_px}x{width_px}");
+    check_sides(spec, ("--size", &sides, ", or --pad"), (height_px, width_px), pad, max_tokens)
+}
+
+/// The same for the side of a chip.
+pub fn check_chip(spec: &ModelSpec, chip_px: u32, max_tokens: Option<usize>) -> Result<()> {
+    let side = |chip_px: u32, _: u32| chip_px.to_string();
+    check_sides(spec, ("--chip", &side, ""), (chip_px, chip_px), false, max_tokens)
+}
+
+/// `said` is how the option is called, how its value is written, and what helps beside another value.
+fn check_sides(
+    spec: &ModelSpec,
+    said: (&str, &dyn Fn(u32, u32) -> String, &str),
+    (height_px, width_px): (u32, u32),
+    pad: bool,
+    max_tokens: Option<usize>,
+) -> Result<()> {
+    let (option, sides, otherwise) = said;
+    let size = format!("{option} {}", sides(height_px, width_px));
     let (height, width) = (height_px as usize, width_px as usize);
     // The encoder's own limit; pictures of such a size would be made only to be refused by it.
     let most = most_tokens(max_tokens);
@@ -250,11 +294,9 @@ pub fn check_size(spec: &ModelSpec, height_px: u32, width_px: u32, pad: bool, ma
         let up = |side: u32| side.div_ceil(patch_px) * patch_px;
         let down = |side: u32| (side / patch_px).max(1) * patch_px;
         return Err(usage(format!(
-            "{size} is not divisible by {patch_px}; sizes that work: {}x{} or {}x{}, or --pad",
-            down(height_px),
-            down(width_px),
-            up(height_px),
-            up(width_px)
+            "{size} is not divisible by {patch_px}; sizes that work: {} or {}{otherwise}",
+            sides(down(height_px), down(width_px)),
+            sides(up(height_px), up(width_px)),
         )));
     }
     let tokens = vit.prefix_tokens() + height.div_ceil(vit.patch_px) * width.div_ceil(vit.patch_px);
@@ -388,7 +430,7 @@ impl Source for Inputs {
         }
     }
 
-    fn load(&self, key: &Self::Key) -> Result<Item, ItemError> {
+    fn load(&self, key: &Self::Key) -> Result<Option<Item>, ItemError> {
         match self {
             Self::Files(files) => files.load(&key.path),
             Self::Arrays(arrays) => arrays[key.array].load(&key.path),
@@ -404,12 +446,7 @@ pub struct Provenance {
 
 impl Provenance {
     /// Starts hashing the weights.
-    pub fn start(
-        opened: &Opened,
-        recipe: Option<&Recipe>,
-        asked: Option<Precision>,
-        arguments: &PixelArguments,
-    ) -> Self {
+    pub fn start(opened: &Opened, recipe: Option<&Recipe>, asked: Option<Precision>) -> Self {
         let model = &opened.model;
         let recipe = match recipe {
             Some(recipe) => describe(recipe),
@@ -425,18 +462,23 @@ impl Provenance {
             "rope_periods": model.options().rope_periods.name(),
             "instruction_set": model.isa().name(),
             "preprocess": recipe,
-            "pad": arguments.pad,
-            "exif_orientation": arguments.exif_orientation,
-            "deep_grey": match arguments.deep_grey {
-                DeepGrey::Refuse => "refuse",
-                DeepGrey::HighByte => "high-byte",
-                DeepGrey::Clip => "clip",
-            },
         });
         if let Some(reason) = precision_reason(asked, model.options().precision, model.isa()) {
             fields["precision_reason"] = json!(reason);
         }
         Self { fields, weights: opened.weights.start_hashing() }
+    }
+
+    /// Adds how pictures were read.
+    pub fn with_pixels(self, arguments: &PixelArguments) -> Self {
+        let deep_grey = match arguments.deep_grey {
+            DeepGrey::Refuse => "refuse",
+            DeepGrey::HighByte => "high-byte",
+            DeepGrey::Clip => "clip",
+        };
+        self.with("pad", json!(arguments.pad))
+            .with("exif_orientation", json!(arguments.exif_orientation))
+            .with("deep_grey", json!(deep_grey))
     }
 
     /// Adds a field.

@@ -18,8 +18,8 @@
 //!     fn keys(&self) -> Box<dyn Iterator<Item = u8> + Send + '_> {
 //!         Box::new(0..3)
 //!     }
-//!     fn load(&self, &key: &u8) -> Result<Item, ItemError> {
-//!         Ok(Item { height_px: 16, width_px: 16, pixels: vec![f32::from(key); 3 * 16 * 16] })
+//!     fn load(&self, &key: &u8) -> Result<Option<Item>, ItemError> {
+//!         Ok(Some(Item { height_px: 16, width_px: 16, pixels: vec![f32::from(key); 3 * 16 * 16] }))
 //!     }
 //! }
 //!

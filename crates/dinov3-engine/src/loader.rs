@@ -22,6 +22,8 @@ pub(crate) enum Arrival {
     Item(Item),
     /// Not loaded: the sink has its row.
     Known,
+    /// Shall have no row.
+    Skipped,
     Failed(ItemError),
 }
 
@@ -123,8 +125,9 @@ impl<'s, S: Source + ?Sized> Loader<'s, S> {
         if self.source.is_known(key) {
             return Arrival::Known;
         }
-        match self.source.load(key).and_then(checked) {
-            Ok(item) => Arrival::Item(item),
+        match self.source.load(key).and_then(|item| item.map(checked).transpose()) {
+            Ok(Some(item)) => Arrival::Item(item),
+            Ok(None) => Arrival::Skipped,
             Err(error) => Arrival::Failed(error),
         }
     }

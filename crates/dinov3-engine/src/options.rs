@@ -35,6 +35,8 @@ pub struct Progress {
     pub done: usize,
     /// Images so far whose rows were known from an earlier run.
     pub known: usize,
+    /// Images so far that the source did not want a row of.
+    pub skipped: usize,
     /// Images failed so far.
     pub failed: usize,
     /// How many there are in all, if the source knows.

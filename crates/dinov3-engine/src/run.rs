@@ -32,6 +32,8 @@ pub struct Summary {
     pub done: usize,
     /// Images whose rows the sink had already, from an earlier run.
     pub known: usize,
+    /// Images that the source did not want a row of.
+    pub skipped: usize,
     /// Images without features, in the source's order.
     pub failed: Vec<FailedItem>,
     /// Duration of the run up to [`Sink::finish`].
@@ -132,6 +134,7 @@ pub fn run<S: Source + ?Sized>(
             batch_pixels: Vec::new(),
             encoded: 0,
             known: 0,
+            skipped: 0,
             refused: 0,
             summary: Summary::default(),
         };
@@ -154,6 +157,7 @@ enum RowState {
     },
     /// The sink has its row.
     Known,
+    Skipped,
     Failed(ItemError),
 }
 
@@ -193,6 +197,7 @@ struct Driver<'r, 's, S: Source + ?Sized> {
     batch_pixels: Vec<f32>,
     encoded: usize,
     known: usize,
+    skipped: usize,
     refused: usize,
     summary: Summary,
 }
@@ -240,6 +245,12 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
             Arrival::Known => {
                 self.known += 1;
                 self.rows.push_back(Row { key, state: RowState::Known });
+                self.write_ready_rows()?;
+                self.report();
+            }
+            Arrival::Skipped => {
+                self.rows.push_back(Row { key, state: RowState::Skipped });
+                self.skipped += 1;
                 self.write_ready_rows()?;
                 self.report();
             }
@@ -384,6 +395,7 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
                     self.summary.done += 1;
                     self.summary.known += 1;
                 }
+                RowState::Skipped => self.summary.skipped += 1,
                 RowState::Failed(error) => {
                     self.sink.failed(&row.key, &error).map_err(RunError::Sink)?;
                     let position = self.first_position;
@@ -418,6 +430,7 @@ impl<S: Source + ?Sized> Driver<'_, '_, S> {
             progress(&Progress {
                 done: self.encoded + self.known,
                 known: self.known,
+                skipped: self.skipped,
                 failed: self.refused,
                 total: self.total,
                 elapsed: self.start.elapsed(),

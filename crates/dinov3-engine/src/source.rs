@@ -70,10 +70,11 @@ pub trait Source: Sync {
         false
     }
 
-    /// Loads one image. Pure (the same key gives the same pixels) and called from many threads at once. A panic
-    /// becomes a failure of this image alone.
+    /// Loads one image, or finds that it shall have no row, which is no failure: a chip that is mostly no data. Pure (the
+    /// same key gives the same pixels) and called from many threads at once. A panic becomes a failure of this image
+    /// alone.
     ///
     /// # Errors
     /// If this image cannot be had.
-    fn load(&self, key: &Self::Key) -> Result<Item, ItemError>;
+    fn load(&self, key: &Self::Key) -> Result<Option<Item>, ItemError>;
 }

@@ -84,14 +84,14 @@ impl Source for Fake {
         (self.known)(key)
     }
 
-    fn load(&self, &key: &usize) -> Result<Item, ItemError> {
+    fn load(&self, &key: &usize) -> Result<Option<Item>, ItemError> {
         assert!(!(self.known)(key));
         (self.before)(key)?;
         let (height_px, width_px) = (self.size)(key);
         let value = |index: usize| (scrambled(key * 31 + index) % 1000) as f32 / 7.0;
         let pixels: Vec<f32> = (0..3 * height_px * width_px).map(value).collect();
         self.meter.add(size_of_val(pixels.as_slice()));
-        Ok(Item { height_px, width_px, pixels })
+        Ok(Some(Item { height_px, width_px, pixels }))
     }
 }
 
@@ -225,6 +225,34 @@ fn shaky(key: usize) -> Result<(), ItemError> {
     Ok(())
 }
 
+/// Every third image shall have no row.
+struct Sparse(Fake);
+
+impl Source for Sparse {
+    type Key = usize;
+
+    fn keys(&self) -> Box<dyn Iterator<Item = usize> + Send + '_> {
+        self.0.keys()
+    }
+
+    fn load(&self, key: &usize) -> Result<Option<Item>, ItemError> {
+        if key.is_multiple_of(3) { Ok(None) } else { self.0.load(key) }
+    }
+}
+
+#[test]
+fn skipped_images_have_no_row_and_are_no_failures() {
+    let mut encoder = FakeEncoder::new(&Fake::new(0));
+    encoder.meter.now.store(1 << 40, Ordering::SeqCst);
+    let mut sink = Rows::default();
+    let request = Request::new().poolings([Pooling::Average]);
+    let options = RunOptions::new().batch_size(4).strict(true);
+    let summary = run(&Sparse(Fake::new(100)), &mut encoder, &mut sink, &request, &options).unwrap();
+    assert_eq!((summary.done, summary.skipped, summary.failed.len()), (66, 34, 0));
+    let rows: Vec<usize> = sink.rows.iter().map(|(key, _)| *key).collect();
+    assert_eq!(rows, (0..100).filter(|key| key % 3 != 0).collect::<Vec<_>>());
+}
+
 #[test]
 fn order_is_kept_with_mixed_sizes_and_random_delays() {
     let expected = one_by_one(Fake::new(300).size(mixed));
@@ -314,14 +342,14 @@ fn an_item_of_the_wrong_length_fails_alone() {
         fn keys(&self) -> Box<dyn Iterator<Item = usize> + Send + '_> {
             Box::new(0..9)
         }
-        fn load(&self, &key: &usize) -> Result<Item, ItemError> {
+        fn load(&self, &key: &usize) -> Result<Option<Item>, ItemError> {
             let (height_px, width_px, values) = match key {
                 2 => (16, 16, 5),
                 3 => (usize::MAX, 2, 0),
                 _ => (16, 16, 768),
             };
             let pixels = vec![1.0; values];
-            Ok(Item { height_px, width_px, pixels })
+            Ok(Some(Item { height_px, width_px, pixels }))
         }
     }
     let mut encoder = FakeEncoder::new(&Fake::new(0));
@@ -538,7 +566,7 @@ fn panics_of_encoder_and_key_iterator_do_not_hang() {
         fn keys(&self) -> Box<dyn Iterator<Item = usize> + Send + '_> {
             Box::new((0..20).inspect(|&key| assert!(key < 10, "listing bug")))
         }
-        fn load(&self, _: &usize) -> Result<Item, ItemError> {
+        fn load(&self, _: &usize) -> Result<Option<Item>, ItemError> {
             Err(ItemError::new(ItemErrorKind::Other, "unused"))
         }
     }

@@ -8,7 +8,7 @@ use ureq::config::Config;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::DefaultConnector;
-use ureq::{Agent, BodyReader, Error, Proxy};
+use ureq::{Agent, BodyReader, Error, Proxy, http};
 
 use crate::HttpError;
 use crate::addresses::{PublicOnly, Refused, is_public};
@@ -31,16 +31,19 @@ pub struct ClientOptions {
     pub total_timeout: Option<Duration>,
     /// Whether proxies are taken from the environment.
     pub proxy_from_environment: bool,
+    /// Connections to one host that are kept for the next request.
+    pub idle_connections: usize,
 }
 
 impl Default for ClientOptions {
-    /// 10 seconds to connect and of silence, no total limit, proxies from the environment.
+    /// 10 seconds to connect and of silence, no total limit, proxies from the environment, 3 idle connections.
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
             silence_timeout: Duration::from_secs(10),
             total_timeout: None,
             proxy_from_environment: true,
+            idle_connections: 3,
         }
     }
 }
@@ -109,7 +112,7 @@ pub struct Response {
     pub status: u16,
     /// Who answered, after redirects.
     pub url: Url,
-    headers: ureq::http::HeaderMap,
+    headers: http::HeaderMap,
     body: BodyReader<'static>,
 }
 
@@ -146,6 +149,8 @@ impl Client {
                 .timeout_recv_response(Some(options.silence_timeout))
                 .timeout_per_read(Some(options.silence_timeout))
                 .timeout_per_write(Some(options.silence_timeout))
+                .max_idle_connections(options.idle_connections.max(10))
+                .max_idle_connections_per_host(options.idle_connections)
                 .accept_encoding("identity")
                 .user_agent(concat!("dinov3/", env!("CARGO_PKG_VERSION")))
                 .build()
@@ -194,6 +199,25 @@ impl Client {
         }
     }
 
+    /// Sends a request of any method with a body, to any address, and follows no redirect. Any status is an answer. For
+    /// libraries that sign their own requests.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub fn exchange(&self, head: http::request::Parts, body: &[u8]) -> Result<Response, HttpError> {
+        let url = Url::parse(&head.uri.to_string())?;
+        let limit = self.options.total_timeout;
+        let response = if body.is_empty() && matches!(head.method, http::Method::GET | http::Method::HEAD) {
+            let message = http::Request::from_parts(head, ());
+            self.anywhere.run(self.anywhere.configure_request(message).timeout_global(limit).build())
+        } else {
+            let message = http::Request::from_parts(head, body);
+            self.anywhere.run(self.anywhere.configure_request(message).timeout_global(limit).build())
+        };
+        let response = response.map_err(|error| self.told(error, &url))?;
+        Ok(Response::new(response, url))
+    }
+
     fn send_once(
         &self,
         url: &Url,
@@ -206,7 +230,7 @@ impl Client {
             self.refuse_local_target(url)?;
         }
         let mut message =
-            ureq::http::Request::builder().method(if request.head_only { "HEAD" } else { "GET" }).uri(url.0.clone());
+            http::Request::builder().method(if request.head_only { "HEAD" } else { "GET" }).uri(url.0.clone());
         for (name, value) in request.headers.iter().chain(secrets) {
             message = message.header(*name, value);
         }
@@ -222,9 +246,7 @@ impl Client {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let message = agent.configure_request(message).timeout_global(left).build();
         let response = agent.run(message).map_err(|error| self.told(error, url))?;
-        let (head, body) = response.into_parts();
-        let body = body.into_with_config().limit(u64::MAX).reader();
-        Ok(Response { status: head.status.as_u16(), url: url.clone(), headers: head.headers, body })
+        Ok(Response::new(response, url.clone()))
     }
 
     /// Whether no proxy is asked, so that our own resolver decides.
@@ -303,6 +325,17 @@ fn told_io(error: std::io::Error, url: &Url) -> HttpError {
 }
 
 impl Response {
+    fn new(response: http::Response<ureq::Body>, url: Url) -> Self {
+        let (head, body) = response.into_parts();
+        let body = body.into_with_config().limit(u64::MAX).reader();
+        Self { status: head.status.as_u16(), url, headers: head.headers, body }
+    }
+
+    /// All headers.
+    pub fn headers(&self) -> &http::HeaderMap {
+        &self.headers
+    }
+
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -71,6 +71,13 @@ impl Temporary {
         self.file.as_mut().ok_or_else(closed)
     }
 
+    /// Reads what was written there. Seek before writing again.
+    pub(crate) fn read_at(&mut self, start: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let file = self.open()?;
+        file.seek(SeekFrom::Start(start))?;
+        file.get_mut().read_exact(bytes)
+    }
+
     /// Everything written so far, from the beginning.
     pub(crate) fn rewind(&mut self) -> io::Result<&mut DiskFile> {
         let file = self.open()?;
@@ -88,6 +95,12 @@ impl Write for Temporary {
 
     fn flush(&mut self) -> io::Result<()> {
         self.open()?.flush()
+    }
+}
+
+impl Seek for Temporary {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.open()?.seek(position)
     }
 }
 
@@ -144,6 +157,11 @@ impl AtomicFile {
         &self.path
     }
 
+    /// What [`AtomicFile::path`] leads to.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// A further temporary file of the same output.
     pub(crate) fn another(&self) -> Result<Temporary, OutputError> {
         Temporary::beside(&self.target).map_err(|source| OutputError::create(&self.path, &self.target, source))
@@ -195,7 +213,7 @@ impl Write for AtomicFile {
 
 impl Seek for AtomicFile {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        self.temporary.open()?.seek(position)
+        self.temporary.seek(position)
     }
 }
 

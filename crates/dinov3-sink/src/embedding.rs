@@ -67,7 +67,7 @@ impl Format {
 }
 
 /// An image without a row.
-#[derive(serde::Serialize)]
+#[derive(Debug, serde::Serialize)]
 pub(crate) struct Failure {
     pub(crate) path: String,
     pub(crate) error: String,

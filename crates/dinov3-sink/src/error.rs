@@ -109,6 +109,14 @@ pub enum OutputError {
         /// Values delivered; 0 if there are none of that pooling.
         found: usize,
     },
+    /// A chip whose row cannot stand in the file: a bug in the caller.
+    #[error("{row}: {problem}")]
+    Chip {
+        /// The chip.
+        row: String,
+        /// What is wrong with its row.
+        problem: String,
+    },
     /// More names than a safetensors header can hold: readers refuse headers above the limit.
     #[error("{}: the names of {rows} images exceed the {limit} bytes of a safetensors header; use Parquet", path.display())]
     HeaderTooLarge {

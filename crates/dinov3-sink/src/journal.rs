@@ -3,11 +3,15 @@
 //! One hidden file beside the output, `.OUT.dinov3-journal`, appended to and never changed:
 //!
 //! ```text
-//! "dinov3 journal 1"                               16 bytes
+//! "dinov3 journal 2"                               16 bytes
 //! record*
 //! record  = length u32, CRC-32 of the payload u32, payload (length bytes, at least 1); all little-endian
 //! payload = 0, JSON                                the fingerprint; the first record and no other
-//!         | 1, name length u32, name, stamp (size u64, modified i64, file id u64), f32*
+//!         | kind, name length u32, details length u32, name, stamp, details, f32*
+//! kind    = 1: a row that the next run may take, if its image still has this stamp
+//!         | 2: a row that only this run knows to be good: it has no stamp, and zeros in its place
+//! stamp   = size u64, modified i64, file id u64
+//! details = what the row's output keeps beside its vectors; of an image nothing
 //! ```
 //!
 //! A row is written with one call, so a killed process leaves at most one torn record, the last one; reading ends
@@ -31,12 +35,15 @@ use crate::disk::{self, DiskFile, folder_of};
 use crate::error::OutputError;
 use crate::layout::EmbeddingLayout;
 
-const MAGIC: &[u8; 16] = b"dinov3 journal 1";
+const MAGIC: &[u8; 16] = b"dinov3 journal 2";
 const FINGERPRINT: u8 = 0;
 const ROW: u8 = 1;
+const UNSTAMPED_ROW: u8 = 2;
 
 /// Length and checksum before a payload.
 const HEAD_BYTES: usize = 8;
+/// Kind and both lengths before a row's name.
+const ROW_HEAD_BYTES: usize = 9;
 const STAMP_BYTES: usize = 24;
 
 /// How long a row may be in the system's memory only: what a power failure costs.
@@ -126,6 +133,15 @@ impl Stamp {
         Some(Self { size_bytes: information.len(), modified_ns, file_id: disk::file_id(&information) })
     }
 
+    /// The stamp of what has no file here: its size, and whatever names this version of it to whom it belongs, such as
+    /// the `ETag` of an HTTP server or the version of an object.
+    pub fn of_version(size_bytes: u64, version: &str) -> Self {
+        // FNV-1a: versions differ by accident, never by design.
+        let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        let file_id = version.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, hash);
+        Self { size_bytes, modified_ns: 0, file_id }
+    }
+
     fn to_bytes(self) -> [u8; STAMP_BYTES] {
         let mut bytes = [0; STAMP_BYTES];
         bytes[..8].copy_from_slice(&self.size_bytes.to_le_bytes());
@@ -161,6 +177,22 @@ impl KnownRows {
     pub(crate) fn has(&self, name: &str, stamp: Stamp) -> bool {
         self.0.get(name).is_some_and(|place| place.stamp == stamp)
     }
+}
+
+/// What a row holds beside its name and stamp.
+pub(crate) struct JournalRow {
+    pub(crate) details: Vec<u8>,
+    /// One vector after the other.
+    pub(crate) values: Vec<f32>,
+}
+
+/// The parts of a row's record.
+struct RowView<'a> {
+    name: &'a str,
+    /// Nothing if the next run cannot tell whether it is still good.
+    stamp: Option<Stamp>,
+    details: &'a [u8],
+    values: &'a [[u8; 4]],
 }
 
 /// The rows of an output that is not finished. Keeps every other process that has a journal from writing it.
@@ -356,29 +388,50 @@ impl Journal {
         Ok(())
     }
 
-    /// Adds a row; it is safe after the next [`Journal::sync`], which comes by itself within a second or with the
-    /// next row.
-    ///
-    /// Without a stamp, nobody could tell later whether its image is still the same: it is counted and not kept.
+    /// Adds a row that the next run may take. Without a stamp, nobody could tell then whether its image is still the
+    /// same: it is counted and not kept.
     pub(crate) fn row(&mut self, name: &str, stamp: Option<Stamp>, vectors: &[&[f32]]) -> Result<(), JournalError> {
-        let Some(stamp) = stamp else {
-            self.safe.fetch_add(1, Ordering::Relaxed);
-            return Ok(());
-        };
+        match stamp {
+            Some(_) => self.append_row(name, stamp, &[], vectors).map(drop),
+            None => {
+                self.safe.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds a row and gives its place, for [`Journal::row_at`]; without a stamp, only this run will find it. It is safe
+    /// after the next [`Journal::sync`], which comes by itself within a second or with the next row.
+    pub(crate) fn append_row(
+        &mut self,
+        name: &str,
+        stamp: Option<Stamp>,
+        details: &[u8],
+        vectors: &[&[f32]],
+    ) -> Result<u64, JournalError> {
+        let start = self.end;
         let fill = |payload: &mut Vec<u8>| {
-            payload.push(ROW);
+            payload.push(if stamp.is_some() { ROW } else { UNSTAMPED_ROW });
             payload.extend_from_slice(&(name.len() as u32).to_le_bytes());
+            payload.extend_from_slice(&(details.len() as u32).to_le_bytes());
             payload.extend_from_slice(name.as_bytes());
-            payload.extend_from_slice(&stamp.to_bytes());
+            payload.extend_from_slice(&stamp.map_or([0; STAMP_BYTES], Stamp::to_bytes));
+            payload.extend_from_slice(details);
             payload.extend(vectors.iter().copied().flatten().flat_map(|value| value.to_le_bytes()));
         };
         self.append(fill).map_err(self.failed("written"))?;
-        self.rows += 1;
-        self.unsynced_rows += 1;
+        match stamp {
+            Some(_) => {
+                self.rows += 1;
+                self.unsynced_rows += 1;
+            }
+            // There is nothing to wait for.
+            None => _ = self.safe.fetch_add(1, Ordering::Relaxed),
+        }
         if self.synced.elapsed() >= SYNC_INTERVAL {
             self.sync()?;
         }
-        Ok(())
+        Ok(start)
     }
 
     /// Brings all rows to disk and counts them as safe.
@@ -391,21 +444,38 @@ impl Journal {
         Ok(())
     }
 
-    /// The values of a known row, one vector after the other.
-    pub(crate) fn known_row(&mut self, name: &str) -> Result<Vec<f32>, JournalError> {
-        let damaged = || JournalError::Damaged { path: self.path.clone(), row: name.to_owned() };
-        let place = *self.known.0.get(name).ok_or_else(damaged)?;
+    /// A known row, taken into this run's output, and its place.
+    pub(crate) fn known_row(&mut self, name: &str) -> Result<(u64, JournalRow), JournalError> {
+        let place = self.known.0.get(name).copied();
+        let start = place.ok_or_else(|| self.damaged(name))?.start;
+        let row = self.row_at(start, name)?;
+        self.safe.fetch_add(1, Ordering::Relaxed);
+        Ok((start, row))
+    }
+
+    /// The row of this name that starts there.
+    pub(crate) fn row_at(&mut self, start: u64, name: &str) -> Result<JournalRow, JournalError> {
         // Appending is not disturbed: it always goes to the end.
-        self.file.seek(SeekFrom::Start(place.start)).map_err(self.failed("read"))?;
-        let length = self.end - place.start;
-        let payload = read_record(&mut self.file, length).map_err(self.failed("read"))?.ok_or_else(damaged)?;
-        match parse_row(&payload) {
-            Some((found, _, values)) if found == name => {
-                self.safe.fetch_add(1, Ordering::Relaxed);
-                Ok(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+        self.file.seek(SeekFrom::Start(start)).map_err(self.failed("read"))?;
+        let length = self.end - start;
+        let payload = read_record(&mut self.file, length).map_err(self.failed("read"))?;
+        match payload.as_deref().and_then(parse_row) {
+            Some(row) if row.name == name => {
+                let values = row.values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                Ok(JournalRow { details: row.details.to_vec(), values })
             }
-            _ => Err(damaged()),
+            _ => Err(self.damaged(name)),
         }
+    }
+
+    /// A row that was whole when the journal was opened is not any more.
+    pub(crate) fn damaged(&self, name: &str) -> JournalError {
+        JournalError::Damaged { path: self.path.clone(), row: name.to_owned() }
+    }
+
+    /// The output, as the user said it.
+    pub(crate) fn output(&self) -> &Path {
+        &self.output
     }
 
     pub(crate) fn known(&self) -> Arc<KnownRows> {
@@ -452,11 +522,13 @@ impl Journal {
                         Ok(fingerprint) => self.fingerprint = Some(fingerprint),
                         Err(_) => break,
                     },
-                    (ROW, Some(_)) => {
-                        let Some((name, stamp, values)) = parse_row(&payload) else { break };
-                        let place = Place { start: self.end, stamp, values: values.len() };
-                        known.0.insert(name.into(), place);
-                        self.rows += 1;
+                    (ROW | UNSTAMPED_ROW, Some(_)) => {
+                        let Some(row) = parse_row(&payload) else { break };
+                        if let Some(stamp) = row.stamp {
+                            let place = Place { start: self.end, stamp, values: row.values.len() };
+                            known.0.insert(row.name.into(), place);
+                            self.rows += 1;
+                        }
                     }
                     _ => break,
                 }
@@ -514,12 +586,13 @@ fn values_of(fingerprint: &Value) -> u64 {
 /// so many values, and not damage with rows behind it.
 fn is_torn_row(reader: &mut impl BufRead, left: u64, values: u64) -> io::Result<bool> {
     let mut start = Vec::new();
-    reader.by_ref().take(HEAD_BYTES as u64 + 5).read_to_end(&mut start)?;
-    let Some(&[a, b, c, d, _, _, _, _, tag, e, f, g, h]) = start.first_chunk() else { return Ok(true) };
-    let announced = u64::from(u32::from_le_bytes([a, b, c, d]));
-    let name = u64::from(u32::from_le_bytes([e, f, g, h]));
+    reader.by_ref().take((HEAD_BYTES + ROW_HEAD_BYTES) as u64).read_to_end(&mut start)?;
+    let Some(&[a, b, c, d, _, _, _, _, kind, e, f, g, h, i, j, k, l]) = start.first_chunk() else { return Ok(true) };
+    let [announced, name, details] =
+        [[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(|bytes| u64::from(u32::from_le_bytes(bytes)));
     // A damaged length says something else than the rest does.
-    let sound = tag == ROW && announced == 5 + name + STAMP_BYTES as u64 + 4 * values;
+    let expected = ROW_HEAD_BYTES as u64 + name + STAMP_BYTES as u64 + details + 4 * values;
+    let sound = matches!(kind, ROW | UNSTAMPED_ROW) && announced == expected;
     if sound && HEAD_BYTES as u64 + announced >= left {
         return Ok(true);
     }
@@ -549,13 +622,20 @@ fn only_zeros(reader: &mut impl BufRead) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Name, stamp and values of a row.
-fn parse_row(payload: &[u8]) -> Option<(&str, Stamp, &[[u8; 4]])> {
-    let (length, rest) = payload.strip_prefix(&[ROW])?.split_first_chunk::<4>()?;
-    let (name, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    let (stamp, values) = rest.split_first_chunk::<STAMP_BYTES>()?;
+fn parse_row(payload: &[u8]) -> Option<RowView<'_>> {
+    let (&kind, rest) = payload.split_first()?;
+    let (name_bytes, rest) = rest.split_first_chunk::<4>()?;
+    let (details_bytes, rest) = rest.split_first_chunk::<4>()?;
+    let (name, rest) = rest.split_at_checked(u32::from_le_bytes(*name_bytes) as usize)?;
+    let (stamp, rest) = rest.split_first_chunk::<STAMP_BYTES>()?;
+    let (details, values) = rest.split_at_checked(u32::from_le_bytes(*details_bytes) as usize)?;
     let (values, []) = values.as_chunks::<4>() else { return None };
-    Some((std::str::from_utf8(name).ok()?, Stamp::from_bytes(stamp), values))
+    let stamp = match kind {
+        ROW => Some(Stamp::from_bytes(stamp)),
+        UNSTAMPED_ROW => None,
+        _ => return None,
+    };
+    Some(RowView { name: std::str::from_utf8(name).ok()?, stamp, details, values })
 }
 
 /// What differs, for people. Files are lists of names and stamps, of which the names say enough.

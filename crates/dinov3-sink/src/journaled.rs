@@ -31,6 +31,19 @@ pub struct JournalKey<K> {
     stamp: OnceLock<Option<Stamp>>,
 }
 
+impl<K> JournalKey<K> {
+    /// A key whose image was not asked for its stamp. Its row is found by this run only, which is enough for a sink
+    /// that is fed without a [`JournaledSource`].
+    pub fn unstamped(key: K) -> Self {
+        Self { key, stamp: OnceLock::new() }
+    }
+
+    /// The stamp, if the image has one and it was asked for.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.stamp.get().copied().flatten()
+    }
+}
+
 impl<K: RowName> RowName for JournalKey<K> {
     fn row_name(&self) -> Cow<'_, str> {
         self.key.row_name()
@@ -55,7 +68,7 @@ impl<S: Source<Key: Stamped>> Source for JournaledSource<'_, S> {
     type Key = JournalKey<S::Key>;
 
     fn keys(&self) -> Box<dyn Iterator<Item = Self::Key> + Send + '_> {
-        Box::new(self.source.keys().map(|key| JournalKey { key, stamp: OnceLock::new() }))
+        Box::new(self.source.keys().map(JournalKey::unstamped))
     }
 
     fn len_hint(&self) -> Option<usize> {
@@ -69,7 +82,7 @@ impl<S: Source<Key: Stamped>> Source for JournaledSource<'_, S> {
         stamp.is_some_and(|stamp| known.has(&key.key.row_name(), stamp))
     }
 
-    fn load(&self, key: &Self::Key) -> Result<Item, ItemError> {
+    fn load(&self, key: &Self::Key) -> Result<Option<Item>, ItemError> {
         self.source.load(&key.key)
     }
 }
@@ -112,7 +125,7 @@ impl<K: RowName> Sink<JournalKey<K>> for JournaledSink {
         let name = key.key.row_name();
         let vectors = self.output.layout().vectors(&name, features)?;
         if let Some(journal) = &mut self.journal {
-            journal.row(&name, key.stamp.get().copied().flatten(), &vectors)?;
+            journal.row(&name, key.stamp(), &vectors)?;
         }
         self.output.row(&name, &vectors)
     }
@@ -121,14 +134,8 @@ impl<K: RowName> Sink<JournalKey<K>> for JournaledSink {
         let name = key.key.row_name();
         // The source knows rows from the journal only.
         let Some(journal) = &mut self.journal else { return Ok(()) };
-        let values = journal.known_row(&name)?;
-        let mut rest = values.as_slice();
-        let mut vectors = Vec::new();
-        for column in self.output.layout().columns() {
-            let (vector, after) = rest.split_at_checked(column.width).unwrap_or_default();
-            vectors.push(vector);
-            rest = after;
-        }
+        let (_, row) = journal.known_row(&name)?;
+        let vectors = self.output.layout().split(&row.values);
         self.output.row(&name, &vectors)
     }
 

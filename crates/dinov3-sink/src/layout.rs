@@ -93,6 +93,16 @@ impl EmbeddingLayout {
         self.columns.iter().map(|column| column.name.clone()).collect()
     }
 
+    /// The values of one row, one vector after the other, as vectors. Values that are missing make empty ones.
+    pub(crate) fn split<'v>(&self, mut values: &'v [f32]) -> Vec<&'v [f32]> {
+        let vector = |column: &Column| {
+            let (vector, rest) = values.split_at_checked(column.width).unwrap_or_default();
+            values = rest;
+            vector
+        };
+        self.columns.iter().map(vector).collect()
+    }
+
     /// The vectors of one image, in the order of the columns.
     pub(crate) fn vectors<'f>(&self, row: &str, features: ImageFeatures<'f>) -> Result<Vec<&'f [f32]>, OutputError> {
         let vector = |(position, column): (usize, &Column)| {

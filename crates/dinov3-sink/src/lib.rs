@@ -22,6 +22,27 @@
 //! | `.jsonl` | one object per line; NaN and infinities are `null`, because JSON has no word for them | `NAME.jsonl.json` |
 //! | `-` | JSON lines to standard output, each as soon as it is there | nowhere |
 //!
+//! # What is in a file of chips
+//!
+//! [`GeoParquetSink`] writes windows of scenes ([`ChipRow`]) as GeoParquet 1.1, in the order of their Hilbert index:
+//!
+//! | Column | Type | What it is |
+//! |---|---|---|
+//! | `id` | string | names the chip |
+//! | `geometry` | WKB | footprint in longitude and latitude (OGC:CRS84), counterclockwise; MultiPolygon at the antimeridian |
+//! | `bbox` | struct of four doubles | `xmin`, `ymin`, `xmax`, `ymax`, the covering; -180 to 180 for what crosses the antimeridian |
+//! | `datetime` | timestamp, µs, UTC | acquisition, or null |
+//! | `source` | string | link to the scene |
+//! | `epsg` | int32 | of the grid that was cut, or null |
+//! | `x_px`, `y_px`, `width_px`, `height_px` | int32 | valid window, without padding, in pixels of that grid |
+//! | `grid_cell` | string | only if announced ([`ChipColumns`]) |
+//! | `valid_fraction` | float | share of pixels that are data |
+//! | `stac_item` | string | only if announced |
+//! | `embedding`, ... | FixedSizeList of float, D | as above |
+//!
+//! File metadata: `geo`, `emb` if given, and the provenance under `dinov3`. A file without chips is valid, too. Row
+//! groups have about 128 MB, and the page index tells which pages a box can lie in.
+//!
 //! # Runs that are interrupted
 //!
 //! A [`Journal`] beside the output keeps the rows of a run that did not come to its end; [`JournaledSource`] and
@@ -53,10 +74,12 @@
 #![forbid(unsafe_code)]
 
 mod atomic;
+mod chip;
 mod disk;
 mod embedding;
 mod error;
 mod features;
+mod geoparquet;
 mod journal;
 mod journaled;
 mod json_lines;
@@ -66,13 +89,17 @@ mod npy;
 mod parquet;
 mod records;
 mod safetensors;
+mod spill;
+mod table;
 #[cfg(test)]
 mod tests;
 
 pub use atomic::AtomicFile;
+pub use chip::{Chip, ChipFootprint, ChipRow};
 pub use embedding::{EmbeddingSink, Format, Provenance};
 pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};
+pub use geoparquet::{ChipColumns, GeoParquetSink};
 pub use journal::{Journal, JournalError, Stamp};
 pub use journaled::{JournalKey, JournaledSink, JournaledSource, Stamped};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};

@@ -16,22 +16,22 @@ const ROWS: usize = 7;
 const WIDTH: usize = 3;
 
 /// A folder of its own, removed at the end.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("dinov3-journal-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// Names and contents, the pictures left out.
-    fn outputs(&self) -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn outputs(&self) -> Vec<(String, Vec<u8>)> {
         let entries = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap());
         let mut files: Vec<(String, Vec<u8>)> = entries
             .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
@@ -41,7 +41,7 @@ impl Folder {
         files
     }
 
-    fn empty(&self) {
+    pub(crate) fn empty(&self) {
         self.outputs().iter().for_each(|(name, _)| fs::remove_file(self.at(name)).unwrap());
     }
 }
@@ -70,12 +70,12 @@ impl Source for Pictures {
         Box::new(self.0.iter().cloned())
     }
 
-    fn load(&self, path: &PathBuf) -> Result<Item, ItemError> {
+    fn load(&self, path: &PathBuf) -> Result<Option<Item>, ItemError> {
         let bytes = fs::read(path).unwrap().len();
         if bytes == 4 {
             return Err(ItemError::new(ItemErrorKind::Decode, "truncated"));
         }
-        Ok(Item { height_px: 16, width_px: 16, pixels: vec![bytes as f32 / 3.0; 3 * 256] })
+        Ok(Some(Item { height_px: 16, width_px: 16, pixels: vec![bytes as f32 / 3.0; 3 * 256] }))
     }
 }
 
@@ -314,7 +314,7 @@ fn an_unreadable_journal_stays_until_it_is_discarded() {
     let mut damaged = whole.clone();
     let first = whole.windows(9).position(|bytes| bytes == b"0.picture").unwrap();
     damaged[first] ^= 1;
-    for bytes in [&damaged[..], b"dinov3 journal 2 from tomorrow"] {
+    for bytes in [&damaged[..], b"dinov3 journal 3 from tomorrow"] {
         fs::write(&path, bytes).unwrap();
         embed(&output, &pictures).result.unwrap_err();
         assert_eq!(fs::read(&path).unwrap(), bytes);

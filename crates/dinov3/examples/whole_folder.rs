@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
 
     let opened = dinov3::open(model, &Weights::parse(weights)?, &Options::new())?;
-    let files = dinov3::inputs::expand(&[folder.into()], &mut std::io::empty())?;
+    let files = dinov3::inputs::expand(&[folder.into()], dinov3::inputs::Kind::Pictures, &mut std::io::empty())?;
     let source = FileSource::new(files, Default::default(), recipe(opened.spec()));
     let request = Request::new().poolings([Pooling::Average]);
     let layout = EmbeddingLayout::for_request(opened.spec(), &request)?;

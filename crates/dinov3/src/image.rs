@@ -180,9 +180,9 @@ impl Source for FileSource {
         Some(self.paths.len())
     }
 
-    fn load(&self, path: &PathBuf) -> Result<Item, ItemError> {
+    fn load(&self, path: &PathBuf) -> Result<Option<Item>, ItemError> {
         let picture = self.reader.read(path)?;
         let prepared = self.recipe.apply(&picture).map_err(pixel_error)?;
-        Ok(Item { height_px: prepared.height_px, width_px: prepared.width_px, pixels: prepared.data })
+        Ok(Some(Item { height_px: prepared.height_px, width_px: prepared.width_px, pixels: prepared.data }))
     }
 }

@@ -32,10 +32,12 @@ pub enum InputError {
     #[error("standard input: {0}")]
     List(std::io::Error),
     /// There is nothing to do.
-    #[error("no pictures found in {inputs} (looked for {})", PICTURE_EXTENSIONS.join(", "))]
+    #[error("no {} found in {inputs} (looked for {})", if *kind == Kind::Scenes { "scenes" } else { "pictures" }, kind.extensions().join(", "))]
     Nothing {
         /// What was searched.
         inputs: String,
+        /// What for.
+        kind: Kind,
     },
 }
 
@@ -50,6 +52,24 @@ fn is_url(_: &Path) -> bool {
     false
 }
 
+/// What a folder is searched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Files that are named like pictures.
+    Pictures,
+    /// Files that are named like GeoTIFFs.
+    Scenes,
+}
+
+impl Kind {
+    fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Self::Pictures => &PICTURE_EXTENSIONS,
+            Self::Scenes => &["tif", "tiff"],
+        }
+    }
+}
+
 /// Lists the files that `inputs` mean, in their order: a folder is searched recursively and sorted by name, hidden
 /// files left out; a pattern (`*`, `?`, `[...]`, `**`) is expanded and sorted, unless a file has that very name; `-`
 /// is a list on `standard_input`, one path or URL a line. A file that does not exist is listed, and so is a URL: the
@@ -57,7 +77,7 @@ fn is_url(_: &Path) -> bool {
 ///
 /// # Errors
 /// If a folder, a pattern or the list cannot be read, or if nothing is found.
-pub fn expand(inputs: &[PathBuf], standard_input: &mut dyn BufRead) -> Result<Vec<PathBuf>, InputError> {
+pub fn expand(inputs: &[PathBuf], kind: Kind, standard_input: &mut dyn BufRead) -> Result<Vec<PathBuf>, InputError> {
     let mut files = Vec::new();
     for input in inputs {
         if input == Path::new("-") {
@@ -73,17 +93,17 @@ pub fn expand(inputs: &[PathBuf], standard_input: &mut dyn BufRead) -> Result<Ve
         } else if is_url(input) {
             files.push(input.clone());
         } else if input.is_dir() {
-            search(input, &mut files)?;
+            search(input, kind, &mut files)?;
         } else if !input.exists() && input.to_str().is_some_and(|text| text.contains(['*', '?', '['])) {
             let pattern = input.to_str().unwrap_or_default();
             let bad = |reason: String| InputError::Pattern { pattern: pattern.to_string(), reason };
             let before = files.len();
             for path in glob::glob(pattern).map_err(|error| bad(error.to_string()))? {
                 let path = path.map_err(|error| bad(error.to_string()))?;
-                if path.is_dir() { search(&path, &mut files)? } else { files.push(path) }
+                if path.is_dir() { search(&path, kind, &mut files)? } else { files.push(path) }
             }
             if files.len() == before {
-                return Err(InputError::Nothing { inputs: pattern.to_string() });
+                return Err(InputError::Nothing { inputs: pattern.to_string(), kind });
             }
         } else {
             files.push(input.clone());
@@ -91,12 +111,12 @@ pub fn expand(inputs: &[PathBuf], standard_input: &mut dyn BufRead) -> Result<Ve
     }
     if files.is_empty() {
         let names: Vec<String> = inputs.iter().map(|input| input.display().to_string()).collect();
-        return Err(InputError::Nothing { inputs: names.join(", ") });
+        return Err(InputError::Nothing { inputs: names.join(", "), kind });
     }
     Ok(files)
 }
 
-fn search(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), InputError> {
+fn search(folder: &Path, kind: Kind, files: &mut Vec<PathBuf>) -> Result<(), InputError> {
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().first() == Some(&b'.');
     let entries = WalkDir::new(folder)
         .sort_by_file_name()
@@ -111,7 +131,7 @@ fn search(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), InputError> {
             .path()
             .extension()
             .and_then(|extension| extension.to_str())
-            .is_some_and(|extension| PICTURE_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)));
+            .is_some_and(|extension| kind.extensions().iter().any(|known| known.eq_ignore_ascii_case(extension)));
         // A link to a file counts as the file.
         if picture && entry.path().is_file() {
             files.push(entry.into_path());
@@ -145,7 +165,7 @@ mod tests {
         }
         let list = format!("{}\r\n\n{}\n", at("c.tif").display(), at("missing.png").display());
         let inputs = [at("b"), at("*.webp"), PathBuf::from("-"), at("b/notes.txt")];
-        let files = expand(&inputs, &mut list.as_bytes()).unwrap();
+        let files = expand(&inputs, Kind::Pictures, &mut list.as_bytes()).unwrap();
         let expected = ["b/1.png", "b/2.JPG", "a.webp", "c.tif", "missing.png", "b/notes.txt"];
         assert_eq!(files, expected.map(at));
     }
@@ -154,19 +174,23 @@ mod tests {
     #[test]
     fn urls_are_no_patterns() {
         let urls = ["https://example.org/a.png?size=[1]&x=*", "HTTP://example.org/b.png"].map(PathBuf::from);
-        assert_eq!(expand(&urls, &mut "".as_bytes()).unwrap(), urls);
+        assert_eq!(expand(&urls, Kind::Pictures, &mut "".as_bytes()).unwrap(), urls);
         let inputs = [PathBuf::from("-")];
-        assert_eq!(expand(&inputs, &mut "https://example.org/c.png\n".as_bytes()).unwrap().len(), 1);
+        assert_eq!(expand(&inputs, Kind::Pictures, &mut "https://example.org/c.png\n".as_bytes()).unwrap().len(), 1);
     }
 
     #[test]
     fn nothing_found_is_an_error_that_says_where() {
         let folder = tempfile::tempdir().unwrap();
         for input in [folder.path().to_path_buf(), folder.path().join("*.png")] {
-            let error = expand(std::slice::from_ref(&input), &mut "".as_bytes()).unwrap_err().to_string();
+            let error =
+                expand(std::slice::from_ref(&input), Kind::Pictures, &mut "".as_bytes()).unwrap_err().to_string();
             assert!(error.contains(input.to_str().unwrap()), "{error}");
         }
-        assert!(matches!(expand(&[PathBuf::from("a[")], &mut "".as_bytes()), Err(InputError::Pattern { .. })));
+        assert!(matches!(
+            expand(&[PathBuf::from("a[")], Kind::Pictures, &mut "".as_bytes()),
+            Err(InputError::Pattern { .. })
+        ));
     }
 
     #[test]
@@ -174,6 +198,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("scene[1].png");
         std::fs::write(&file, b"").unwrap();
-        assert_eq!(expand(std::slice::from_ref(&file), &mut "".as_bytes()).unwrap(), [file]);
+        assert_eq!(expand(std::slice::from_ref(&file), Kind::Pictures, &mut "".as_bytes()).unwrap(), [file]);
     }
 }

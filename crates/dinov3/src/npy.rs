@@ -94,13 +94,13 @@ impl Source for NpySource {
         Some(self.count)
     }
 
-    fn load(&self, key: &PathBuf) -> Result<Item, ItemError> {
+    fn load(&self, key: &PathBuf) -> Result<Option<Item>, ItemError> {
         let name = key.to_string_lossy();
         let index = name.rsplit('#').next().and_then(|index| index.parse::<usize>().ok());
         let index = index.filter(|&index| index < self.count);
         let index = index.ok_or_else(|| ItemError::new(ItemErrorKind::Other, "not a row of this file"))?;
         let pixels = self.pixels(index, 1).map_err(|error| ItemError::new(ItemErrorKind::Decode, error.reason))?;
-        Ok(Item { height_px: self.height_px, width_px: self.width_px, pixels })
+        Ok(Some(Item { height_px: self.height_px, width_px: self.width_px, pixels }))
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
     fn rows_are_images() {
         let source = open(&file(GOOD, 12)).unwrap();
         let keys: Vec<PathBuf> = source.keys().collect();
-        assert_eq!(source.load(&keys[1]).unwrap().pixels, [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
+        assert_eq!(source.load(&keys[1]).unwrap().unwrap().pixels, [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
         assert!(keys[1].to_str().unwrap().ends_with("x.npy#1"));
     }
 

@@ -148,3 +148,18 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<HttpRequest>>, handler: &Handl
     let _ = stream.read(&mut [0; 1024]);
     Ok(())
 }
+
+/// The answer of a server that knows ranges: a part of `file`, with an `ETag`.
+pub fn part_of(file: &[u8], request: &HttpRequest) -> HttpReply {
+    let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let parsed = range.and_then(|(first, last)| Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()?)));
+    match parsed {
+        None => HttpReply::new(200, file).with("ETag", "\"1\""),
+        Some((first, _)) if first >= file.len() => HttpReply::new(416, ""),
+        Some((first, last)) => {
+            let end = (last + 1).min(file.len());
+            let range = format!("bytes {first}-{}/{}", end - 1, file.len());
+            HttpReply::new(206, &file[first..end]).with("Content-Range", range).with("ETag", "\"1\"")
+        }
+    }
+}

@@ -4,6 +4,7 @@
 
 pub mod checkpoints;
 pub mod conformance;
+pub mod geotiff;
 pub mod golden;
 pub mod http_server;
 pub mod hub;

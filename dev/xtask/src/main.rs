@@ -2,6 +2,7 @@
 //!
 //! - `cargo xtask floors` checks that every crate depends on lower floors only.
 //! - `cargo xtask draw-samples [FOLDER]` draws the sample pictures into `samples/`; with `--check` it compares.
+//! - `cargo xtask sample-scene FOLDER` draws a georeferenced scene of 2048 × 2048 pixels: 8-bit RGB and 16-bit reflectance.
 //! - `cargo xtask kill-and-resume PROGRAM [KILLS]` kills `dinov3 embed` at random moments and continues it.
 //! - `cargo xtask make-checkpoint --model M [--weights synthetic:1] [--shards N | --pth] -o FOLDER` writes synthetic
 //!   weights as files, for `dev/parity/load_memory.py`.
@@ -13,12 +14,14 @@ mod make_checkpoint;
 mod montage;
 mod png_file;
 mod samples;
+mod scene;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask floors
        cargo xtask draw-samples [--check] [FOLDER]
+       cargo xtask sample-scene FOLDER
        cargo xtask kill-and-resume PROGRAM [KILLS]
        cargo xtask make-checkpoint --model M [--weights synthetic:1] [--shards N | --pth] -o FOLDER
        cargo xtask montage OUT.png A.png B.png ...";
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         ["draw-samples", "--check"] => samples::check(Path::new(samples::FOLDER)),
         ["draw-samples", "--check", folder] => samples::check(Path::new(folder)),
         ["draw-samples", folder] if !folder.starts_with('-') => samples::draw(Path::new(folder)),
+        ["sample-scene", folder] if !folder.starts_with('-') => scene::draw(Path::new(folder)),
         ["kill-and-resume", program] => kill_and_resume::run(Path::new(program), "50"),
         ["kill-and-resume", program, kills] => kill_and_resume::run(Path::new(program), kills),
         ["make-checkpoint", arguments @ ..] => make_checkpoint::run(arguments),

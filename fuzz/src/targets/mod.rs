@@ -2,6 +2,7 @@
 
 mod basis;
 mod config;
+mod geotiff;
 mod npy;
 mod packed;
 mod pictures;
@@ -27,6 +28,7 @@ pub(crate) const ALL: &[Target] = &[
     pictures::WEBP,
     pictures::TIFF,
     pictures::BMP,
+    geotiff::GEOTIFF,
 ];
 
 /// What is refused, is refused with a reason that can be shown.

@@ -11,7 +11,7 @@ pub type Colour = [f32; 3];
 /// A point or a direction in pixels: right and down.
 pub type Point = [f32; 2];
 
-/// Samples per pixel and axis. Edges are smoothed by averaging.
+/// Samples per pixel and axis of a small picture. Edges are smoothed by averaging.
 const SAMPLES: usize = 2;
 
 /// A colour as the web writes it: `0xRRGGBB`.
@@ -212,27 +212,46 @@ impl Dice {
 
 /// A picture in the making.
 pub struct Canvas {
+    /// In samples.
     width: usize,
     height: usize,
+    samples: usize,
     data: Vec<Colour>,
 }
 
 impl Canvas {
     /// A black canvas.
     pub fn new(width_px: usize, height_px: usize) -> Self {
-        let (width, height) = (width_px * SAMPLES, height_px * SAMPLES);
-        Self { width, height, data: vec![[0.0; 3]; width * height] }
+        Self::with_samples(width_px, height_px, SAMPLES)
     }
 
-    /// Paints everywhere: `layer` tells the new colour at a point from the one below.
-    pub fn fill(&mut self, layer: impl Fn(Point, Colour) -> Colour) {
-        let everywhere = (self.width + self.height) as f32;
-        self.paint([0.0, 0.0], everywhere, |point, below| Some((layer(point, below), 1.0)));
+    /// A black canvas with so many samples per pixel and axis. One is enough where the painter softens all edges.
+    pub fn with_samples(width_px: usize, height_px: usize, samples: usize) -> Self {
+        let (width, height) = (width_px * samples, height_px * samples);
+        Self { width, height, samples, data: vec![[0.0; 3]; width * height] }
+    }
+
+    /// Paints everywhere, on all cores: `layer` tells the new colour at a point from the one below.
+    pub fn fill(&mut self, layer: impl Fn(Point, Colour) -> Colour + Sync) {
+        let (width, samples, layer) = (self.width, self.samples as f32, &layer);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let rows = self.height.div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            for (part, data) in self.data.chunks_mut(rows * width).enumerate() {
+                scope.spawn(move || {
+                    for (index, below) in data.iter_mut().enumerate() {
+                        let (x, y) = (index % width, part * rows + index / width);
+                        let point = [(x as f32 + 0.5) / samples, (y as f32 + 0.5) / samples];
+                        *below = layer(point, *below);
+                    }
+                });
+            }
+        });
     }
 
     /// Paints within `reach` pixels of `centre`: `layer` tells colour and coverage at a point, or leaves it.
     pub fn paint(&mut self, centre: Point, reach: f32, layer: impl Fn(Point, Colour) -> Option<(Colour, f32)>) {
-        let samples = SAMPLES as f32;
+        let samples = self.samples as f32;
         let range = |centre: f32, size: usize| {
             let start = ((centre - reach) * samples).floor().clamp(0.0, size as f32) as usize;
             start..((centre + reach) * samples).ceil().clamp(0.0, size as f32) as usize
@@ -264,17 +283,18 @@ impl Canvas {
 
     /// The picture, with levels rounded.
     pub fn finish(&self) -> RgbPicture {
-        let (width_px, height_px) = (self.width / SAMPLES, self.height / SAMPLES);
+        let samples = self.samples;
+        let (width_px, height_px) = (self.width / samples, self.height / samples);
         let mut data = Vec::with_capacity(3 * width_px * height_px);
         for y in 0..height_px {
             for x in 0..width_px {
                 let mut sum = [0.0; 3];
-                for sample in 0..SAMPLES * SAMPLES {
-                    let (down, right) = (y * SAMPLES + sample / SAMPLES, x * SAMPLES + sample % SAMPLES);
+                for sample in 0..samples * samples {
+                    let (down, right) = (y * samples + sample / samples, x * samples + sample % samples);
                     let colour = self.data[down * self.width + right];
                     sum.iter_mut().zip(colour).for_each(|(total, value)| *total += value.clamp(0.0, 1.0));
                 }
-                data.extend(sum.map(|total| (total / (SAMPLES * SAMPLES) as f32 * 255.0).round() as u8));
+                data.extend(sum.map(|total| (total / (samples * samples) as f32 * 255.0).round() as u8));
             }
         }
         RgbPicture::new(width_px, height_px, data).expect("the canvas is as large as its data")

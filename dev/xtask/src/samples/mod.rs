@@ -4,8 +4,8 @@
 //! files depend on the compressor's version too; therefore pixels are compared, not bytes, and a file that holds
 //! the right pixels is left alone.
 
-mod aerial;
-mod canvas;
+pub mod aerial;
+pub mod canvas;
 mod fields;
 mod harbour;
 mod palette;

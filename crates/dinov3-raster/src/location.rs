@@ -1,0 +1,158 @@
+//! Where a raster is: a path, a URL, an object of a store.
+
+use std::path::{Path, PathBuf};
+
+use dinov3_http::{Url, without_user};
+
+use crate::RasterError;
+
+/// Where a raster is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A file.
+    File(PathBuf),
+    /// `http://` or `https://`.
+    Web(Url),
+    /// An object of a store.
+    Object {
+        /// Which kind of store.
+        store: Store,
+        /// The bucket or container, with `ACCOUNT@` or the like as it was written.
+        bucket: String,
+        /// The object's key.
+        key: String,
+    },
+}
+
+/// Kinds of object stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Store {
+    /// Amazon S3 and what speaks its language: `s3://bucket/key`.
+    S3,
+    /// Google Cloud Storage: `gs://bucket/key`.
+    Google,
+    /// Azure Blob Storage: `az://container/key`, `abfs://...`.
+    Azure,
+}
+
+impl Location {
+    /// Reads a path or a URL. Any text without `://` is a path.
+    ///
+    /// # Errors
+    /// [`RasterError::Location`].
+    pub fn parse(text: &str) -> Result<Self, RasterError> {
+        let wrong = |reason: String| RasterError::Location { location: without_secrets(text), reason };
+        if Url::looks_like_one(text) {
+            return Url::parse(text).map(Self::Web).map_err(|error| wrong(error.to_string()));
+        }
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return match text {
+                "" => Err(wrong("it is empty".to_string())),
+                path => Ok(Self::File(PathBuf::from(path))),
+            };
+        };
+        let store = match scheme.to_ascii_lowercase().as_str() {
+            "file" => return Ok(Self::File(PathBuf::from(rest))),
+            "s3" | "s3a" => Store::S3,
+            "gs" => Store::Google,
+            "az" | "abfs" | "abfss" | "azure" => Store::Azure,
+            _ => return Err(wrong("known are paths, http(s)://, s3://, gs:// and az://".to_string())),
+        };
+        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() || key.is_empty() || key.ends_with('/') {
+            return Err(wrong("an object is written SCHEME://BUCKET/KEY".to_string()));
+        }
+        Ok(Self::Object { store, bucket: bucket.to_string(), key: key.to_string() })
+    }
+
+    /// For messages and provenance: without user, password, query and fragment, which may be secrets.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Web(url) => url.shown(),
+            Self::Object { store, bucket, key } => {
+                let scheme = match store {
+                    Store::S3 => "s3",
+                    Store::Google => "gs",
+                    Store::Azure => "az",
+                };
+                format!("{scheme}://{bucket}/{key}")
+            }
+        }
+    }
+
+    /// The `gdal_translate` command with these options that writes a copy that can be read here.
+    pub(crate) fn translate(&self, options: &str) -> String {
+        let source = match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Web(url) => format!("/vsicurl/{}", url.shown()),
+            Self::Object { store: Store::S3, bucket, key } => format!("/vsis3/{bucket}/{key}"),
+            Self::Object { store: Store::Google, bucket, key } => format!("/vsigs/{bucket}/{key}"),
+            Self::Object { store: Store::Azure, bucket, key } => format!("/vsiaz/{bucket}/{key}"),
+        };
+        let target = match self {
+            Self::File(path) => path.with_file_name(cog_name(path)).display().to_string(),
+            _ => cog_name(Path::new(&source)),
+        };
+        let space = if options.is_empty() { "" } else { " " };
+        format!("gdal_translate -of COG{space}{options} {} {}", quoted(&source), quoted(&target))
+    }
+}
+
+fn cog_name(path: &Path) -> String {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    format!("{stem}_cog.tif")
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let plain = |character: char| character.is_alphanumeric() || "/._-+:=@,%".contains(character);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// A text with URLs in it, for messages: without their users, passwords and queries.
+pub(crate) fn without_secrets(text: &str) -> String {
+    let cleaned = |word: &str| match word.contains("://") {
+        true => without_user(word.split(['?', '#']).next().unwrap_or_default()),
+        false => word.to_string(),
+    };
+    text.split(' ').map(cleaned).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_read_as_people_write_them() {
+        assert_eq!(Location::parse("a b/c.tif").unwrap(), Location::File("a b/c.tif".into()));
+        assert_eq!(Location::parse("file:///data/c.tif").unwrap(), Location::File("/data/c.tif".into()));
+        assert_eq!(Location::parse("S3://bucket/a/b c.tif").unwrap().shown(), "s3://bucket/a/b c.tif");
+        assert!(matches!(Location::parse("https://h/a.tif").unwrap(), Location::Web(_)));
+        for wrong in ["", "ftp://h/a.tif", "s3://bucket", "gs:///key", "az://container/folder/", "http://"] {
+            assert!(Location::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let url = "https://user:secret@h/a.tif?X-Amz-Signature=secret#secret";
+        let location = Location::parse(url).unwrap();
+        assert_eq!(location.shown(), "https://h/a.tif");
+        assert_eq!(location.translate(""), "gdal_translate -of COG /vsicurl/https://h/a.tif a_cog.tif");
+        let wrong = Location::parse("ftp://user:secret@h/a.tif?sig=secret").unwrap_err().to_string();
+        assert!(!wrong.contains("secret"), "{wrong}");
+        assert_eq!(without_secrets("no https://u:p@h/x?sig=s here"), "no https://h/x here");
+    }
+
+    #[test]
+    fn the_remedy_can_be_pasted_into_a_shell() {
+        let remedy = |path: &str| Location::File(path.into()).translate("-expand rgb");
+        assert_eq!(remedy("in/a.tif"), "gdal_translate -of COG -expand rgb in/a.tif in/a_cog.tif");
+        assert_eq!(remedy("it's.tif"), r"gdal_translate -of COG -expand rgb 'it'\''s.tif' 'it'\''s_cog.tif'");
+    }
+}
