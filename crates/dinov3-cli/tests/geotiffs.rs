@@ -231,6 +231,10 @@ error: --chip 100 is not divisible by 16; sizes that work: 96 or 112
 error: --bands: name three bands, R,G,B, or one for all three
 
 "#]]);
+    embed("rgb.tif rgb.tif -o chips.parquet").assert().code(2).stderr_eq(str![[r#"
+error: rgb.tif is named twice
+
+"#]]);
     let output = scene.dinov3("scene embed rgb.tif -m tiny.json --crs EPSG:1 -o chips.parquet").assert().code(2);
     assert!(stderr(&output).contains("EPSG:1 is not in the built-in table"), "{}", stderr(&output));
     for wrong in ["--datetime soon", "--min-valid 2", "--scale grey", "--edges mirror", "--stride 0"] {

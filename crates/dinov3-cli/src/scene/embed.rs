@@ -1,6 +1,7 @@
 //! `dinov3 scene embed`: one vector per chip.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use dinov3::engine::Summary;
@@ -13,7 +14,7 @@ use dinov3_scene::{SceneOptions, SceneSource};
 use serde_json::{Value, json};
 
 use crate::arguments::SceneEmbedArguments;
-use crate::batch::Batch;
+use crate::batch::{Batch, shown};
 use crate::failure::{Outcome, usage};
 use crate::resume::{agree, open_journal};
 use crate::scene::{is_for_satellites, opener, scene_options};
@@ -33,6 +34,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
     check_output(&arguments.output)?;
     let files = expand(&arguments.inputs, Kind::Scenes, &mut std::io::stdin().lock())?;
+    refuse_twice(&files)?;
     refuse_overwriting_inputs(&arguments.output, &files)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let scenes = files.len();
@@ -95,6 +97,15 @@ fn described(options: &SceneOptions) -> Value {
         "crs": options.crs.as_ref().map(ToString::to_string),
         "no_data": "mean",
     })
+}
+
+/// The chips of a scene are named by it: twice the same scene would be twice the same rows.
+fn refuse_twice(scenes: &[PathBuf]) -> Result<()> {
+    let mut seen = HashSet::new();
+    match scenes.iter().find(|scene| !seen.insert(*scene)) {
+        Some(scene) => Err(usage(format!("{} is named twice", shown(&scene.to_string_lossy())))),
+        None => Ok(()),
+    }
 }
 
 /// A name without the format's ending is a mistake.
