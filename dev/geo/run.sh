@@ -4,6 +4,6 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."
-python=$(dev/parity/environment.sh target/geo-venv "$here/requirements.txt")
-cargo build --release -p dinov3-geo --example transform
-exec "$python" "$here/check_geo.py" --binary "${CARGO_TARGET_DIR:-target}/release/examples/transform" "$@"
+python=$(dev/geo/environment.sh)
+cargo build --quiet -p dinov3-geo --example transform
+exec "$python" "$here/check_geo.py" --binary "${CARGO_TARGET_DIR:-target}/debug/examples/transform" "$@"

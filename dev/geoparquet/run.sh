@@ -3,17 +3,13 @@
 #
 #   run.sh [FILE...]        without files: invented chips across the antimeridian, and an empty file
 #
-# The environment is made in target/geo-validators-venv; later runs need no network.
+# The environment is made in target/geo-venv; later runs need no network.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-venv=$root/target/geo-validators-venv
-python=$("$here/../parity/environment.sh" "$venv" "$here/requirements.txt")
-if ! cmp -s "$here/duckdb.txt" "$venv/duckdb.txt"; then
-    "$python" -m pip install --no-deps --requirement "$here/duckdb.txt" >&2
-    cp "$here/duckdb.txt" "$venv/duckdb.txt"
-fi
+python=$("$here/../geo/environment.sh")
+venv=$root/target/geo-venv
 
 if [ $# -eq 0 ]; then
     folder=$(mktemp -d)

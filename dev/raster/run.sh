@@ -5,6 +5,6 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."
-python=$(dev/parity/environment.sh target/raster-venv "$here/requirements.txt")
+python=$(dev/geo/environment.sh)
 cargo build --quiet -p dinov3-raster --example read_window
 exec "$python" "$here/matrix.py" --binary "${CARGO_TARGET_DIR:-target}/debug/examples/read_window" "$@"
