@@ -42,8 +42,10 @@ impl BlockCache {
         self.files.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub fn contains(&self, key: &BlockKey) -> bool {
-        self.lock().blocks.contains(key)
+    /// Whether the block is here, or a thread decodes it right now: its bytes need not be fetched.
+    pub fn is_coming(&self, key: &BlockKey) -> bool {
+        let state = self.lock();
+        state.blocks.contains(key) || state.in_work.contains(key)
     }
 
     /// The block from the cache, or as `decode` gives it. The newest block is kept whatever its size: a strip larger than
@@ -161,6 +163,19 @@ mod tests {
             }
         });
         assert_eq!(count.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_block_is_coming_as_soon_as_a_thread_decodes_it() {
+        let cache = BlockCache::new(1000);
+        assert!(!cache.is_coming(&key(1)));
+        let decoded = cache.get_or_decode(key(1), || {
+            assert!(cache.is_coming(&key(1)));
+            Ok::<_, ()>(vec![1])
+        });
+        assert!(decoded.is_ok() && cache.is_coming(&key(1)));
+        assert_eq!(cache.get_or_decode(key(2), || Err("broken")), Err("broken"));
+        assert!(!cache.is_coming(&key(2)));
     }
 
     #[test]

@@ -85,6 +85,28 @@ fn all_windows_of_a_scene_fetch_every_tile_once() {
     assert!(asked <= bytes.len() + bytes.len() / 10 + (64 << 10), "{asked} of {} bytes", bytes.len());
 }
 
+#[test]
+fn threads_that_read_the_same_tiles_fetch_them_once() {
+    let large = TiffImage { width_px: 2048, height_px: 1024, block_px: (256, 256), ..scene().images[0].clone() };
+    let server = serve(TiffFile::of(large).to_bytes());
+    let raster = open(&server);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let raster = &raster;
+            scope.spawn(move || {
+                for tile in 0..32 {
+                    // While one thread decodes a tile, others begin to read it.
+                    std::thread::sleep(Duration::from_micros(300 * thread));
+                    let corner = (tile % 8 * 256 + 32 * thread as i64, tile / 8 * 256);
+                    raster.read(PixelWindow::new(corner.0, corner.1, 32, 32), &[0, 1, 2]).unwrap();
+                }
+            });
+        }
+    });
+    let requests = server.requests().len();
+    assert!(requests as f64 <= 1.1 * 32.0 + 2.0, "{requests} requests for 32 tiles");
+}
+
 fn range_of(request: &HttpRequest) -> (usize, usize) {
     let range = request.header("range").unwrap().strip_prefix("bytes=").unwrap();
     let (first, last) = range.split_once('-').unwrap();

@@ -5,6 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::geotiff::{TiffFile, TiffImage, TiffValue, utm_tags};
+
+/// What is embedded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// By `dinov3 embed`.
+    Pictures,
+    /// By `dinov3 scene embed`: 130 overlapping chips of each.
+    Scenes,
+}
+
 /// What to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'p> {
@@ -14,7 +25,7 @@ pub struct Plan<'p> {
     pub folder: &'p Path,
     /// Of the output: `parquet`, ...
     pub extension: &'p str,
-    /// How many to draw.
+    /// How many pictures or scenes to draw.
     pub pictures: usize,
     /// How often to kill.
     pub kills: usize,
@@ -38,18 +49,26 @@ pub struct Tally {
 }
 
 /// What lies in the folder while nothing runs.
-const INPUTS: [&str; 2] = ["photos", "tiny.json"];
+const INPUTS: [&str; 3] = ["photos", "scenes", "tiny.json"];
 
 impl Plan<'_> {
+    /// [`run_on`](Self::run_on) pictures.
+    ///
+    /// # Panics
+    /// As that.
+    pub fn run(&self, say: &mut dyn FnMut(String)) -> Tally {
+        self.run_on(Input::Pictures, say)
+    }
+
     /// Kills with SIGKILL and continues, until there were enough kills; every output is compared with that of an
     /// undisturbed run. `say` gets a line per kill.
     ///
     /// # Panics
     /// If an output differs, a run fails, or something is left in the folder.
-    pub fn run(&self, say: &mut dyn FnMut(String)) -> Tally {
-        self.prepare();
+    pub fn run_on(&self, input: Input, say: &mut dyn FnMut(String)) -> Tally {
+        self.prepare(input);
         let mut random = Random(self.seed);
-        let (expected, journal_bytes, before, finishing) = self.undisturbed();
+        let (expected, journal_bytes, before, finishing) = self.undisturbed(input);
         say(format!(
             "{}: undisturbed: {:.0} ms until the last row, {:.0} ms to finish, journal of {journal_bytes} bytes",
             self.extension,
@@ -70,7 +89,7 @@ impl Plan<'_> {
                 let at_end = index + 1 == interruptions && tally.finishing < self.finishing;
                 let was_full = self.journal_bytes() == journal_bytes;
                 let start = Instant::now();
-                let mut child = self.start();
+                let mut child = self.start(input);
                 if at_end {
                     while self.journal_bytes() < journal_bytes && !ended(&mut child) {
                         std::thread::sleep(Duration::from_micros(100));
@@ -106,7 +125,7 @@ impl Plan<'_> {
                 ));
             }
             if !finished {
-                assert!(self.start().wait().unwrap().success(), "the run that continues failed");
+                assert!(self.start(input).wait().unwrap().success(), "the run that continues failed");
             }
             assert!(self.outputs() == expected, "{}: the output differs, or something is left", self.extension);
             tally.outputs += 1;
@@ -115,11 +134,15 @@ impl Plan<'_> {
         tally
     }
 
-    fn prepare(&self) {
-        let photos = self.folder.join("photos");
-        fs::create_dir_all(&photos).unwrap();
-        for index in 0..self.pictures {
-            fs::write(photos.join(format!("{index:04}.bmp")), crate::bmp(48, 40, index as u32)).unwrap();
+    fn prepare(&self, input: Input) {
+        let inputs = self.folder.join(input.folder());
+        fs::create_dir_all(&inputs).unwrap();
+        for index in 0..self.pictures as u32 {
+            match input {
+                Input::Pictures => fs::write(inputs.join(format!("{index:04}.bmp")), crate::bmp(48, 40, index)),
+                Input::Scenes => fs::write(inputs.join(format!("{index:04}.tif")), scene(index)),
+            }
+            .unwrap();
         }
         // Wide for its depth, so that writing takes its part of the time.
         let model = r#"{"architecture": "vit_small_patch16_dinov3",
@@ -127,14 +150,19 @@ impl Plan<'_> {
         fs::write(self.folder.join("tiny.json"), model).unwrap();
     }
 
-    fn start(&self) -> Child {
+    fn start(&self, input: Input) -> Child {
+        let (command, options) = match input {
+            Input::Pictures => ("embed photos", "--size 32"),
+            Input::Scenes => ("scene embed scenes", "--chip 32 --stride 24"),
+        };
         let output = format!("out.{}", self.extension);
-        let line = "embed photos -m tiny.json --weights synthetic:7 --size 32 --threads 1 --batch-size 2 --resume -o";
+        let line = format!(
+            "{command} {options} -m tiny.json --weights synthetic:7 --threads 1 --batch-size 2 --resume -o {output}"
+        );
         Command::new(self.program)
             .current_dir(self.folder)
-            .env("DINOV3_CACHE", self.folder.join("photos/.cache"))
+            .env("DINOV3_CACHE", self.folder.join(input.folder()).join(".cache"))
             .args(line.split(' '))
-            .arg(output)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -143,9 +171,9 @@ impl Plan<'_> {
     }
 
     /// The output's files, the largest size of the journal, and the time before and after it was reached.
-    fn undisturbed(&self) -> (Vec<(String, Vec<u8>)>, u64, Duration, Duration) {
+    fn undisturbed(&self, input: Input) -> (Vec<(String, Vec<u8>)>, u64, Duration, Duration) {
         let start = Instant::now();
-        let mut child = self.start();
+        let mut child = self.start(input);
         let (mut most, mut reached) = (0, start);
         while !ended(&mut child) {
             let bytes = self.journal_bytes();
@@ -179,6 +207,28 @@ impl Plan<'_> {
         self.outputs().iter().for_each(|(name, _)| fs::remove_file(self.folder.join(name)).unwrap());
     }
 }
+
+impl Input {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Pictures => "photos",
+            Self::Scenes => "scenes",
+        }
+    }
+}
+
+/// Chips of 32 pixels every 24 are 13 columns and 10 rows. Scenes overlap, so that their rows are mixed in the output.
+fn scene(index: u32) -> Vec<u8> {
+    let mut tags = utm_tags();
+    let corner = vec![0.0, 0.0, 0.0, 399_960.0 + 570.0 * f64::from(index), 4_200_000.0, 0.0];
+    tags.retain(|(tag, _)| *tag != MODEL_TIEPOINT);
+    tags.push((MODEL_TIEPOINT, TiffValue::Double(corner)));
+    tags.sort_by_key(|(tag, _)| *tag);
+    TiffFile::of(TiffImage { width_px: 320, height_px: 248, tags, ..TiffImage::default() }).to_bytes()
+}
+
+/// Pixel 0, 0, 0 and where it lies.
+const MODEL_TIEPOINT: u16 = 33922;
 
 fn ended(child: &mut Child) -> bool {
     child.try_wait().unwrap().is_some()

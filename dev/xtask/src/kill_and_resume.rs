@@ -1,29 +1,37 @@
-//! `dinov3 embed --resume` under fire: killed at random moments, continued, compared.
+//! `dinov3 embed --resume` and `dinov3 scene embed --resume` under fire: killed at random moments, continued, compared.
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use dinov3_testing::kills::{Plan, Tally};
+use anyhow::{Context, Result, bail};
+use dinov3_testing::kills::{Input, Plan, Tally};
 
-/// Kills `program` that many times, for every output format, at least a quarter of them while finishing.
-pub fn run(program: &Path, kills: &str) -> Result<()> {
-    let kills: usize = kills.parse().context("KILLS is a number")?;
+/// Kills PROGRAM 50 or KILLS times, for every output format, at least a quarter of them while finishing.
+pub fn run(arguments: &[&str], input: Input) -> Result<()> {
+    let (program, kills) = match *arguments {
+        [program] => (Path::new(program), 50),
+        [program, kills] => (Path::new(program), kills.parse().context("KILLS is a number")?),
+        _ => bail!("name PROGRAM, and KILLS if not 50"),
+    };
     let program = program.canonicalize().with_context(|| program.display().to_string())?;
     let scratch = std::env::temp_dir().join(format!("dinov3-kills-{}", std::process::id()));
+    let (extensions, pictures): (&[&str], _) = match input {
+        Input::Pictures => (&["parquet", "npy", "safetensors", "jsonl"], 400),
+        Input::Scenes => (&["parquet"], 3),
+    };
     let mut all = Tally::default();
-    for (index, extension) in ["parquet", "npy", "safetensors", "jsonl"].into_iter().enumerate() {
+    for (index, &extension) in extensions.iter().enumerate() {
         let folder = scratch.join(extension);
         std::fs::create_dir_all(&folder)?;
         let plan = Plan {
             program: &program,
             folder: &folder,
             extension,
-            pictures: 400,
+            pictures,
             kills,
             finishing: kills.div_ceil(4),
             seed: index as u64,
         };
-        let tally = plan.run(&mut |line| println!("{line}"));
+        let tally = plan.run_on(input, &mut |line| println!("{line}"));
         all.kills += tally.kills;
         all.finishing += tally.finishing;
         all.outputs += tally.outputs;

@@ -116,7 +116,7 @@ impl GeoTiff {
         self.file.tiff.ifd(grid.directory).map_err(|error| self.file.tell(error))
     }
 
-    /// Which parts of the file the window needs that are neither decoded nor absent.
+    /// Which parts of the file the window needs that are neither decoded, nor being decoded, nor absent.
     fn needed(&self, window: PixelWindow, bands: &[usize]) -> Result<Vec<Range<u64>>, RasterError> {
         let image = self.image();
         let Some(inside) = image.profile.window().intersection(&window) else { return Ok(Vec::new()) };
@@ -125,7 +125,7 @@ impl GeoTiff {
             let directory = self.directory(grid)?;
             for block in self.blocks(grid, inside, planes) {
                 if let Some(stored) = grid.stored(directory, block.index)
-                    && !self.file.cache.contains(&self.file.key(grid, block.index))
+                    && !self.file.cache.is_coming(&self.file.key(grid, block.index))
                 {
                     // COGs repeat a block's length before it and its last bytes behind it.
                     let range = stored.start.saturating_sub(4)

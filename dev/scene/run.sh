@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Checks `dinov3 scene embed` against GDAL, numpy, PROJ and the programs that read GeoParquet.
+#
+#   run.sh --binary DINOV3 [--only pixels,footprints,validators,resume,server] [--keep FOLDER]
+#   run.sh --binary DINOV3 --figures [--only memory,sparse,speed]      memory and speed, a release build
+#
+# The last line counts what held; the exit code is 1 if anything did not. The environment is made in target/geo-venv;
+# later runs need no network.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+python=$("$here/../geo/environment.sh")
+samples=$root/target/sample-scene
+if [ ! -f "$samples/sample-scene-rgb.tif" ]; then
+    mkdir -p "$samples"
+    (cd "$root" && cargo xtask sample-scene "$samples" >&2)
+fi
+
+program=check.py
+arguments=()
+for argument in "$@"; do
+    case $argument in
+        --figures) program=figures.py ;;
+        *) arguments+=("$argument") ;;
+    esac
+done
+exec "$python" "$here/$program" --sample "$samples/sample-scene-rgb.tif" "${arguments[@]}"
