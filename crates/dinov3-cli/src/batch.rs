@@ -41,7 +41,7 @@ pub fn catch_interruptions() {
 }
 
 /// A row's name for messages: a URL may hold a password, and logs are read by many. Rows themselves keep the name.
-pub fn shown(name: &str) -> Cow<'_, str> {
+fn shown(name: &str) -> Cow<'_, str> {
     match dinov3::inputs::is_url(Path::new(name)) {
         true => without_user(name).into(),
         false => name.into(),

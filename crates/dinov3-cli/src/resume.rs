@@ -52,11 +52,11 @@ pub fn agree(
     let damaged_bytes = journal.damaged_bytes();
     journal.agree(fingerprint, layout).map_err(or_fresh)?;
     if journal.rows() > 0 {
-        eprintln!("continuing: {} rows are there, those of unchanged pictures are taken", journal.rows());
+        eprintln!("continuing: {} rows are there, those of unchanged inputs are taken", journal.rows());
     }
     if damaged_bytes > 0 {
         eprintln!(
-            "note: the journal was damaged; its last {damaged_bytes} bytes are lost and their pictures encoded anew"
+            "note: the journal was damaged; its last {damaged_bytes} bytes are lost and what they held is encoded anew"
         );
     }
     Ok(())

@@ -528,8 +528,11 @@ pub fn report_weights(opened: &Opened) {
 
 /// Refuses an output that is one of the inputs.
 pub fn refuse_overwriting_inputs(output: &Path, files: &[PathBuf]) -> Result<()> {
-    // The extensions first: a folder of a million pictures needs no million questions to the disk.
-    refuse(output, files.iter().filter(|file| file.extension() == output.extension()))
+    // The extensions first: a folder of a million pictures needs no million questions to the disk. Where the output is a
+    // link, it is the file behind it that would be replaced.
+    let behind = output.canonicalize().ok();
+    let extensions = [output.extension(), behind.as_deref().and_then(Path::extension)];
+    refuse(output, files.iter().filter(|file| extensions.contains(&file.extension())))
 }
 
 /// Refuses an output that is one of the files that are read: weights, a head, labels. Links lead to files of any name.

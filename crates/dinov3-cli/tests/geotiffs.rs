@@ -231,8 +231,11 @@ error: --chip 100 is not divisible by 16; sizes that work: 96 or 112
 error: --bands: name three bands, R,G,B, or one for all three
 
 "#]]);
+    embed("rgb.tif ./rgb.tif -o chips.parquet").assert().code(2);
+    let output = embed("http://h/a.tif?sig=1 http://h/a.tif?sig=2 -o chips.parquet").assert().code(2);
+    assert!(stderr(&output).contains("http://h/a.tif is named twice") && !stderr(&output).contains("sig"));
     embed("rgb.tif rgb.tif -o chips.parquet").assert().code(2).stderr_eq(str![[r#"
-error: rgb.tif is named twice
+error: rgb.tif is named twice, and would give the same rows twice
 
 "#]]);
     let output = scene.dinov3("scene embed rgb.tif -m tiny.json --crs EPSG:1 -o chips.parquet").assert().code(2);
@@ -240,6 +243,40 @@ error: rgb.tif is named twice
     for wrong in ["--datetime soon", "--min-valid 2", "--scale grey", "--edges mirror", "--stride 0"] {
         embed(&format!("rgb.tif -o chips.parquet {wrong}")).assert().code(2);
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_scene_is_never_the_output_under_whatever_name() {
+    let scene = scene();
+    std::os::unix::fs::symlink("rgb.tif", scene.path("out.parquet")).unwrap();
+    scene.file("b.parquet", TiffFile::of(rgb()).to_bytes());
+    let before = fs::read(scene.path("rgb.tif")).unwrap();
+    embed(&scene, "rgb.tif -o out.parquet").assert().code(2);
+    let place = scene.path("b.parquet");
+    embed(&scene, &format!("file://{} -o b.parquet", place.display())).assert().code(2);
+    assert_eq!(fs::read(scene.path("rgb.tif")).unwrap(), before);
+    assert_eq!(fs::read(place).unwrap(), before);
+}
+
+#[test]
+fn what_is_no_number_is_no_data() {
+    let scene = Scene::new();
+    let sample = |_, x: u32, _| u64::from(if x < 24 { f32::NAN.to_bits() } else { (x as f32 / 100.0).to_bits() });
+    let image = TiffImage { bits: 32, sample_format: 3, sample, width_px: 64, height_px: 32, ..rgb() };
+    scene.file("nan.tif", TiffFile::of(image).to_bytes());
+    let command = embed(&scene, "nan.tif --min-valid 0.2 -o chips.parquet").args(["--scale", "range 0,1"]);
+    command.assert().code(0);
+    let found = rows(&scene, "chips.parquet");
+    let first = found.iter().find(|row| number(row, "x_px") == 0).unwrap();
+    assert_eq!((found.len(), value(first, "valid_fraction")), (2, Field::Float(0.25)));
+}
+
+#[test]
+fn a_run_without_any_chip_says_why() {
+    let scene = scene();
+    let output = scene.dinov3("scene embed rgb.tif --edges drop -m tiny.json --weights synthetic:7 -o chips.parquet");
+    assert!(stderr(&output.assert().code(0)).contains("note: no scene is as large as a chip"));
 }
 
 #[test]

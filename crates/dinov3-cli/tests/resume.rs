@@ -72,7 +72,7 @@ error: out.parquet: the interrupted run had another normalized: it was false, an
 
 "#]]);
     embed(scene, "-o out.parquet --resume").assert().code(0).stderr_eq(str![[r#"
-continuing: [..] rows are there, those of unchanged pictures are taken
+continuing: 23 rows are there, those of unchanged inputs are taken
 40 images in [..] s, [..] images/s, 0 failed, [..] from before -> out.parquet
 
 "#]]);
@@ -118,8 +118,8 @@ error: out.npy: the journal of an interrupted run is damaged, none of its rows c
     }
     with_flipped(whole.len() * 2 / 3);
     embed(scene, "-o out.npy --resume").assert().code(0).stderr_eq(str![[r#"
-continuing: [..] rows are there, those of unchanged pictures are taken
-note: the journal was damaged; its last [..] bytes are lost and their pictures encoded anew
+continuing: 15 rows are there, those of unchanged inputs are taken
+note: the journal was damaged; its last 2771 bytes are lost and what they held is encoded anew
 40 images in [..] s, [..] images/s, 0 failed, [..] from before -> out.npy
 
 "#]]);

@@ -39,7 +39,7 @@ pub enum SceneError {
     },
     /// Which bands are red, green and blue is not known.
     #[error(
-        "{scene} has {found} bands and does not say which are red, green and blue: name them with --bands, as 4,3,2"
+        "{scene} has {found} bands and does not say which are red, green and blue: name them with --bands, as 3,2,1"
     )]
     UnknownBands {
         /// Which scene.

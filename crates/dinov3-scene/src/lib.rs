@@ -19,5 +19,5 @@ mod source;
 pub use cut::{ChipGrid, Cut, Edges};
 pub use error::SceneError;
 pub use scale::Scale;
-pub use scene::{Scene, SceneOptions};
+pub use scene::{Scene, SceneOptions, scene_name};
 pub use source::{ChipKey, SceneSource, Survey};

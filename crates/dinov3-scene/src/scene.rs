@@ -6,7 +6,10 @@ use std::sync::Arc;
 use dinov3_engine::{Item, ItemError, ItemErrorKind};
 use dinov3_geo::{AffineTransform, Crs, Footprint, GeoError, HilbertCurve, PixelWindow};
 use dinov3_pixels::Statistics;
-use dinov3_raster::{CrsDefinition, Georeference, Location, Opener, Raster, RasterProfile, SampleType};
+use dinov3_raster::{
+    Colour, CrsDefinition, Georeference, Location, Opener, Raster, RasterError, RasterProfile, RasterWindow,
+    SampleType, Samples,
+};
 use dinov3_sink::{ChipFootprint, ChipRow, RowName, Stamp};
 
 use crate::pixels::chip_pixels;
@@ -79,20 +82,13 @@ impl Scene {
     /// # Errors
     /// If it cannot be read, lies nowhere, or if it is not clear which of its samples are colours.
     pub fn open(opener: &Opener, location: &Path, options: &SceneOptions) -> Result<Arc<Self>, SceneError> {
-        // A URL is text; any other name is a path, whatever its bytes.
-        let parsed = match location.to_str() {
-            Some(text) if text.contains("://") => Location::parse(text)?,
-            _ => Location::File(location.to_path_buf()),
-        };
+        let parsed = parse(location)?;
         // Before it is read: what changes later is found by the next run.
         let stamp = match &parsed {
             Location::File(path) => Stamp::of_file(path),
             _ => None,
         };
-        let name = match &parsed {
-            Location::File(path) => path.row_name().into_owned(),
-            remote => remote.shown(),
-        };
+        let name = name_of(&parsed);
         let raster = opener.open_location(&parsed)?;
         let stamp = stamp.or_else(|| raster.version().map(|(bytes, version)| Stamp::of_version(bytes, version)));
         let profile = raster.profile();
@@ -194,6 +190,7 @@ impl Scene {
         let Some(inside) = self.inside(&chip) else { return Ok(None) };
         let bands = self.distinct_bands();
         let mut read = self.raster.read(inside, &bands).map_err(read_error)?;
+        without_nan(&mut read);
         let valid_fraction = read.valid_fraction() as f32;
         if valid_fraction < self.min_valid || valid_fraction == 0.0 {
             return Ok(None);
@@ -231,13 +228,45 @@ impl Scene {
     }
 }
 
+/// A URL is text; any other name is a path, whatever its bytes.
+fn parse(location: &Path) -> Result<Location, RasterError> {
+    match location.to_str() {
+        Some(text) if text.contains("://") => Location::parse(text),
+        _ => Ok(Location::File(location.to_path_buf())),
+    }
+}
+
+fn name_of(location: &Location) -> String {
+    match location {
+        Location::File(path) => path.row_name().into_owned(),
+        remote => remote.shown(),
+    }
+}
+
+/// What rows and messages call the scene that a user writes so: without the secrets that a URL may hold.
+pub fn scene_name(location: &Path) -> String {
+    parse(location).map_or_else(|_| "a URL that is none".to_owned(), |parsed| name_of(&parsed))
+}
+
 fn read_error(error: dinov3_raster::RasterError) -> ItemError {
     ItemError::new(ItemErrorKind::Read, error.to_string())
 }
 
+/// What is no number is no data, whatever the file says.
+fn without_nan(read: &mut RasterWindow) {
+    if !read.samples.sample_type().is_float() {
+        return;
+    }
+    let pixels = read.valid.len();
+    for at in 0..read.samples.len() {
+        if read.samples.get(at).is_nan() {
+            read.valid[at % pixels] = false;
+        }
+    }
+}
+
 /// One band as red, green and blue.
-fn thrice(mut read: dinov3_raster::RasterWindow) -> dinov3_raster::RasterWindow {
-    use dinov3_raster::Samples;
+fn thrice(mut read: RasterWindow) -> RasterWindow {
     macro_rules! repeated {
         ($($kind:ident)+) => {
             match &mut read.samples {
@@ -284,10 +313,12 @@ fn located(profile: &RasterProfile, options: &SceneOptions) -> Result<(AffineTra
 fn chosen_bands(profile: &RasterProfile, asked: Option<&[usize]>) -> Result<[usize; 3], SceneError> {
     let (scene, found) = (&profile.location, profile.bands.len());
     let Some(asked) = asked else {
-        return match (profile.rgb(), found) {
+        let is_colour = |band: &usize| !matches!(profile.bands[*band].colour, Colour::Alpha { .. });
+        let colours: Vec<usize> = (0..found).filter(is_colour).collect();
+        return match (profile.rgb(), colours.as_slice()) {
             (Some(bands), _) => Ok(bands),
-            (None, 1) => Ok([0; 3]),
-            (None, 3) => Ok([0, 1, 2]),
+            (None, [band]) => Ok([*band; 3]),
+            (None, [red, green, blue]) => Ok([*red, *green, *blue]),
             _ => Err(SceneError::UnknownBands { scene: scene.clone(), found }),
         };
     };
@@ -311,7 +342,7 @@ fn chosen_scale(raster: &dyn Raster, bands: [usize; 3], asked: Option<Scale>) ->
         Some(scale) => Ok(scale),
         None if is_bytes => Ok(Scale::U8),
         None => {
-            let (low, high) = seen_range(raster, &bands)?;
+            let (low, high) = rounded_outwards(seen_range(raster, &bands)?);
             Err(SceneError::UnknownScale { scene, sample_type, low, high })
         }
     }
@@ -332,6 +363,18 @@ fn seen_range(raster: &dyn Raster, bands: &[usize]) -> Result<(f64, f64), SceneE
         Some((low.min(value), high.max(value)))
     });
     Ok(range.unwrap_or_default())
+}
+
+/// To three digits of their difference; a range without extent becomes one that `--scale` takes.
+fn rounded_outwards((low, high): (f64, f64)) -> (f64, f64) {
+    if low >= high {
+        return (low.min(0.0), high.max(low.min(0.0) + 1.0));
+    }
+    let digits = 2 - (high - low).log10().floor() as i32;
+    let step = 10_f64.powi(-digits);
+    // Through text: multiples of a step are no round numbers.
+    let round = |value: f64| format!("{:.*}", usize::try_from(digits).unwrap_or(0), value).parse().unwrap_or(value);
+    (round((low / step).floor() * step), round((high / step).ceil() * step))
 }
 
 /// Columns that are read together, so that no block is decoded twice: all of them, if the blocks of a row of chips fit into

@@ -3,18 +3,18 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use dinov3::engine::Summary;
 use dinov3::image::statistics;
 use dinov3::inputs::{Kind, expand};
 use dinov3::pixels::Recipe;
 use dinov3::sink::{ChipColumns, EmbeddingLayout, GeoParquetSink, JournaledSource};
 use dinov3::{Encoder, Normalized, Request};
-use dinov3_scene::{SceneOptions, SceneSource};
+use dinov3_scene::{SceneOptions, SceneSource, scene_name};
 use serde_json::{Value, json};
 
 use crate::arguments::SceneEmbedArguments;
-use crate::batch::{Batch, shown};
+use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::resume::{agree, open_journal};
 use crate::scene::{is_for_satellites, opener, scene_options};
@@ -33,21 +33,23 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let layout = EmbeddingLayout::for_request(&spec, &request)?;
     let options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
     check_output(&arguments.output)?;
-    let files = expand(&arguments.inputs, Kind::Scenes, &mut std::io::stdin().lock())?;
+    let files = as_paths(expand(&arguments.inputs, Kind::Scenes, &mut std::io::stdin().lock())?);
     refuse_twice(&files)?;
     refuse_overwriting_inputs(&arguments.output, &files)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let scenes = files.len();
     let mut source = SceneSource::new(files, opener(&arguments.scene, &arguments.remote), options.clone());
     if let Some(survey) = source.survey()
-        && let (0, Some(error)) = (survey.chips, survey.unusable.first())
-        && survey.unusable.len() == scenes
+        && survey.chips == 0
     {
-        // None can be used: most likely an option is missing, and the weights need not be read to say so.
-        return Err(match scenes {
-            1 => error.clone().into(),
-            _ => anyhow::anyhow!("none of {scenes} scenes can be used; the first one: {error}"),
-        });
+        match survey.unusable.first() {
+            // None can be used: most likely an option is missing, and the weights need not be read to say so.
+            Some(error) if scenes == 1 => return Err(error.clone().into()),
+            Some(error) if survey.unusable.len() == scenes => {
+                return Err(anyhow!("none of {scenes} scenes can be used; the first one: {error}"));
+            }
+            _ => eprintln!("note: no scene is as large as a chip, and --edges drop leaves out what is smaller"),
+        }
     }
     if !is_for_satellites(&spec) {
         let sat = "vit_large_patch16_dinov3.sat493m";
@@ -99,13 +101,25 @@ fn described(options: &SceneOptions) -> Value {
     })
 }
 
-/// The chips of a scene are named by it: twice the same scene would be twice the same rows.
+/// `file://` URLs as the paths that they are.
+fn as_paths(scenes: Vec<PathBuf>) -> Vec<PathBuf> {
+    let path = |scene: &PathBuf| scene.to_str()?.strip_prefix("file://").map(PathBuf::from);
+    scenes.into_iter().map(|scene| path(&scene).unwrap_or(scene)).collect()
+}
+
+/// The chips of a scene are named by it: twice the same name would be twice the same rows.
 fn refuse_twice(scenes: &[PathBuf]) -> Result<()> {
-    let mut seen = HashSet::new();
-    match scenes.iter().find(|scene| !seen.insert(*scene)) {
-        Some(scene) => Err(usage(format!("{} is named twice", shown(&scene.to_string_lossy())))),
-        None => Ok(()),
+    let (mut names, mut places) = (HashSet::new(), HashSet::new());
+    for scene in scenes {
+        let name = scene_name(scene);
+        // The same file under two spellings.
+        let is_new = scene.canonicalize().map_or(true, |place| places.insert(place));
+        if !names.insert(name.clone()) || !is_new {
+            let remote = if name.contains("://") { "; URLs are told apart without their query" } else { "" };
+            return Err(usage(format!("{name} is named twice, and would give the same rows twice{remote}")));
+        }
     }
+    Ok(())
 }
 
 /// A name without the format's ending is a mistake.

@@ -113,7 +113,7 @@ fn datum(shift: DatumShift) -> &'static str {
 fn mask(profile: &RasterProfile) -> String {
     match (profile.mask, &profile.no_data) {
         (MaskKind::Internal, _) => "those of the mask in the file".to_owned(),
-        (MaskKind::NoData, Some(no_data)) => format!("not {} in all bands", no_data.text),
+        (MaskKind::NoData, Some(no_data)) => format!("where a band that is used is not {}", no_data.text),
         (MaskKind::Alpha { band }, _) => format!("above 0 in the alpha band {}", band + 1),
         _ => "all".to_owned(),
     }

@@ -182,10 +182,8 @@ impl Describe<'_> {
         let alpha = bands.iter().position(|band| matches!(band.colour, Colour::Alpha { .. }));
         let mask = match (&no_data, alpha) {
             (Some(no_data), _) if can_hold(sample_type, no_data.value) => MaskKind::NoData,
-            // GDAL: the value decides, and no sample has it.
-            (Some(_), _) => MaskKind::AllValid,
-            // A picture of nothing but opacity is a picture.
-            (None, Some(band)) if bands.len() > 1 => MaskKind::Alpha { band },
+            // A value that no sample can have says nothing. A picture of nothing but opacity is a picture.
+            (_, Some(band)) if bands.len() > 1 => MaskKind::Alpha { band },
             _ => MaskKind::AllValid,
         };
         let (georeference, is_pixel_point) = georeference::of(ifd);

@@ -71,8 +71,8 @@ struct State {
     /// Being fetched: start and end.
     in_flight: BTreeMap<u64, u64>,
     in_flight_bytes: u64,
-    /// Why a fetch failed, by where it started.
-    failures: BTreeMap<u64, RasterError>,
+    /// Where a failed fetch ended and why, by where it started.
+    failures: BTreeMap<u64, (u64, RasterError)>,
     /// The next step of reading the index.
     step_bytes: u64,
     clock: u64,
@@ -117,7 +117,7 @@ impl RemoteFile {
             if !urgent && state.held_bytes + state.in_flight_bytes + length > HELD_BYTES {
                 break;
             }
-            state.failures.remove(&range.start);
+            state.failures.retain(|start, (end, _)| *end <= range.start || *start >= range.end);
             state.in_flight.insert(range.start, range.end);
             state.in_flight_bytes += length;
             begun.push((range, parts));
@@ -187,13 +187,16 @@ impl ByteSource for RemoteFile {
     fn fetch(&self, ranges: &[Range<u64>]) -> Result<(), RasterError> {
         self.request(ranges, true);
         let mut state = self.inner.lock();
+        let mut failure = None;
+        // All of them, also after one has failed: a late failure would be told to the next one who reads.
         for range in ranges {
             loop {
                 if state.has(range) {
                     break;
                 }
-                if let Some(failure) = state.failure_of(range) {
-                    return Err(failure);
+                if let Some(found) = state.failure_of(range) {
+                    failure.get_or_insert(found);
+                    break;
                 }
                 if !state.is_coming(range) {
                     // Read by another thread meanwhile, and decoded: whoever misses it fetches it again.
@@ -202,7 +205,7 @@ impl ByteSource for RemoteFile {
                 state = self.inner.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     fn prefetch(&self, ranges: &[Range<u64>]) {
@@ -236,7 +239,7 @@ impl Inner {
         match result {
             Ok(bytes) => state.keep(range.start, bytes, parts, false),
             Err(error) => {
-                state.failures.insert(range.start, error);
+                state.failures.insert(range.start, (range.end, error));
             }
         }
         drop(state);
@@ -297,8 +300,9 @@ impl State {
     }
 
     fn failure_of(&self, range: &Range<u64>) -> Option<RasterError> {
-        let (start, error) = self.failures.range(..=range.start).next_back()?;
-        (range.start - start < LONGEST_JOINED_BYTES && !self.is_coming(range)).then(|| error.clone())
+        let mut failures = self.failures.range(..=range.start);
+        let (_, (_, error)) = failures.find(|(_, (end, _))| *end >= range.end)?;
+        (!self.is_coming(range)).then(|| error.clone())
     }
 
     /// The bytes of a range that is here; a piece whose parts were all read is dropped.
