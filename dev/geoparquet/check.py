@@ -140,7 +140,8 @@ def check_geopandas(path, table, window, check):
     west, south, east, north = columns
     meets = (west <= window[2]) & (east >= window[0]) & (south <= window[3]) & (north >= window[1])
     check(set(found["id"]) == set(np.array(table["id"])[meets]), f"GeoPandas finds {len(found)} in the window")
-    check(0 < len(found) < len(frame) or len(frame) < 4, f"the window holds {len(found)} of {len(frame)}")
+    # A few large chips may all meet it.
+    check(0 < len(found) < len(frame) or len(frame) < 16, f"the window holds {len(found)} of {len(frame)}")
     return len(found)
 
 
