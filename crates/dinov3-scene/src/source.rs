@@ -10,7 +10,7 @@ use dinov3_geo::PixelWindow;
 use dinov3_raster::Opener;
 use dinov3_sink::{Chip, ChipFootprint, ChipRow, RowName, Stamp, Stamped};
 
-use crate::{Scene, SceneError, SceneOptions};
+use crate::{Scene, SceneError, SceneOptions, scene_name};
 
 /// Scenes that stay open: the one that is read, the next one, and what the start of a run looked at.
 const OPEN_SCENES: usize = 4;
@@ -143,12 +143,7 @@ impl SceneSource {
         match self.scene(index) {
             Ok(scene) => Box::new(chips(scene)),
             Err(error) => {
-                let name = self.scenes[index].row_name();
-                // A URL may hold a password.
-                let name = match name.contains("://") {
-                    true => dinov3_raster::Location::parse(&name).map_or_else(|_| "a URL".into(), |url| url.shown()),
-                    false => name.into_owned(),
-                };
+                let name = scene_name(&self.scenes[index]);
                 let error = ItemError::new(ItemErrorKind::Read, error.to_string());
                 Box::new(std::iter::once(ChipKey(Kind::Unusable { name, error })))
             }
