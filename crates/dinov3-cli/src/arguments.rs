@@ -290,6 +290,17 @@ pub struct BatchArguments {
     pub strict: bool,
 }
 
+/// Which vectors.
+#[derive(Args)]
+pub struct VectorArguments {
+    /// Poolings, several from one pass: avg, token, max, avgmax. By default the model's own, avg
+    #[arg(long, value_name = "POOL", value_delimiter = ',', value_parser = parse_pooling)]
+    pub pool: Vec<dinov3::Pooling>,
+    /// Scale embeddings to length one
+    #[arg(long)]
+    pub normalize: bool,
+}
+
 /// What to do with an interrupted run.
 #[derive(Args)]
 pub struct JournalArguments {
@@ -308,12 +319,8 @@ pub struct EmbedArguments {
     pub inputs: Vec<PathBuf>,
     #[command(flatten)]
     pub model: ModelArguments,
-    /// Poolings, several from one pass: avg, token, max, avgmax. By default the model's own, avg
-    #[arg(long, value_name = "POOL", value_delimiter = ',', value_parser = parse_pooling)]
-    pub pool: Vec<dinov3::Pooling>,
-    /// Scale embeddings to length one
-    #[arg(long)]
-    pub normalize: bool,
+    #[command(flatten)]
+    pub vectors: VectorArguments,
     /// Also write the class scores of the head, as `logits`
     #[arg(long)]
     pub logits: bool,
@@ -345,12 +352,8 @@ pub struct SceneEmbedArguments {
     pub inputs: Vec<PathBuf>,
     #[command(flatten)]
     pub model: ModelArguments,
-    /// Poolings, several from one pass: avg, token, max, avgmax. By default the model's own, avg
-    #[arg(long, value_name = "POOL", value_delimiter = ',', value_parser = parse_pooling)]
-    pub pool: Vec<dinov3::Pooling>,
-    /// Scale embeddings to length one
-    #[arg(long)]
-    pub normalize: bool,
+    #[command(flatten)]
+    pub vectors: VectorArguments,
     #[command(flatten)]
     pub batch: BatchArguments,
     #[command(flatten)]

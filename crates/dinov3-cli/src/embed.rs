@@ -48,7 +48,7 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     let provenance = Provenance::start(&opened, recipe.as_ref(), arguments.model.precision)
         .with_pixels(&arguments.pixels)
         .with("pooling", json!(request.poolings.iter().map(|pooling| pooling.name()).collect::<Vec<_>>()))
-        .with("normalized", json!(arguments.normalize));
+        .with("normalized", json!(arguments.vectors.normalize));
     if let Some(journal) = &mut journal {
         agree(journal, &arguments.journal, fingerprint(arguments, &provenance, &opened), &layout)?;
     }
@@ -58,7 +58,7 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     let source = JournaledSource::new(&source, journal.as_ref());
     let sink = JournaledSink::new(output, journal);
     let batch = batch.telling_safe_rows(sink.safe_rows());
-    let mut encoder: Box<dyn Encoder> = match arguments.normalize {
+    let mut encoder: Box<dyn Encoder> = match arguments.vectors.normalize {
         true => Box::new(Normalized(opened.model.session())),
         false => Box::new(opened.model.session()),
     };
@@ -70,7 +70,7 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
 }
 
 fn request(arguments: &EmbedArguments, spec: &dinov3::ModelSpec) -> Result<Request> {
-    let poolings = chosen_poolings(spec, &arguments.pool)?;
+    let poolings = chosen_poolings(spec, &arguments.vectors.pool)?;
     let mut request = Request::new().poolings(poolings).pad(arguments.pixels.pad);
     if arguments.logits {
         if spec.num_classes() == 0 {

@@ -28,7 +28,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     // Everything that can be wrong with the command line is found before the weights are read.
     let spec = model_spec(&arguments.model)?;
     check_chip(&spec, arguments.scene.chip, arguments.model.max_tokens)?;
-    let poolings = chosen_poolings(&spec, &arguments.pool)?;
+    let poolings = chosen_poolings(&spec, &arguments.vectors.pool)?;
     let request = Request::new().poolings(poolings);
     let layout = EmbeddingLayout::for_request(&spec, &request)?;
     let options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
@@ -62,7 +62,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let recipe = Recipe::Native { statistics: options.statistics };
     let provenance = Provenance::start(&opened, Some(&recipe), arguments.model.precision)
         .with("pooling", json!(request.poolings.iter().map(|pooling| pooling.name()).collect::<Vec<_>>()))
-        .with("normalized", json!(arguments.normalize))
+        .with("normalized", json!(arguments.vectors.normalize))
         .with("scene", described(&options));
     let mut fingerprint = provenance.fingerprint(&opened);
     fingerprint.insert("limits".to_owned(), json!({"max_tokens": arguments.model.max_tokens}));
@@ -75,7 +75,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let finish = Box::new(move |_: &Summary| provenance.finish());
     let sink = GeoParquetSink::create(journal, layout, ChipColumns::default(), finish)?;
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
-    let mut encoder: Box<dyn Encoder> = match arguments.normalize {
+    let mut encoder: Box<dyn Encoder> = match arguments.vectors.normalize {
         true => Box::new(Normalized(opened.model.session())),
         false => Box::new(opened.model.session()),
     };
