@@ -127,6 +127,30 @@ pub enum RasterError {
         /// What is wrong.
         reason: String,
     },
+    /// A file that shall be bands of a scene with another one, and does not lie on its grid.
+    #[error("{location} does not lie on the grid of {other}: {difference}; this helps: {remedy}")]
+    OtherGrid {
+        /// Where.
+        location: String,
+        /// The file that has the grid.
+        other: String,
+        /// What differs.
+        difference: String,
+        /// What brings it there.
+        remedy: String,
+    },
+    /// Files of one scene with samples of different types.
+    #[error("{location} has {sample_type} samples, and {other} {expected}: files of one scene have the same type")]
+    OtherSamples {
+        /// Where.
+        location: String,
+        /// numpy's name of the type.
+        sample_type: &'static str,
+        /// The other file.
+        other: String,
+        /// Its type.
+        expected: &'static str,
+    },
     /// The settings of the network or of an object store.
     #[error("{reason}")]
     Settings {

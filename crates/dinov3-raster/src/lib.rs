@@ -21,18 +21,23 @@ mod cache;
 mod error;
 mod geotiff;
 mod location;
+mod on_grid;
 mod opener;
 mod profile;
 mod raster;
 mod samples;
 mod source;
+mod stack;
 
 pub use dinov3_http::Addresses;
 pub use error::RasterError;
-pub use location::{Location, Store};
+pub use location::{Location, Store, named_together};
+pub use on_grid::{OnGrid, Resampling};
 pub use opener::{Opener, Options};
 pub use profile::{
     BandProfile, BlockLayout, Colour, CrsDefinition, Georeference, MaskKind, NoData, Photometric, RasterProfile,
+    StackedFile,
 };
 pub use raster::{Raster, RasterWindow};
 pub use samples::{SampleType, Samples};
+pub use stack::Stack;

@@ -99,6 +99,34 @@ impl Location {
     }
 }
 
+/// One name for several files: what they have in common once, and braces around what differs, as shells write it:
+/// `T33_{B04,B03,B02}.tif`.
+pub fn named_together(names: &[String]) -> String {
+    let [first, others @ ..] = names else { return String::new() };
+    if others.is_empty() {
+        return first.clone();
+    }
+    let mut start = others.iter().fold(first.len(), |length, other| length.min(common(first.chars(), other.chars())));
+    // A word is not torn apart.
+    let is_word = |character: char| character.is_alphanumeric();
+    start = first[..start]
+        .rfind(|character| !is_word(character))
+        .map_or(0, |at| at + first[at..].chars().next().map_or(0, char::len_utf8));
+    let rests: Vec<&str> = names.iter().map(|name| &name[start..]).collect();
+    let mut end = rests[1..]
+        .iter()
+        .fold(rests[0].len(), |length, other| length.min(common(rests[0].chars().rev(), other.chars().rev())));
+    let tail = &rests[0][rests[0].len() - end..];
+    end = tail.find(|character| !is_word(character)).map_or(0, |at| tail.len() - at);
+    let middles: Vec<&str> = rests.iter().map(|rest| &rest[..rest.len() - end]).collect();
+    format!("{}{{{}}}{}", &first[..start], middles.join(","), &rests[0][rests[0].len() - end..])
+}
+
+/// How many bytes of the first are those of the second.
+fn common(a: impl Iterator<Item = char>, b: impl Iterator<Item = char>) -> usize {
+    a.zip(b).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
+}
+
 fn cog_name(path: &Path) -> String {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     format!("{stem}_cog.tif")
@@ -136,6 +164,19 @@ mod tests {
         for wrong in ["", "ftp://h/a.tif", "s3://bucket", "gs:///key", "az://container/folder/", "http://"] {
             assert!(Location::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn files_of_one_scene_have_one_name() {
+        let named = |names: &[&str]| named_together(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+        assert_eq!(named(&["a.tif"]), "a.tif");
+        assert_eq!(named(&["s/T33_B04.tif", "s/T33_B03.tif", "s/T33_B02.tif"]), "s/T33_{B04,B03,B02}.tif");
+        assert_eq!(named(&["R10m/a_B04.tif", "R20m/a_B11.tif"]), "{R10m/a_B04,R20m/a_B11}.tif");
+        assert_eq!(named(&["red.tif", "green.tif", "red.tif"]), "{red,green,red}.tif");
+        assert_eq!(named(&["a.tif", "a.tif"]), "a.{tif,tif}");
+        assert_eq!(named(&["a", "a_b", "ab"]), "{a,a_b,ab}");
+        assert_eq!(named(&["ä/é.tif", "ä/è.tif"]), "ä/{é,è}.tif");
+        assert_eq!(named(&["", "a"]), "{,a}");
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::location::Location;
 use crate::raster::Raster;
 #[cfg(feature = "object-stores")]
 use crate::source::Stores;
-use crate::source::{ByteSource, FetchPool, LocalFile, MemoryFile, RemoteFile, WebFile};
+use crate::source::{ByteSource, FetchPool, LocalFile, MemoryFile, RemoteFile, WebFile, too_long};
+use crate::stack::Stack;
 
 /// Limits and settings.
 #[derive(Clone, Debug)]
@@ -130,6 +131,46 @@ impl Opener {
     pub fn open_bytes(&self, name: &str, bytes: Vec<u8>) -> Result<Box<dyn Raster>, RasterError> {
         let location = Location::File(name.into());
         self.open_source(&location, Arc::new(MemoryFile { location: name.to_string(), bytes }))
+    }
+
+    /// Several rasters of the same ground as the bands of one, or the only one as it is.
+    ///
+    /// # Errors
+    /// Those of [`Stack::new`].
+    pub fn stack(&self, mut rasters: Vec<Box<dyn Raster>>) -> Result<Box<dyn Raster>, RasterError> {
+        match rasters.len() {
+            1 => Ok(rasters.remove(0)),
+            _ => Ok(Box::new(Stack::new(rasters, self.shared.options.largest_window_bytes)?)),
+        }
+    }
+
+    /// All bytes of a file that is no raster: a catalogue's page, metadata beside a scene.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is longer than the limit.
+    pub fn read_whole(&self, location: &Location, limit_bytes: u64) -> Result<Vec<u8>, RasterError> {
+        match location {
+            Location::File(path) => {
+                let file = LocalFile::open(path)?;
+                match file.length_bytes() {
+                    length if length > limit_bytes => Err(too_long(location.shown(), limit_bytes)),
+                    length => file.read(0..length),
+                }
+            }
+            Location::Web(url) => {
+                let Options { retries, addresses, .. } = self.shared.options;
+                WebFile { client: self.client()?, url: url.clone(), retries, addresses }.read_whole(limit_bytes)
+            }
+            #[cfg(feature = "object-stores")]
+            Location::Object { store, bucket, key } => {
+                self.stores()?.object(*store, bucket, key, location.shown())?.read_whole(limit_bytes)
+            }
+            #[cfg(not(feature = "object-stores"))]
+            Location::Object { .. } => {
+                let reason = "this program was built without object stores".to_string();
+                Err(RasterError::Location { location: location.shown(), reason })
+            }
+        }
     }
 
     fn open_source(&self, location: &Location, source: Arc<dyn ByteSource>) -> Result<Box<dyn Raster>, RasterError> {

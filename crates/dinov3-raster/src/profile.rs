@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dinov3_geo::{AffineTransform, PixelWindow};
 
+use crate::on_grid::Resampling;
 use crate::samples::SampleType;
 
 /// What is known about a raster without reading its pixels.
@@ -50,6 +51,21 @@ pub struct RasterProfile {
     pub is_pixel_point: bool,
     /// Files beside a local one that GDAL would heed and this reader does not: `.msk` masks, `.aux.xml`, world files.
     pub ignored_files: Vec<String>,
+    /// The files that a [`crate::Stack`] is made of; none for a raster that is one file.
+    pub files: Vec<StackedFile>,
+}
+
+/// One file of a [`crate::Stack`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackedFile {
+    /// Where it is, without secrets.
+    pub location: String,
+    /// Its own columns.
+    pub width_px: u32,
+    /// Its own rows.
+    pub height_px: u32,
+    /// How it came onto the grid of the finest one; nothing where it is on it.
+    pub resampling: Option<Resampling>,
 }
 
 impl RasterProfile {
@@ -142,6 +158,8 @@ pub enum MaskKind {
         /// Which band.
         band: usize,
     },
+    /// What each file of a [`crate::Stack`] says; valid is what is valid in all of them.
+    EachFile,
 }
 
 /// How colours are stored; what is given is never YCbCr.
@@ -214,6 +232,17 @@ impl Georeference {
             }
             _ => None,
         }
+    }
+
+    /// The same ground with pixels that are `columns` times as wide and `rows` times as high.
+    pub(crate) fn with_pixels_scaled_by(&self, columns: f64, rows: f64) -> Self {
+        let mut scaled = self.clone();
+        if let Self::Located { transform, .. } | Self::UnknownCrs { transform, .. } | Self::WithoutCrs { transform } =
+            &mut scaled
+        {
+            *transform = transform.with_pixels_scaled_by(columns, rows);
+        }
+        scaled
     }
 
     /// The reference system, if it is understood.

@@ -65,3 +65,26 @@ impl RasterWindow {
         valid as f64 / self.valid.len().max(1) as f64
     }
 }
+
+/// Refuses windows without pixels, beyond the limit of memory, and bands that do not exist.
+pub(crate) fn check_request(
+    profile: &RasterProfile,
+    window: PixelWindow,
+    bands: &[usize],
+    limit_bytes: u64,
+) -> Result<(), RasterError> {
+    let refused = |reason: String| RasterError::Window { location: profile.location.clone(), window, reason };
+    if window.is_empty() || bands.is_empty() {
+        return Err(refused("has no pixel or no band".to_string()));
+    }
+    if let Some(&band) = bands.iter().find(|&&band| band >= profile.bands.len()) {
+        let location = profile.location.clone();
+        return Err(RasterError::NoSuchBand { location, band, bands: profile.bands.len() });
+    }
+    let sample_bytes = (profile.sample_type.size_bytes() as u64).saturating_mul(bands.len() as u64);
+    let window_bytes = window.pixels().saturating_mul(sample_bytes.saturating_add(1));
+    if window_bytes > limit_bytes || usize::try_from(window_bytes).is_err() {
+        return Err(refused(format!("takes {window_bytes} bytes, and {limit_bytes} are allowed: read it in parts")));
+    }
+    Ok(())
+}

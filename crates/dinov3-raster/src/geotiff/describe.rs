@@ -114,7 +114,7 @@ pub(super) fn images(
             predictor: grid.predictor,
             is_planar: grid.is_planar,
             photometric,
-            georeference: georeference::scaled(&raster.profile.georeference, columns, rows),
+            georeference: raster.profile.georeference.with_pixels_scaled_by(columns, rows),
             further_images: 0,
             ..raster.profile.clone()
         };
@@ -212,6 +212,7 @@ impl Describe<'_> {
             datetime: text(TAG_DATETIME).map(str::to_string),
             metadata: metadata.items,
             is_pixel_point,
+            files: Vec::new(),
         };
         Ok(Image { grid, stored, mask: None, profile })
     }

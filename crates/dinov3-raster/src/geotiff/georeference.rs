@@ -41,17 +41,6 @@ pub(super) fn of(ifd: &Ifd) -> (Georeference, bool) {
 }
 
 /// The same georeference for an overview of another size.
-pub(super) fn scaled(georeference: &Georeference, columns: f64, rows: f64) -> Georeference {
-    let mut scaled = georeference.clone();
-    if let Georeference::Located { transform, .. }
-    | Georeference::UnknownCrs { transform, .. }
-    | Georeference::WithoutCrs { transform } = &mut scaled
-    {
-        *transform = transform.with_pixels_scaled_by(columns, rows);
-    }
-    scaled
-}
-
 fn numbers(ifd: &Ifd, tag: u16) -> Option<Vec<f64>> {
     ifd.tag(tag)?.value.as_f64_vec()
 }

@@ -19,7 +19,7 @@ use crate::cache::{BlockCache, BlockKey};
 use crate::location::Location;
 use crate::opener::Options;
 use crate::profile::{MaskKind, RasterProfile};
-use crate::raster::{Raster, RasterWindow};
+use crate::raster::{Raster, RasterWindow, check_request};
 use crate::samples::{Samples, Stored, for_samples};
 use crate::source::{AsTiffSource, ByteSource};
 
@@ -242,20 +242,7 @@ impl Raster for GeoTiff {
     fn read(&self, window: PixelWindow, bands: &[usize]) -> Result<RasterWindow, RasterError> {
         let image = self.image();
         let profile = &image.profile;
-        let refused = |reason: String| RasterError::Window { location: profile.location.clone(), window, reason };
-        if window.is_empty() || bands.is_empty() {
-            return Err(refused("has no pixel or no band".to_string()));
-        }
-        if let Some(&band) = bands.iter().find(|&&band| band >= profile.bands.len()) {
-            let location = profile.location.clone();
-            return Err(RasterError::NoSuchBand { location, band, bands: profile.bands.len() });
-        }
-        let sample_bytes = (profile.sample_type.size_bytes() as u64).saturating_mul(bands.len() as u64);
-        let window_bytes = window.pixels().saturating_mul(sample_bytes.saturating_add(1));
-        if window_bytes > self.file.options.largest_window_bytes || usize::try_from(window_bytes).is_err() {
-            let limit = self.file.options.largest_window_bytes;
-            return Err(refused(format!("takes {window_bytes} bytes, and {limit} are allowed: read it in parts")));
-        }
+        check_request(profile, window, bands, self.file.options.largest_window_bytes)?;
         let pixels = window.pixels() as usize;
         let fill = profile.no_data.as_ref().map_or(0.0, |no_data| no_data.value);
         let mut samples = Samples::filled(profile.sample_type, fill, pixels * bands.len());

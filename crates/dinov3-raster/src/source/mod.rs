@@ -62,6 +62,11 @@ pub(crate) fn checked_range(
     }
 }
 
+/// What is said of a file that is read whole and is longer than the limit.
+pub(crate) fn too_long(location: String, limit_bytes: u64) -> RasterError {
+    RasterError::Io { location, reason: format!("it is longer than {limit_bytes} bytes") }
+}
+
 /// A source as the TIFF reader wants it. Our errors travel inside of its errors.
 pub(crate) struct AsTiffSource {
     pub source: Arc<dyn ByteSource>,

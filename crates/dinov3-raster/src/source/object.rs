@@ -18,6 +18,7 @@ use object_store::{BackoffConfig, ClientOptions, GetOptions, GetRange, ObjectSto
 use tokio::runtime::Runtime;
 
 use super::remote::{Part, RangeServer, Version};
+use super::too_long;
 use crate::RasterError;
 use crate::location::{Store, without_secrets};
 
@@ -145,6 +146,21 @@ impl RangeServer for StoredObject {
 }
 
 impl StoredObject {
+    /// All of it.
+    pub fn read_whole(&self, limit_bytes: u64) -> Result<Vec<u8>, RasterError> {
+        let answer = self.runtime.block_on(async {
+            let result = self.store.get_opts(&self.path, GetOptions::default()).await?;
+            if result.meta.size > limit_bytes {
+                return Ok(None);
+            }
+            result.bytes().await.map(Some)
+        });
+        match answer.map_err(|error| self.tell(error))? {
+            Some(bytes) => Ok(bytes.into()),
+            None => Err(too_long(self.location.clone(), limit_bytes)),
+        }
+    }
+
     fn tell(&self, error: object_store::Error) -> RasterError {
         let location = self.location.clone();
         let reason = without_secrets(&error.to_string().replace(['\n', '\r'], " "));

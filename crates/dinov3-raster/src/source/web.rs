@@ -6,6 +6,7 @@ use std::time::Duration;
 use dinov3_http::{Addresses, Client, HttpError, Request, Response, Retries, Url, is_transient_status};
 
 use super::remote::{Part, RangeServer, Version};
+use super::too_long;
 use crate::RasterError;
 
 /// A server that gives whole files only may give one of this size, once.
@@ -33,6 +34,41 @@ struct Failure {
 impl WebFile {
     fn location(&self) -> String {
         self.url.shown()
+    }
+
+    /// All of it, as the server gives it without being asked for a part.
+    pub fn read_whole(&self, limit_bytes: u64) -> Result<Vec<u8>, RasterError> {
+        self.with_retries(|| {
+            let mut request = Request::get(&self.url);
+            request.addresses = self.addresses;
+            let response = self.client.send(&request).map_err(|error| self.failed(error))?;
+            match response.status {
+                200 => response.into_bytes(limit_bytes).map_err(|error| match error {
+                    HttpError::TooLong { .. } => {
+                        Failure { error: too_long(self.location(), limit_bytes), is_transient: false, wait: None }
+                    }
+                    error => self.failed(error),
+                }),
+                status => Err(self.refused(status, &response)),
+            }
+        })
+    }
+
+    fn with_retries<T>(&self, attempt: impl Fn() -> Result<T, Failure>) -> Result<T, RasterError> {
+        let mut failures = 0;
+        loop {
+            let failure = match attempt() {
+                Ok(found) => return Ok(found),
+                Err(failure) => failure,
+            };
+            failures += 1;
+            match self.retries.wait_after(failures) {
+                Some(wait) if failure.is_transient => {
+                    std::thread::sleep(failure.wait.unwrap_or(wait).min(LONGEST_WAIT));
+                }
+                _ => return Err(failure.error),
+            }
+        }
     }
 
     fn attempt(&self, range: &Range<u64>) -> Result<Part, Failure> {
@@ -112,20 +148,7 @@ impl WebFile {
 
 impl RangeServer for WebFile {
     fn get(&self, range: Range<u64>, _known: Option<&Version>) -> Result<Part, RasterError> {
-        let mut failures = 0;
-        loop {
-            let failure = match self.attempt(&range) {
-                Ok(part) => return Ok(part),
-                Err(failure) => failure,
-            };
-            failures += 1;
-            match self.retries.wait_after(failures) {
-                Some(wait) if failure.is_transient => {
-                    std::thread::sleep(failure.wait.unwrap_or(wait).min(LONGEST_WAIT));
-                }
-                _ => return Err(failure.error),
-            }
-        }
+        self.with_retries(|| self.attempt(&range))
     }
 }
 

@@ -1,0 +1,6 @@
+//! STAC documents (SpatioTemporal Asset Catalogs): items and collections of embeddings. No I/O.
+#![forbid(unsafe_code)]
+
+mod read;
+
+pub use read::{Asset, Document, Item, StacError, format_datetime, parse_datetime, parse_document, resolve};
