@@ -80,12 +80,17 @@ pub enum SceneCommand {
 
 const SCENE_EMBED_EXAMPLES: &str = "\
 A scene is a GeoTIFF, BigTIFF or COG, on disk, at an http(s) URL, or an object of a store (s3://, gs://, az://). It is read
-in windows; nothing is ever held whole. Chips are cut on the scene's own grid. 8-bit RGB needs no option.
+in windows; nothing is ever held whole. Chips are cut on the scene's own grid. 8-bit RGB needs no option. The files of a
+scene may also be named by STAC items, which then give it its time.
 
 Examples:
   dinov3 scene embed scene.tif -m vit_large_patch16_dinov3.sat493m -o chips.parquet
   dinov3 scene embed scenes/ -m vit_large_patch16_dinov3.sat493m --precision bf16 --stride 128 -o chips.parquet --resume
   dinov3 scene embed https://example.org/naip.tif -m vit_small_patch16_dinov3 --weights synthetic:7 -o chips.parquet
+  dinov3 scene embed items.json --assets red,green,blue --scale 'range 0,3000' -m vit_large_patch16_dinov3.sat493m \
+    -o chips.parquet
+  dinov3 scene embed products/ --band-files '*_B04.tif,*_B03.tif,*_B02.tif' --scale 'range 1000,4000' \
+    -m vit_large_patch16_dinov3.sat493m -o chips.parquet
   dinov3 scene embed b432.tif --bands 3,2,1 --scale 'range 0,3000' -m vit_large_patch16_dinov3.sat493m -o chips.parquet
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
@@ -347,8 +352,9 @@ pub enum Edges {
 
 #[derive(Args)]
 pub struct SceneEmbedArguments {
-    /// GeoTIFFs: files, folders (searched recursively), patterns, URLs, or - for a list of them on standard input
-    #[arg(required = true, value_name = "SCENE")]
+    /// GeoTIFFs: files, folders (searched recursively), patterns, URLs, or - for a list of them on standard input. Or
+    /// documents of STAC items: .json, .geojson, .parquet
+    #[arg(required_unless_present = "band_files", value_name = "SCENE")]
     pub inputs: Vec<PathBuf>,
     #[command(flatten)]
     pub model: ModelArguments,
@@ -358,7 +364,7 @@ pub struct SceneEmbedArguments {
     pub batch: BatchArguments,
     #[command(flatten)]
     pub journal: JournalArguments,
-    /// Acquisition, for the column `datetime`: 2026-05-17 or 2026-05-17T10:30:00Z
+    /// Acquisition, for the column `datetime`: 2026-05-17 or 2026-05-17T10:30:00Z. By default what a STAC item says
     #[arg(long, value_name = "TIME", value_parser = parse_datetime)]
     pub datetime: Option<i64>,
     /// Output: .parquet
@@ -387,6 +393,15 @@ pub struct SceneArguments {
     /// Leave out chips with a smaller share of valid pixels: mask, no-data value and alpha band count
     #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = parse_share)]
     pub min_valid: f32,
+    /// Files of a scene's bands, for red, green and blue: names or patterns, by themselves or in each folder SCENE and
+    /// those below it. Files belong together where * stands for the same text: '*_B04.tif,*_B03.tif,*_B02.tif'. Coarser
+    /// ones are resampled bilinearly
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', conflicts_with = "assets")]
+    pub band_files: Vec<String>,
+    /// Assets of STAC items, for red, green and blue, or one: keys, names of bands (red), or role:NAME. By default the one
+    /// that is a picture, visual
+    #[arg(long, value_name = "KEY,...", value_delimiter = ',')]
+    pub assets: Vec<String>,
     /// Bands of red, green and blue, counted from 1, or one for all three; by default what the file says
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', value_parser = parse_positive)]
     pub bands: Vec<usize>,
@@ -424,8 +439,9 @@ pub struct RemoteArguments {
 
 #[derive(Args)]
 pub struct SceneInfoArguments {
-    /// A GeoTIFF: a path or a URL
-    pub scene: PathBuf,
+    /// A GeoTIFF or a STAC item: a path or a URL
+    #[arg(required_unless_present = "band_files")]
+    pub scene: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     pub json: bool,
@@ -750,10 +766,8 @@ fn parse_size(text: &str) -> Result<(u32, u32), String> {
 
 /// Microseconds since 1970 of `2026-05-17` (midnight UTC) or an RFC 3339 time.
 fn parse_datetime(text: &str) -> Result<i64, String> {
-    let time = chrono::DateTime::parse_from_rfc3339(text).map(|time| time.timestamp_micros());
-    let midnight = |date: chrono::NaiveDate| date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros();
-    let found = time.ok().or_else(|| text.parse().ok().map(midnight));
-    found.ok_or_else(|| "expected a time as 2026-05-17T10:30:00Z, or a date".to_string())
+    dinov3_scene::stac::parse_datetime(text)
+        .ok_or_else(|| "expected a time as 2026-05-17T10:30:00Z, or a date".to_string())
 }
 
 fn parse_share(text: &str) -> Result<f32, String> {

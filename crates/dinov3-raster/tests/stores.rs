@@ -74,3 +74,49 @@ fn google_and_azure_are_read() {
     ];
     open("az://bucket/folder/scene.tif", &azure).unwrap_or_else(|error| panic!("{error}: {:?}", server.requests()));
 }
+
+#[test]
+fn what_a_store_says_is_told_in_a_sentence() {
+    // As S3 documents its errors; what it quotes of the request is not repeated.
+    let denied = "<?xml version=\"1.0\"?>\n<Error><Code>SignatureDoesNotMatch</Code><Message>The signature differs.</Message>\
+                  <AWSAccessKeyId>AKIDEXAMPLE</AWSAccessKeyId><StringToSign>secret</StringToSign></Error>";
+    let region = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>The region 'us-east-1' is wrong; expecting \
+                  'eu-west-3'</Message><Region>eu-west-3</Region></Error>";
+    let server = HttpServer::start(move |request| match request.path.rsplit('/').next().unwrap_or_default() {
+        "denied.tif" => HttpReply::new(403, denied),
+        "signed-elsewhere.tif" => HttpReply::new(400, region),
+        "elsewhere.tif" => HttpReply::new(301, "<Error><Code>PermanentRedirect</Code></Error>"),
+        _ => {
+            HttpReply::new(404, "<Error><Code>NoSuchBucket</Code><Message>The bucket does not exist</Message></Error>")
+        }
+    });
+    let url = server.url();
+    let settings =
+        [("aws_endpoint", url.as_str()), ("aws_access_key_id", "AKIDEXAMPLE"), ("aws_secret_access_key", "secret")];
+    let told = |name: &str| open(&format!("s3://bucket/{name}"), &settings).err().unwrap().to_string();
+    let expected =
+        "s3://bucket/denied.tif may not be read: the store answers SignatureDoesNotMatch: The signature differs.";
+    assert_eq!(told("denied.tif"), expected);
+    let expected =
+        "s3://bucket/signed-elsewhere.tif cannot be read: its bucket is in another region: set AWS_REGION=eu-west-3";
+    assert_eq!(told("signed-elsewhere.tif"), expected);
+    let expected = "s3://bucket/elsewhere.tif cannot be read: its bucket is in another region: set AWS_REGION";
+    assert_eq!(told("elsewhere.tif"), expected);
+    assert_eq!(told("other.tif"), "the bucket of s3://bucket/other.tif does not exist");
+    assert_eq!(server.requests().len(), 4);
+}
+
+#[test]
+fn a_document_of_a_store_is_read_whole() {
+    let server =
+        HttpServer::start(|_| HttpReply::new(200, "0123456789").with("Last-Modified", "Sat, 01 Jun 2024 10:20:30 GMT"));
+    let mut options = Options::default();
+    let url = server.url();
+    for (name, value) in [("aws_endpoint", url.as_str()), ("aws_skip_signature", "true")] {
+        options.store_settings.insert(name.to_string(), value.to_string());
+    }
+    let opener = Opener::new(options);
+    let location = dinov3_raster::Location::parse("s3://bucket/items/item.json").unwrap();
+    assert_eq!(opener.read_whole(&location, 10).unwrap(), b"0123456789");
+    assert!(opener.read_whole(&location, 9).unwrap_err().to_string().contains("longer than 9 bytes"));
+}

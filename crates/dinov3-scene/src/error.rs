@@ -2,6 +2,7 @@
 
 use dinov3_geo::GeoError;
 use dinov3_raster::RasterError;
+use dinov3_stac::StacError;
 
 /// Why a scene cannot be used. Its name is told without secrets.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -10,6 +11,37 @@ pub enum SceneError {
     /// It cannot be opened or read.
     #[error(transparent)]
     Raster(#[from] RasterError),
+    /// It is no scene.
+    #[error("{scene}: {problem}")]
+    Input {
+        /// What was named.
+        scene: String,
+        /// Why it is none.
+        problem: String,
+    },
+    /// A document of STAC items that cannot be read.
+    #[error("{document} {source}")]
+    Catalogue {
+        /// Which document.
+        document: String,
+        /// Why.
+        #[source]
+        source: StacError,
+    },
+    /// A table of STAC items that cannot be read.
+    #[error("{document} cannot be read as stac-geoparquet: {problem}")]
+    Table {
+        /// Which file.
+        document: String,
+        /// Why.
+        problem: String,
+    },
+    /// Files of bands cannot be found.
+    #[error("{problem}")]
+    BandFiles {
+        /// Why.
+        problem: String,
+    },
     /// It does not say where it lies.
     #[error("{scene} {problem}")]
     Georeference {

@@ -1,10 +1,14 @@
 //! What one scene is made of, before it is opened.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use dinov3_raster::{Location, Opener, Raster, RasterError, named_together};
+use dinov3_sink::Stamp;
 use serde::{Deserialize, Serialize};
 
-use crate::scene_name;
+use crate::scene::parse;
+use crate::{SceneError, scene_name};
 
 /// One scene, as a user or a STAC item names it; a plan can hold it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,12 +26,34 @@ pub struct SceneInput {
     /// The STAC item that it is from: its address where it has one, else its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stac_item: Option<String>,
-    /// What the STAC item says of it.
+    /// What the STAC item says of it; its collection's id is `collection`.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub properties: serde_json::Map<String, serde_json::Value>,
+    /// Why it is no scene: it is reported in the place of its chips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 impl SceneInput {
+    /// Files of one scene.
+    pub fn of_files(files: Vec<PathBuf>) -> Self {
+        let names: Vec<String> = files.iter().map(|file| scene_name(file)).collect();
+        Self { name: named_together(&names), files, ..Self::default() }
+    }
+
+    /// Opens its files as one raster.
+    ///
+    /// # Errors
+    /// If one cannot be opened, or if they do not fit together.
+    pub fn open(&self, opener: &Opener) -> Result<Box<dyn Raster>, SceneError> {
+        Ok(open_stamped(opener, self)?.0)
+    }
+
+    /// What cannot be used, with the reason.
+    pub(crate) fn unusable(name: String, problem: String) -> Self {
+        Self { name, problem: Some(problem), ..Self::default() }
+    }
+
     /// Whether one of its files is not on this machine.
     pub fn is_remote(&self) -> bool {
         let is_url = |file: &Path| file.to_str().is_some_and(|text| text.contains("://"));
@@ -37,6 +63,68 @@ impl SceneInput {
 
 impl From<PathBuf> for SceneInput {
     fn from(file: PathBuf) -> Self {
-        Self { name: scene_name(&file), files: vec![file], ..Self::default() }
+        Self::of_files(vec![file])
     }
+}
+
+/// Gives names to scenes that have the same one and are other files: URLs that differ in their query, which may be a
+/// secret. They are numbered in their order: `https://h/a.tif?[1]`, `https://h/a.tif?[2]`.
+pub fn tell_apart(scenes: &mut [SceneInput]) {
+    let mut files_of: HashMap<String, Vec<Vec<PathBuf>>> = HashMap::new();
+    for scene in scenes.iter() {
+        let known = files_of.entry(scene.name.clone()).or_default();
+        if !known.contains(&scene.files) {
+            known.push(scene.files.clone());
+        }
+    }
+    for scene in scenes {
+        let files = &files_of[&scene.name];
+        if files.len() > 1
+            && scene.name.contains("://")
+            && let Some(number) = files.iter().position(|files| *files == scene.files)
+        {
+            scene.name = format!("{}?[{}]", scene.name, number + 1);
+        }
+    }
+}
+
+/// Opens the files of a scene as one raster, at the same time where they are elsewhere. Also what tells whether one of
+/// them has changed, or what is said of them; nothing where that cannot be told.
+pub(crate) fn open_stamped(
+    opener: &Opener,
+    input: &SceneInput,
+) -> Result<(Box<dyn Raster>, Option<Stamp>), SceneError> {
+    if let Some(problem) = &input.problem {
+        return Err(SceneError::Input { scene: input.name.clone(), problem: problem.clone() });
+    }
+    let open = |file: &PathBuf| -> Result<(Box<dyn Raster>, Option<Stamp>), RasterError> {
+        let location = parse(file)?;
+        // Before it is read: what changes later is found by the next run.
+        let stamp = match &location {
+            Location::File(path) => Stamp::of_file(path),
+            _ => None,
+        };
+        let raster = opener.open_location(&location)?;
+        let stamp = stamp.or_else(|| raster.version().map(|(bytes, version)| Stamp::of_version(bytes, version)));
+        Ok((raster, stamp))
+    };
+    let opened: Vec<_> = match &input.files[..] {
+        [file] => vec![open(file)],
+        files => std::thread::scope(|scope| {
+            let threads: Vec<_> = files.iter().map(|file| scope.spawn(|| open(file))).collect();
+            let panicked = |_| Err(RasterError::Settings { reason: "a thread that opens a file panicked".to_owned() });
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+        }),
+    };
+    let (rasters, stamps): (Vec<_>, Vec<_>) = opened.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    // What rows say of an item belongs to what they were made of.
+    let item = input.stac_item.as_ref().map(|item| format!("{item} {:?}", input.datetime_us));
+    let stamp = match (&stamps[..], item) {
+        ([stamp], None) => *stamp,
+        (stamps, item) => {
+            let stamps: Option<Vec<Stamp>> = stamps.iter().copied().collect();
+            stamps.map(|stamps| Stamp::of_several(&stamps, item.as_deref().unwrap_or_default()))
+        }
+    };
+    Ok((opener.stack(rasters)?, stamp))
 }

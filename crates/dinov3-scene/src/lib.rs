@@ -8,18 +8,25 @@
 
 pub use dinov3_geo as geo;
 pub use dinov3_raster as raster;
+pub use dinov3_stac as stac;
 
+mod band_files;
+mod catalogue;
 mod cut;
 mod error;
 mod input;
 mod pixels;
+mod resampled;
 mod scale;
 mod scene;
 mod source;
 
+pub use band_files::BandFiles;
+pub use catalogue::{AssetChoice, Listed, is_catalogue, read_items};
 pub use cut::{ChipGrid, Cut, Edges};
 pub use error::SceneError;
-pub use input::SceneInput;
+pub use input::{SceneInput, tell_apart};
+pub use resampled::{ResampledFile, ResampledFiles};
 pub use scale::Scale;
 pub use scene::{Scene, SceneOptions, scene_name};
-pub use source::{ChipKey, SceneSource, Survey};
+pub use source::{ChipKey, SceneSource, Survey, without_name};

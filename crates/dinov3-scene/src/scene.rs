@@ -13,6 +13,7 @@ use dinov3_raster::{
 use dinov3_sink::{ChipFootprint, ChipRow, RowName, Stamp};
 
 use crate::pixels::chip_pixels;
+use crate::source::without_name;
 use crate::{ChipGrid, Cut, Scale, SceneError, SceneInput};
 
 /// Largest distance between a chip's polygon and its true outline, in pixels.
@@ -83,14 +84,7 @@ impl Scene {
     /// # Errors
     /// If it cannot be read, lies nowhere, or if it is not clear which of its samples are colours.
     pub fn open(opener: &Opener, input: &SceneInput, options: &SceneOptions) -> Result<Arc<Self>, SceneError> {
-        let parsed = parse(input.files.first().map_or(Path::new(""), |file| file.as_path()))?;
-        // Before it is read: what changes later is found by the next run.
-        let stamp = match &parsed {
-            Location::File(path) => Stamp::of_file(path),
-            _ => None,
-        };
-        let raster = opener.open_location(&parsed)?;
-        let stamp = stamp.or_else(|| raster.version().map(|(bytes, version)| Stamp::of_version(bytes, version)));
+        let (raster, stamp) = crate::input::open_stamped(opener, input)?;
         let profile = raster.profile();
         let (transform, crs) = located(profile, options)?;
         let bands = chosen_bands(profile, options.bands.as_deref())?;
@@ -190,7 +184,7 @@ impl Scene {
     pub(crate) fn chip(&self, chip: PixelWindow) -> Result<Option<(Item, ChipRow)>, ItemError> {
         let Some(inside) = self.inside(&chip) else { return Ok(None) };
         let bands = self.distinct_bands();
-        let mut read = self.raster.read(inside, &bands).map_err(read_error)?;
+        let mut read = self.raster.read(inside, &bands).map_err(|error| read_error(&error, &self.name))?;
         without_nan(&mut read);
         let valid_fraction = read.valid_fraction() as f32;
         if valid_fraction < self.min_valid || valid_fraction == 0.0 {
@@ -230,7 +224,7 @@ impl Scene {
 }
 
 /// A URL is text; any other name is a path, whatever its bytes.
-fn parse(location: &Path) -> Result<Location, RasterError> {
+pub(crate) fn parse(location: &Path) -> Result<Location, RasterError> {
     match location.to_str() {
         Some(text) if text.contains("://") => Location::parse(text),
         _ => Ok(Location::File(location.to_path_buf())),
@@ -249,8 +243,9 @@ pub fn scene_name(location: &Path) -> String {
     parse(location).map_or_else(|_| "a URL that is none".to_owned(), |parsed| name_of(&parsed))
 }
 
-fn read_error(error: dinov3_raster::RasterError) -> ItemError {
-    ItemError::new(ItemErrorKind::Read, error.to_string())
+/// Said of a chip, whose name begins with the scene's.
+fn read_error(error: &RasterError, scene: &str) -> ItemError {
+    ItemError::new(ItemErrorKind::Read, without_name(&error.to_string(), scene))
 }
 
 /// What is no number is no data, whatever the file says.

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use dinov3_engine::{Item, ItemError, ItemErrorKind, Source};
 use dinov3_geo::PixelWindow;
 use dinov3_raster::Opener;
-use dinov3_sink::{Chip, ChipFootprint, ChipRow, RowName, Stamp, Stamped};
+use dinov3_sink::{Chip, ChipFootprint, ChipRow, KnownRows, RowName, Stamp, Stamped};
 
-use crate::{Scene, SceneError, SceneInput, SceneOptions};
+use crate::{ResampledFiles, Scene, SceneError, SceneInput, SceneOptions};
 
 /// Scenes that stay open: the one that is read, the next one, and what the start of a run looked at.
 const OPEN_SCENES: usize = 4;
@@ -94,12 +94,25 @@ pub struct SceneSource {
     options: SceneOptions,
     open: Mutex<VecDeque<(usize, Arc<Scene>)>>,
     chips: Option<u64>,
+    known: Option<Arc<KnownRows>>,
+    resampled: ResampledFiles,
 }
 
 impl SceneSource {
     /// The chips of these scenes.
     pub fn new(scenes: Vec<SceneInput>, opener: Opener, options: SceneOptions) -> Self {
-        Self { scenes, opener, options, open: Mutex::default(), chips: None }
+        let resampled = ResampledFiles::default();
+        Self { scenes, opener, options, open: Mutex::default(), chips: None, known: None, resampled }
+    }
+
+    /// Tells which rows there are from an earlier run: nothing is fetched for their chips.
+    pub fn continue_from(&mut self, known: Arc<KnownRows>) {
+        self.known = Some(known);
+    }
+
+    /// The files that came onto the grid of a finer one of their scene; known as scenes are opened.
+    pub fn resampled_files(&self) -> ResampledFiles {
+        self.resampled.clone()
     }
 
     /// Opens all scenes once, so that the number of chips is known, if that costs little: files, or few scenes. Nothing is
@@ -129,6 +142,7 @@ impl SceneSource {
             return Ok(Arc::clone(scene));
         }
         let scene = Scene::open(&self.opener, &self.scenes[index], &self.options)?;
+        self.resampled.note(index, scene.profile());
         let mut open = open();
         if open.len() == OPEN_SCENES {
             open.pop_front();
@@ -139,24 +153,34 @@ impl SceneSource {
 
     fn keys_of(&self, index: usize) -> Box<dyn Iterator<Item = ChipKey> + Send + '_> {
         match self.scene(index) {
-            Ok(scene) => Box::new(chips(scene)),
+            Ok(scene) => Box::new(chips(scene, self.known.clone())),
             Err(error) => {
                 let name = self.scenes[index].name.clone();
-                let error = ItemError::new(ItemErrorKind::Read, error.to_string());
+                let error = ItemError::new(ItemErrorKind::Read, without_name(&error.to_string(), &name));
                 Box::new(std::iter::once(ChipKey(Kind::Unusable { name, error })))
             }
         }
     }
 }
 
-/// The chips that may have data.
-fn chips(scene: Arc<Scene>) -> impl Iterator<Item = ChipKey> + Send {
+/// What is wrong, where it is said of a scene whose name stands before it already.
+pub fn without_name(error: &str, name: &str) -> String {
+    let rest = error.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ").or_else(|| rest.strip_prefix(' ')));
+    rest.unwrap_or(error).to_owned()
+}
+
+/// The chips that may have data. What `known` has is not fetched.
+fn chips(scene: Arc<Scene>, known: Option<Arc<KnownRows>>) -> impl Iterator<Item = ChipKey> + Send {
     let count = scene.chips().len();
     (0..count).filter_map(move |index| {
         if index.is_multiple_of(ANNOUNCED) {
             // Those before were announced earlier.
             let first = if index == 0 { 0 } else { index + AHEAD - ANNOUNCED };
-            scene.prefetch(first.min(count)..(index + AHEAD).min(count));
+            let is_known = |index: &u64| match (&known, scene.stamp()) {
+                (Some(known), Some(stamp)) => known.has(&scene.chip_id(&scene.chips().window(*index)), stamp),
+                _ => false,
+            };
+            scene.prefetch((first.min(count)..(index + AHEAD).min(count)).filter(|index| !is_known(index)));
         }
         let window = scene.chips().window(index);
         scene.inside(&window)?;

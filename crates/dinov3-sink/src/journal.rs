@@ -142,6 +142,13 @@ impl Stamp {
         Self { size_bytes, modified_ns: 0, file_id }
     }
 
+    /// The stamp of an image that is made of several files, and of a text that belongs to it.
+    pub fn of_several(stamps: &[Self], text: &str) -> Self {
+        let size_bytes = stamps.iter().fold(0, |sum: u64, stamp| sum.wrapping_add(stamp.size_bytes));
+        let each: Vec<String> = stamps.iter().map(|stamp| format!("{stamp:?}")).collect();
+        Self::of_version(size_bytes, &format!("{} {text}", each.join(" ")))
+    }
+
     fn to_bytes(self) -> [u8; STAMP_BYTES] {
         let mut bytes = [0; STAMP_BYTES];
         bytes[..8].copy_from_slice(&self.size_bytes.to_le_bytes());
@@ -171,10 +178,11 @@ struct Place {
 
 /// The rows of an earlier run, by name.
 #[derive(Default)]
-pub(crate) struct KnownRows(HashMap<Box<str>, Place>);
+pub struct KnownRows(HashMap<Box<str>, Place>);
 
 impl KnownRows {
-    pub(crate) fn has(&self, name: &str, stamp: Stamp) -> bool {
+    /// Whether there is a row of this name, of an image that has not changed since.
+    pub fn has(&self, name: &str, stamp: Stamp) -> bool {
         self.0.get(name).is_some_and(|place| place.stamp == stamp)
     }
 }
@@ -478,7 +486,8 @@ impl Journal {
         &self.output
     }
 
-    pub(crate) fn known(&self) -> Arc<KnownRows> {
+    /// The rows of an earlier run.
+    pub fn known(&self) -> Arc<KnownRows> {
         Arc::clone(&self.known)
     }
 

@@ -100,7 +100,7 @@ pub use embedding::{EmbeddingSink, Format, Provenance};
 pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};
 pub use geoparquet::{ChipColumns, GeoParquetSink};
-pub use journal::{Journal, JournalError, Stamp};
+pub use journal::{Journal, JournalError, KnownRows, Stamp};
 pub use journaled::{JournalKey, JournaledSink, JournaledSource, Stamped};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};
 pub use name::{RowName, row_name_bytes};

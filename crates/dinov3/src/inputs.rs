@@ -132,8 +132,12 @@ fn search(folder: &Path, kind: Kind, files: &mut Vec<PathBuf>) -> Result<(), Inp
             .extension()
             .and_then(|extension| extension.to_str())
             .is_some_and(|extension| kind.extensions().iter().any(|known| known.eq_ignore_ascii_case(extension)));
-        // A link to a file counts as the file.
-        if picture && entry.path().is_file() {
+        // A link to a file counts as the file; one that leads nowhere is told when it is read, not passed over.
+        let is_file = || match std::fs::metadata(entry.path()) {
+            Ok(found) => found.is_file(),
+            Err(_) => entry.path_is_symlink(),
+        };
+        if picture && is_file() {
             files.push(entry.into_path());
         }
     }
@@ -177,6 +181,19 @@ mod tests {
         assert_eq!(expand(&urls, Kind::Pictures, &mut "".as_bytes()).unwrap(), urls);
         let inputs = [PathBuf::from("-")];
         assert_eq!(expand(&inputs, Kind::Pictures, &mut "https://example.org/c.png\n".as_bytes()).unwrap().len(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_is_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("folder.tif")).unwrap();
+        for (target, link) in [("nowhere.tif", "a.tif"), ("folder.tif", "b.tif"), ("c.png", "c.txt")] {
+            std::os::unix::fs::symlink(target, at(link)).unwrap();
+        }
+        let files = expand(&[folder.path().to_path_buf()], Kind::Scenes, &mut "".as_bytes()).unwrap();
+        assert_eq!(files, [at("a.tif")]);
     }
 
     #[test]

@@ -1,23 +1,22 @@
 //! `dinov3 scene embed`: one vector per chip.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use dinov3::engine::Summary;
 use dinov3::image::statistics;
-use dinov3::inputs::{Kind, expand};
 use dinov3::pixels::Recipe;
 use dinov3::sink::{ChipColumns, EmbeddingLayout, GeoParquetSink, JournaledSource};
 use dinov3::{Encoder, Normalized, Request};
-use dinov3_scene::{SceneInput, SceneOptions, SceneSource, scene_name};
+use dinov3_scene::{ResampledFiles, SceneOptions, SceneSource};
 use serde_json::{Value, json};
 
-use crate::arguments::SceneEmbedArguments;
+use crate::arguments::{SceneArguments, SceneEmbedArguments};
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::resume::{agree, open_journal};
-use crate::scene::{is_for_satellites, opener, scene_options};
+use crate::scene::inputs::{as_paths, named_scenes, refuse_twice};
+use crate::scene::{is_for_satellites, opener, resampling_told, scene_options};
 use crate::setup::{
     Provenance, check_chip, chosen_poolings, model_spec, open_model, refuse_overwriting, refuse_overwriting_inputs,
     report_weights, weight_files,
@@ -33,27 +32,33 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let layout = EmbeddingLayout::for_request(&spec, &request)?;
     let options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
     check_output(&arguments.output)?;
-    let files = as_paths(expand(&arguments.inputs, Kind::Scenes, &mut std::io::stdin().lock())?);
-    refuse_twice(&files)?;
-    refuse_overwriting_inputs(&arguments.output, &files)?;
+    let opener = opener(&arguments.scene, &arguments.remote);
+    // Before a document among them is read.
+    refuse_overwriting_inputs(&arguments.output, &as_paths(arguments.inputs.clone()))?;
+    let named = named_scenes(&opener, &arguments.inputs, &arguments.scene)?;
+    refuse_twice(&named.scenes)?;
+    refuse_overwriting_inputs(&arguments.output, &named.files())?;
+    let scenes = named.scenes;
+    let mut columns = ChipColumns::default();
+    columns.stac_item = scenes.iter().any(|scene| scene.stac_item.is_some());
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
-    let scenes = files.len();
-    let mut source = SceneSource::new(
-        files.into_iter().map(SceneInput::from).collect(),
-        opener(&arguments.scene, &arguments.remote),
-        options.clone(),
-    );
+    let count = scenes.len();
+    let has_several_files = scenes.iter().any(|scene| scene.files.len() > 1);
+    let mut source = SceneSource::new(scenes, opener, options.clone());
     if let Some(survey) = source.survey()
         && survey.chips == 0
     {
         match survey.unusable.first() {
             // None can be used: most likely an option is missing, and the weights need not be read to say so.
-            Some(error) if scenes == 1 => return Err(error.clone().into()),
-            Some(error) if survey.unusable.len() == scenes => {
-                return Err(anyhow!("none of {scenes} scenes can be used; the first one: {error}"));
+            Some(error) if count == 1 => return Err(error.clone().into()),
+            Some(error) if survey.unusable.len() == count => {
+                return Err(anyhow!("none of {count} scenes can be used; the first one: {error}"));
             }
             _ => eprintln!("note: no scene is as large as a chip, and --edges drop leaves out what is smaller"),
         }
+    }
+    if has_several_files {
+        note_resampling(&source);
     }
     if !is_for_satellites(&spec) {
         let sat = "vit_large_patch16_dinov3.sat493m";
@@ -67,7 +72,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let provenance = Provenance::start(&opened, Some(&recipe), arguments.model.precision)
         .with("pooling", json!(request.poolings.iter().map(|pooling| pooling.name()).collect::<Vec<_>>()))
         .with("normalized", json!(arguments.vectors.normalize))
-        .with("scene", described(&options));
+        .with("scene", described(&options, &arguments.scene));
     let mut fingerprint = provenance.fingerprint(&opened);
     fingerprint.insert("limits".to_owned(), json!({"max_tokens": arguments.model.max_tokens}));
     // Known rows keep what they say of their scene.
@@ -76,8 +81,16 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
 
     // Before the output exists, so that an interruption always removes it.
     let batch = Batch::begin(&arguments.batch, &arguments.output).of("chips");
-    let finish = Box::new(move |_: &Summary| provenance.finish());
-    let sink = GeoParquetSink::create(journal, layout, ChipColumns::default(), finish)?;
+    let resampled = source.resampled_files();
+    let finish = Box::new(move |_: &Summary| {
+        let told = resampled_told(&resampled);
+        match told.as_array().is_some_and(|files| !files.is_empty()) {
+            true => provenance.with("resampled", told).finish(),
+            false => provenance.finish(),
+        }
+    });
+    let sink = GeoParquetSink::create(journal, layout, columns, finish)?;
+    source.continue_from(sink.journal().known());
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
     let mut encoder: Box<dyn Encoder> = match arguments.vectors.normalize {
         true => Box::new(Normalized(opened.model.session())),
@@ -92,8 +105,11 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
 }
 
 /// What was made of the scenes, for provenance.
-fn described(options: &SceneOptions) -> Value {
+fn described(options: &SceneOptions, arguments: &SceneArguments) -> Value {
+    let names = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
     json!({
+        "assets": names(&arguments.assets),
+        "band_files": names(&arguments.band_files),
         "chip_px": options.cut.chip_px,
         "stride_px": options.cut.stride_px,
         "edges": options.cut.edges.name(),
@@ -105,25 +121,26 @@ fn described(options: &SceneOptions) -> Value {
     })
 }
 
-/// `file://` URLs as the paths that they are.
-fn as_paths(scenes: Vec<PathBuf>) -> Vec<PathBuf> {
-    let path = |scene: &PathBuf| scene.to_str()?.strip_prefix("file://").map(PathBuf::from);
-    scenes.into_iter().map(|scene| path(&scene).unwrap_or(scene)).collect()
-}
-
-/// The chips of a scene are named by it: twice the same name would be twice the same rows.
-fn refuse_twice(scenes: &[PathBuf]) -> Result<()> {
-    let (mut names, mut places) = (HashSet::new(), HashSet::new());
-    for scene in scenes {
-        let name = scene_name(scene);
-        // The same file under two spellings.
-        let is_new = scene.canonicalize().map_or(true, |place| places.insert(place));
-        if !names.insert(name.clone()) || !is_new {
-            let remote = if name.contains("://") { "; URLs are told apart without their query" } else { "" };
-            return Err(usage(format!("{name} is named twice, and would give the same rows twice{remote}")));
+/// Says of the first scene which files are resampled; of all scenes, provenance says it.
+fn note_resampling(source: &SceneSource) {
+    // Whatever is wrong with it is told in its turn.
+    let Ok(scene) = source.scene(0) else { return };
+    for file in scene.profile().files.iter() {
+        if let Some(method) = file.resampling {
+            eprintln!("note: {}", resampling_told(file, method, scene.profile()));
         }
     }
-    Ok(())
+}
+
+/// Files that came onto the grid of their scene's finest one, each kind once, with the number of its scenes.
+fn resampled_told(files: &ResampledFiles) -> Value {
+    let told = files.counted().into_iter().map(|(file, scenes)| {
+        json!({
+            "file": file.number, "from_px": [file.from_px.0, file.from_px.1], "to_px": [file.to_px.0, file.to_px.1],
+            "method": file.method.name(), "scenes": scenes,
+        })
+    });
+    told.collect()
 }
 
 /// A name without the format's ending is a mistake.

@@ -1,29 +1,36 @@
 //! `dinov3 scene info`: what a scene is, and how it would be cut.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use dinov3::pixels::Statistics;
 use dinov3_scene::geo::DatumShift;
-use dinov3_scene::raster::{MaskKind, RasterProfile};
+use dinov3_scene::raster::{MaskKind, RasterProfile, Resampling, StackedFile};
 use dinov3_scene::{Scene, SceneError};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::arguments::SceneInfoArguments;
-use crate::failure::Outcome;
-use crate::scene::{opener, scene_options};
+use crate::failure::{Outcome, usage};
+use crate::scene::inputs::named_scenes;
+use crate::scene::{opener, resampling_told, scene_options};
 
 /// Runs the command.
 pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
     let options = scene_options(&arguments.cut, Statistics::SATELLITE, None)?;
     let opener = opener(&arguments.cut, &arguments.remote);
-    let scene = match Scene::open(&opener, &arguments.scene.clone().into(), &options) {
+    let inputs: Vec<PathBuf> = arguments.scene.clone().into_iter().collect();
+    let mut named = named_scenes(&opener, &inputs, &arguments.cut)?.scenes;
+    let input = match named.len() {
+        1 => named.remove(0),
+        count => return Err(usage(format!("these are {count} scenes: name one"))),
+    };
+    let scene = match Scene::open(&opener, &input, &options) {
         Ok(scene) => scene,
         // What it is can be told even so, and helps to find the option that is missing.
-        Err(error @ SceneError::Raster(_)) => return Err(error.into()),
+        Err(error @ (SceneError::Raster(_) | SceneError::Input { .. })) => return Err(error.into()),
         Err(error) => {
-            if let Some(text) = arguments.scene.to_str()
-                && !arguments.json
-            {
-                print!("{}", lines(&of_raster(opener.open(text).map_err(SceneError::from)?.profile())));
+            if !arguments.json {
+                print!("{}", lines(&of_raster(input.open(&opener)?.profile())));
             }
             return Err(error.into());
         }
@@ -40,7 +47,9 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
     let cut = options.cut;
     if arguments.json {
         let json = json!({
-            "scene": scene.name(),
+            "scene": scene.name(), "stac_item": input.stac_item,
+            "datetime": input.datetime_us.and_then(dinov3_scene::stac::format_datetime),
+            "files": profile.files.iter().map(of_file).collect::<Vec<_>>(),
             "width_px": profile.width_px, "height_px": profile.height_px,
             "bands": profile.bands.len(), "sample_type": profile.sample_type.name(),
             "compression": profile.compression, "predictor": profile.predictor, "is_planar": profile.is_planar,
@@ -57,6 +66,8 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let mut rows = of_raster(profile);
+    rows.extend(input.stac_item.map(|item| ("STAC item", item)));
+    rows.extend(input.datetime_us.and_then(dinov3_scene::stac::format_datetime).map(|time| ("datetime", time)));
     let [west, south, east, north] = footprint.bbox();
     let [red, green, blue] = scene.rgb_bands();
     rows.extend([
@@ -74,6 +85,13 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
     ]);
     print!("{}", lines(&rows));
     Ok(Outcome::Done)
+}
+
+fn of_file(file: &StackedFile) -> Value {
+    json!({
+        "file": file.location, "width_px": file.width_px, "height_px": file.height_px,
+        "resampling": file.resampling.map(Resampling::name),
+    })
 }
 
 fn of_raster(profile: &RasterProfile) -> Vec<(&'static str, String)> {
@@ -94,6 +112,12 @@ fn of_raster(profile: &RasterProfile) -> Vec<(&'static str, String)> {
         ("overviews", if overviews.is_empty() { "none".to_owned() } else { overviews.join(", ") }),
         ("valid pixels", mask(profile)),
     ];
+    for file in &profile.files {
+        rows.push(match file.resampling {
+            Some(method) => ("file", resampling_told(file, method, profile)),
+            None => ("file", file.location.clone()),
+        });
+    }
     if !profile.ignored_files.is_empty() {
         rows.push(("ignored", profile.ignored_files.join(", ")));
     }
@@ -114,6 +138,7 @@ fn mask(profile: &RasterProfile) -> String {
     match (profile.mask, &profile.no_data) {
         (MaskKind::Internal, _) => "those of the mask in the file".to_owned(),
         (MaskKind::NoData, Some(no_data)) => format!("where a band that is used is not {}", no_data.text),
+        (MaskKind::EachFile, _) => "where every file that is used says so".to_owned(),
         (MaskKind::Alpha { band }, _) => format!("above 0 in the alpha band {}", band + 1),
         _ => "all".to_owned(),
     }

@@ -2,13 +2,14 @@
 
 mod embed;
 mod info;
+mod inputs;
 
 use std::time::Duration;
 
 use anyhow::Result;
 use dinov3::ModelSpec;
 use dinov3::pixels::Statistics;
-use dinov3_scene::raster::{Addresses, Opener, Options};
+use dinov3_scene::raster::{Addresses, Opener, Options, RasterProfile, Resampling, StackedFile};
 use dinov3_scene::{Cut, SceneOptions};
 
 use crate::arguments::{Edges, RemoteArguments, SceneArguments, SceneCommand};
@@ -55,6 +56,13 @@ fn scene_options(arguments: &SceneArguments, statistics: Statistics, datetime_us
     options.datetime_us = datetime_us;
     options.block_cache_bytes = arguments.block_cache;
     Ok(options)
+}
+
+/// How a coarser file came onto the grid of its scene.
+fn resampling_told(file: &StackedFile, method: Resampling, scene: &RasterProfile) -> String {
+    let (from, to) = ((file.width_px, file.height_px), (scene.width_px, scene.height_px));
+    let method = if method == Resampling::Bilinear { "bilinearly" } else { method.name() };
+    format!("{} is resampled {method} from {} x {} to {} x {} px", file.location, from.0, from.1, to.0, to.1)
 }
 
 /// Whether the model was trained on satellite pictures.

@@ -163,8 +163,26 @@ impl StoredObject {
 
     fn tell(&self, error: object_store::Error) -> RasterError {
         let location = self.location.clone();
-        let reason = without_secrets(&error.to_string().replace(['\n', '\r'], " "));
+        let text = without_secrets(&error.to_string().replace(['\n', '\r'], " "));
+        let reason = answered(&text).unwrap_or_else(|| text.clone());
+        // A redirect, or a refusal to check a signature that was made for another region.
+        if text.contains("incorrectly configured region") || text.contains("<Code>AuthorizationHeaderMalformed</Code>")
+        {
+            let reason = match between(&text, "<Region>", "</Region>") {
+                Some(region) => format!("its bucket is in another region: set AWS_REGION={region}"),
+                None => "its bucket is in another region: set AWS_REGION".to_string(),
+            };
+            return RasterError::Io { location, reason };
+        }
+        if text.contains("169.254.169.254") || text.contains("/latest/api/token") {
+            let reason = "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
+                          AWS_NO_SIGN_REQUEST=YES for a bucket that is open to everyone";
+            return RasterError::Denied { location, reason: reason.to_string() };
+        }
         match error {
+            object_store::Error::NotFound { .. } if text.contains("<Code>NoSuchBucket</Code>") => {
+                RasterError::NotFound { location: format!("the bucket of {location}") }
+            }
             object_store::Error::NotFound { .. } => RasterError::NotFound { location },
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
                 RasterError::Denied { location, reason }
@@ -175,6 +193,22 @@ impl StoredObject {
             _ => RasterError::Io { location, reason },
         }
     }
+}
+
+/// What a store says in its XML: S3, Google and Azure alike. The rest of it quotes the request.
+fn answered(text: &str) -> Option<String> {
+    let code = between(text, "<Code>", "</Code>")?;
+    let message = between(text, "<Message>", "</Message>").unwrap_or_default();
+    let hint = match code {
+        "AccessDenied" => " (AWS_REQUEST_PAYER=requester reads where readers pay)",
+        _ => "",
+    };
+    Some(format!("the store answers {code}: {message}{hint}"))
+}
+
+fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(start)?;
+    Some(rest.split_once(end)?.0)
 }
 
 /// Our HTTP client as `object_store` wants one. A request blocks the thread that polls it: each has a thread of its own.

@@ -1,0 +1,133 @@
+//! Which scenes a command line names: files, STAC items, or files of bands.
+
+use std::collections::HashSet;
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use dinov3::inputs::{Kind, expand};
+use dinov3_scene::raster::Opener;
+use dinov3_scene::{AssetChoice, BandFiles, SceneInput, is_catalogue, read_items, tell_apart, without_name};
+
+use crate::arguments::SceneArguments;
+use crate::failure::usage;
+
+/// What a command line names.
+#[derive(Debug, Default)]
+pub struct Named {
+    /// The scenes, in their order, with names that tell them apart.
+    pub scenes: Vec<SceneInput>,
+    /// The documents that name some of them.
+    pub documents: Vec<PathBuf>,
+}
+
+impl Named {
+    /// All files that are read.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let of_scene = |scene: &SceneInput| scene.files.iter().chain(&scene.mask).cloned().collect::<Vec<_>>();
+        self.scenes.iter().flat_map(of_scene).chain(self.documents.iter().cloned()).collect()
+    }
+}
+
+/// The scenes that these inputs mean. What cannot be used is a scene that says why, so that the others are not lost.
+pub fn named_scenes(opener: &Opener, inputs: &[PathBuf], arguments: &SceneArguments) -> Result<Named> {
+    let mut named = match arguments.band_files.is_empty() {
+        true => of_inputs(opener, inputs, &arguments.assets)?,
+        false => Named { scenes: of_band_files(inputs, &arguments.band_files)?, documents: Vec::new() },
+    };
+    tell_apart(&mut named.scenes);
+    Ok(named)
+}
+
+/// Files of bands, in these folders or by themselves.
+fn of_band_files(inputs: &[PathBuf], patterns: &[String]) -> Result<Vec<SceneInput>> {
+    let wrong = |error| usage(format!("--band-files: {error}"));
+    let bands = BandFiles::new(patterns.to_vec()).map_err(wrong)?;
+    if inputs.is_empty() {
+        return Ok(bands.scenes()?);
+    }
+    let mut scenes = Vec::new();
+    for input in inputs {
+        if input == Path::new("-") {
+            for line in std::io::stdin().lock().lines() {
+                let line = line?;
+                if !line.is_empty() {
+                    scenes.extend(bands.scenes_in(Path::new(&line))?);
+                }
+            }
+        } else {
+            scenes.extend(bands.scenes_in(input)?);
+        }
+    }
+    Ok(scenes)
+}
+
+fn of_inputs(opener: &Opener, inputs: &[PathBuf], assets: &[String]) -> Result<Named> {
+    let choice = AssetChoice { assets: assets.to_vec(), mask: None };
+    let mut named = Named::default();
+    let expanded = as_paths(expand(inputs, Kind::Scenes, &mut std::io::stdin().lock())?);
+    let is_only = expanded.len() == 1;
+    for input in expanded {
+        if !is_document(&input, assets) {
+            if !assets.is_empty() {
+                return Err(usage(format!(
+                    "{} is no document of STAC items, whose assets --assets chooses from; for files there is --band-files",
+                    input.display()
+                )));
+            }
+            named.scenes.push(input.into());
+            continue;
+        }
+        match read_items(opener, &input, &choice) {
+            Ok(listed) => {
+                let shown = dinov3_scene::scene_name(&input);
+                if listed.has_next_page {
+                    eprintln!(
+                        "note: {shown} has further pages, which are not read: save the whole search, or name them"
+                    );
+                }
+                if listed.scenes.is_empty() {
+                    eprintln!("note: {shown} has no items");
+                }
+                named.scenes.extend(listed.scenes);
+            }
+            Err(error) if is_only => return Err(error.into()),
+            Err(error) => {
+                let mut scene = SceneInput::from(input.clone());
+                scene.problem = Some(without_name(&error.to_string(), &scene.name));
+                scene.files.clear();
+                named.scenes.push(scene);
+            }
+        }
+        named.documents.push(input);
+    }
+    Ok(named)
+}
+
+/// Named like one; or a URL without the ending of a picture, of which assets are wanted, as servers name items.
+fn is_document(input: &Path, assets: &[String]) -> bool {
+    let text = input.to_string_lossy();
+    let name = text.split(['?', '#']).next().unwrap_or_default().to_ascii_lowercase();
+    let is_picture = name.ends_with(".tif") || name.ends_with(".tiff");
+    is_catalogue(input) || (!assets.is_empty() && text.contains("://") && !is_picture)
+}
+
+/// `file://` URLs as the paths that they are.
+pub fn as_paths(scenes: Vec<PathBuf>) -> Vec<PathBuf> {
+    let path = |scene: &PathBuf| scene.to_str()?.strip_prefix("file://").map(PathBuf::from);
+    scenes.into_iter().map(|scene| path(&scene).unwrap_or(scene)).collect()
+}
+
+/// The chips of a scene are named by it: twice the same name would be twice the same rows.
+pub fn refuse_twice(scenes: &[SceneInput]) -> Result<()> {
+    let (mut names, mut places) = (HashSet::new(), HashSet::new());
+    for scene in scenes {
+        // The same files under two spellings.
+        let place: Option<Vec<PathBuf>> = scene.files.iter().map(|file| file.canonicalize().ok()).collect();
+        let is_new = place.filter(|place| !place.is_empty()).is_none_or(|place| places.insert(place));
+        if !names.insert(&scene.name) || !is_new {
+            return Err(usage(format!("{} is named twice, and would give the same rows twice", scene.name)));
+        }
+    }
+    Ok(())
+}

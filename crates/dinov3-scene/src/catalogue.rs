@@ -1,0 +1,188 @@
+//! Scenes that STAC items name: JSON files, pages of a server, and tables of stac-geoparquet.
+
+use std::path::{Path, PathBuf};
+
+use dinov3_raster::{Location, Opener};
+use dinov3_stac::{Document, Item, StacError, parse_document, resolve};
+use parquet::basic::{LogicalType, TimeUnit};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{Field, Row};
+use serde_json::{Map, Value, json};
+
+use crate::scene::parse;
+use crate::{SceneError, SceneInput};
+
+/// A longer document is none that was meant for this.
+const LONGEST_DOCUMENT_BYTES: u64 = 256 << 20;
+
+/// Which files of an item are its scene.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AssetChoice {
+    /// Keys, `role:NAME`, or names of bands, in the order of the scene's files; none for the one that is a picture.
+    pub assets: Vec<String>,
+    /// The asset whose values say which pixels are valid.
+    pub mask: Option<String>,
+}
+
+/// What a document holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Listed {
+    /// The scenes; for an item that cannot be used, one that says why.
+    pub scenes: Vec<SceneInput>,
+    /// Whether a server has more of them on a further page, which was not asked for.
+    pub has_next_page: bool,
+}
+
+/// Whether a file or URL is named like a document of STAC items: `.json`, `.geojson`, `.parquet`, `.geoparquet`.
+pub fn is_catalogue(document: &Path) -> bool {
+    let text = document.to_string_lossy();
+    let path = if text.contains("://") { text.split(['?', '#']).next().unwrap_or_default() } else { &text };
+    let ending = path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, ending)| ending);
+    ending.is_some_and(|ending| {
+        ["json", "geojson", "parquet", "geoparquet"].iter().any(|known| known.eq_ignore_ascii_case(ending))
+    })
+}
+
+/// The scenes of a STAC item, an item collection, or a table of items: a path or a URL.
+///
+/// # Errors
+/// If it cannot be read, or holds no items.
+pub fn read_items(opener: &Opener, document: &Path, choice: &AssetChoice) -> Result<Listed, SceneError> {
+    let location = parse(document)?;
+    let shown = location.shown();
+    let bytes = opener.read_whole(&location, LONGEST_DOCUMENT_BYTES)?;
+    if bytes.starts_with(b"PAR1") {
+        let items = read_table(bytes).map_err(|problem| SceneError::Table { document: shown.clone(), problem })?;
+        let scenes = items.into_iter().map(|item| scene_of(item, document, &location, choice)).collect();
+        return Ok(Listed { scenes, has_next_page: false });
+    }
+    let parsed = parse_document(&bytes);
+    match parsed.map_err(|source| SceneError::Catalogue { document: shown.clone(), source })? {
+        Document::Item(mut item) => {
+            // Where it was read from counts, as for every program that follows its links.
+            item.self_href.get_or_insert_with(|| shown.clone());
+            let base = document.to_string_lossy();
+            Ok(Listed { scenes: vec![scene(&item, &base, choice)], has_next_page: false })
+        }
+        Document::Items { items, has_next_page } => {
+            let scenes = items.into_iter().map(|item| scene_of(item, document, &location, choice)).collect();
+            Ok(Listed { scenes, has_next_page })
+        }
+        _ => Err(SceneError::Catalogue { document: shown, source: StacError::NotItems { found: "else".to_owned() } }),
+    }
+}
+
+/// The scene of an item that stands among others, whose links are relative to the place that it says it has.
+fn scene_of(item: Result<Item, StacError>, document: &Path, location: &Location, choice: &AssetChoice) -> SceneInput {
+    match item {
+        Ok(item) => {
+            let base = item.self_href.clone().unwrap_or_else(|| document.to_string_lossy().into_owned());
+            scene(&item, &base, choice)
+        }
+        Err(error) => SceneInput::unusable(location.shown(), error.to_string()),
+    }
+}
+
+fn scene(item: &Item, base: &str, choice: &AssetChoice) -> SceneInput {
+    let place = |asset: &dinov3_stac::Asset| PathBuf::from(resolve(base, &asset.href));
+    let chosen = item.choose(&choice.assets).and_then(|assets| {
+        let mask = choice.mask.as_ref().map(|mask| item.asset(mask)).transpose()?;
+        Ok((assets.into_iter().map(place).collect(), mask.map(place)))
+    });
+    // Without the secrets that an address may hold.
+    let link = item.self_href.as_ref().map(|href| crate::scene_name(Path::new(href)));
+    let stac_item = Some(link.unwrap_or_else(|| item.id.clone()));
+    let mut properties = item.properties.clone();
+    if let Some(collection) = &item.collection {
+        properties.entry("collection").or_insert_with(|| json!(collection));
+    }
+    match chosen {
+        Ok((files, mask)) => {
+            SceneInput { mask, datetime_us: item.datetime_us, stac_item, properties, ..SceneInput::of_files(files) }
+        }
+        Err(error) => SceneInput {
+            stac_item: stac_item.clone(),
+            ..SceneInput::unusable(stac_item.unwrap_or_default(), error.to_string())
+        },
+    }
+}
+
+/// The rows of a table of items (stac-geoparquet 1.0 and 1.1).
+fn read_table(bytes: Vec<u8>) -> Result<Vec<Result<Item, StacError>>, String> {
+    let told = |error: parquet::errors::ParquetError| error.to_string();
+    let file = SerializedFileReader::new(bytes::Bytes::from(bytes)).map_err(told)?;
+    let schema = file.metadata().file_metadata().schema_descr();
+    if !["id", "assets"].iter().all(|name| schema.root_schema().get_fields().iter().any(|field| field.name() == *name))
+    {
+        return Err("it has no columns 'id' and 'assets'".to_owned());
+    }
+    // The reader of rows knows milliseconds and microseconds; pandas writes nanoseconds.
+    let is_nanoseconds = |name: &str| {
+        schema.columns().iter().any(|column| {
+            column.path().parts().len() == 1
+                && column.name() == name
+                && matches!(column.logical_type_ref(), Some(LogicalType::Timestamp(time)) if matches!(time.unit, TimeUnit::NANOS))
+        })
+    };
+    let nanoseconds: Vec<&str> =
+        ["datetime", "start_datetime", "end_datetime"].into_iter().filter(|name| is_nanoseconds(name)).collect();
+    let mut items = Vec::new();
+    for row in file.get_row_iter(None).map_err(told)? {
+        let mut row = json_of_row(&row.map_err(told)?);
+        for name in &nanoseconds {
+            if let Some(value) = row[*name].as_i64() {
+                row[*name] = json!(shown_time(value.div_euclid(1000)));
+            }
+        }
+        // Some writers keep nested values as text.
+        for name in ["assets", "links"] {
+            if let Some(text) = row[name].as_str() {
+                row[name] = serde_json::from_str(text).unwrap_or_default();
+            }
+        }
+        items.push(Item::from_json(&row));
+    }
+    Ok(items)
+}
+
+fn json_of_row(row: &Row) -> Value {
+    row.get_column_iter().map(|(name, field)| (name.clone(), json_of(field))).collect::<Map<_, _>>().into()
+}
+
+/// Bytes, which are geometries, are left out.
+fn json_of(field: &Field) -> Value {
+    match field {
+        Field::Bool(value) => json!(value),
+        Field::Byte(value) => json!(value),
+        Field::Short(value) => json!(value),
+        Field::Int(value) => json!(value),
+        Field::Long(value) => json!(value),
+        Field::UByte(value) => json!(value),
+        Field::UShort(value) => json!(value),
+        Field::UInt(value) => json!(value),
+        Field::ULong(value) => json!(value),
+        Field::Float16(value) => json!(value.to_f32()),
+        Field::Float(value) => json!(value),
+        Field::Double(value) => json!(value),
+        Field::Str(value) => json!(value),
+        Field::TimestampMillis(value) => json!(shown_time(value.saturating_mul(1000))),
+        Field::TimestampMicros(value) => json!(shown_time(*value)),
+        Field::Group(row) => json_of_row(row),
+        Field::ListInternal(list) => list.elements().iter().map(json_of).collect(),
+        Field::MapInternal(map) => {
+            let text = |key: &Field| match key {
+                Field::Str(key) => Some(key.clone()),
+                _ => None,
+            };
+            let entries = map.entries().iter().filter_map(|(key, value)| Some((text(key)?, json_of(value))));
+            entries.collect::<Map<_, _>>().into()
+        }
+        _ => Value::Null,
+    }
+}
+
+/// As items write it in JSON.
+fn shown_time(microseconds: i64) -> Option<String> {
+    dinov3_stac::format_datetime(microseconds)
+}
