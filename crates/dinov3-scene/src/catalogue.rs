@@ -7,6 +7,7 @@ use dinov3_stac::{Document, Item, StacError, parse_document, resolve};
 use parquet::basic::{LogicalType, TimeUnit};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
+use parquet::schema::types::{Type, TypePtr};
 use serde_json::{Map, Value, json};
 
 use crate::scene::parse;
@@ -53,7 +54,10 @@ pub fn read_items(opener: &Opener, document: &Path, choice: &AssetChoice) -> Res
     let shown = location.shown();
     let bytes = opener.read_whole(&location, LONGEST_DOCUMENT_BYTES)?;
     if bytes.starts_with(b"PAR1") {
-        let items = read_table(bytes).map_err(|problem| SceneError::Table { document: shown.clone(), problem })?;
+        // The reader of rows gives up on types that it does not know.
+        let read = std::panic::catch_unwind(|| read_table(bytes));
+        let items = read.unwrap_or_else(|_| Err("it has a column of a type that is not read here".to_owned()));
+        let items = items.map_err(|problem| SceneError::Table { document: shown.clone(), problem })?;
         let scenes = items.into_iter().map(|item| scene_of(item, document, &location, choice)).collect();
         return Ok(Listed { scenes, has_next_page: false });
     }
@@ -128,7 +132,12 @@ fn read_table(bytes: Vec<u8>) -> Result<Vec<Result<Item, StacError>>, String> {
     let nanoseconds: Vec<&str> =
         ["datetime", "start_datetime", "end_datetime"].into_iter().filter(|name| is_nanoseconds(name)).collect();
     let mut items = Vec::new();
-    for row in file.get_row_iter(None).map_err(told)? {
+    // Where a scene lies is in its file.
+    let root = schema.root_schema();
+    let is_read = |field: &&TypePtr| !["geometry", "bbox"].contains(&field.name());
+    let fields = root.get_fields().iter().filter(is_read).cloned().collect();
+    let projection = Type::group_type_builder(root.name()).with_fields(fields).build().map_err(told)?;
+    for row in file.get_row_iter(Some(projection)).map_err(told)? {
         let mut row = json_of_row(&row.map_err(told)?);
         for name in &nanoseconds {
             if let Some(value) = row[*name].as_i64() {
