@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dinov3_raster::{Location, Opener};
-use dinov3_stac::{Document, Item, StacError, parse_document, resolve};
+use dinov3_stac::{Document, Item, StacError, format_datetime, parse_document, resolve};
 use parquet::basic::{LogicalType, TimeUnit};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
@@ -141,7 +141,7 @@ fn read_table(bytes: Vec<u8>) -> Result<Vec<Result<Item, StacError>>, String> {
         let mut row = json_of_row(&row.map_err(told)?);
         for name in &nanoseconds {
             if let Some(value) = row[*name].as_i64() {
-                row[*name] = json!(shown_time(value.div_euclid(1000)));
+                row[*name] = json!(format_datetime(value.div_euclid(1000)));
             }
         }
         // Some writers keep nested values as text.
@@ -175,8 +175,8 @@ fn json_of(field: &Field) -> Value {
         Field::Float(value) => json!(value),
         Field::Double(value) => json!(value),
         Field::Str(value) => json!(value),
-        Field::TimestampMillis(value) => json!(shown_time(value.saturating_mul(1000))),
-        Field::TimestampMicros(value) => json!(shown_time(*value)),
+        Field::TimestampMillis(value) => json!(format_datetime(value.saturating_mul(1000))),
+        Field::TimestampMicros(value) => json!(format_datetime(*value)),
         Field::Group(row) => json_of_row(row),
         Field::ListInternal(list) => list.elements().iter().map(json_of).collect(),
         Field::MapInternal(map) => {
@@ -189,9 +189,4 @@ fn json_of(field: &Field) -> Value {
         }
         _ => Value::Null,
     }
-}
-
-/// As items write it in JSON.
-fn shown_time(microseconds: i64) -> Option<String> {
-    dinov3_stac::format_datetime(microseconds)
 }

@@ -39,8 +39,8 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     refuse_twice(&named.scenes)?;
     refuse_overwriting_inputs(&arguments.output, &named.files())?;
     let scenes = named.scenes;
-    let mut columns = ChipColumns::default();
-    columns.stac_item = scenes.iter().any(|scene| scene.stac_item.is_some());
+    let has_items = scenes.iter().any(|scene| scene.stac_item.is_some());
+    let columns = ChipColumns { stac_item: has_items, ..ChipColumns::default() };
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let count = scenes.len();
     let has_several_files = scenes.iter().any(|scene| scene.files.len() > 1);
