@@ -216,7 +216,7 @@ def check_s3(binary, folder, check):
         unsigned = dict(AWS_NO_SIGN_REQUEST="YES")
         url = "s3://closed-scenes/items/TCI.tif"
         said, _, asked = read(url, (1,), **unsigned)
-        check(f"{url} may not be read" in said and len(asked) == 1, f"S3, closed, anonymously: {said.strip()}")
+        check(f"{url} may not be read: the store answers 403" in said and len(asked) == 1, f"S3, closed, anonymously: {said.strip()}")
         print(f"s3: closed, anonymously: {said.strip()}", flush=True)
         for what, bucket, environment in (
             ("anonymously", "open-scenes", unsigned),
@@ -260,18 +260,34 @@ def check_s3(binary, folder, check):
     return [counts]
 
 
+def dated(url):
+    """A WSGI program that asks another server, and adds the date that Google's store has and its emulator lacks."""
+    import requests
+
+    def program(environment, start_response):
+        asked = {"Range": environment["HTTP_RANGE"]} if "HTTP_RANGE" in environment else {}
+        reply = requests.get(url + environment["PATH_INFO"], headers=asked, timeout=30)
+        kept = [(name, text) for name, text in reply.headers.items() if name.lower() in ("content-range", "content-length")]
+        start_response(f"{reply.status_code} {reply.reason}", [*kept, ("Last-Modified", "Sun, 17 May 2026 10:30:31 GMT")])
+        return [reply.content]
+
+    return program
+
+
 def check_google(binary, folder, check):
     from gcp_storage_emulator.server import create_server
 
     scene = folder / "items" / "TCI.tif"
     server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="scenes")
     server.start()
-    try:
-        url = "http://{}:{}".format(*server._api._httpd.server_address)
+    url = "http://{}:{}".format(*server._api._httpd.server_address)
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.stop)
+        front = stack.enter_context(Recorder(dated(url)))
         import requests
         upload = f"{url}/upload/storage/v1/b/scenes/o?uploadType=media&name=items/TCI.tif"
         requests.post(upload, data=scene.read_bytes(), timeout=30).raise_for_status()
-        key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+        key = {"gcs_base_url": front.url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
         environment = aws(url, GOOGLE_SERVICE_ACCOUNT_KEY=json.dumps(key))
         result = run(embed_command(binary, ["gs://scenes/items/TCI.tif"], folder / "gs.parquet"), codes=(0, 1), env=environment)
         import pyarrow.parquet as pq
@@ -280,9 +296,9 @@ def check_google(binary, folder, check):
             check(chips_of(pq.read_table(folder / "gs.parquet")) == chips_of(expected), "gs://: other vectors")
         missing = run(embed_command(binary, ["gs://scenes/other.tif"], folder / "no.parquet"), codes=(1,), env=environment)
         check("gs://scenes/other.tif does not exist" in missing.stderr, f"gs://: {missing.stderr.strip()}")
-    finally:
-        server.stop()
-    return ["gs:// from an emulator"]
+        tiles, asked = tiles_of(scene), len(front.requests) - 1
+        check(asked <= 1.1 * tiles + 2, f"gs://: {asked} requests for {tiles} tiles")
+    return [f"gs://: {asked} requests for {tiles} tiles"]
 
 
 def check_sources(binary, folder, check):

@@ -84,6 +84,7 @@ fn what_a_store_says_is_told_in_a_sentence() {
                   'eu-west-3'</Message><Region>eu-west-3</Region></Error>";
     let server = HttpServer::start(move |request| match request.path.rsplit('/').next().unwrap_or_default() {
         "denied.tif" => HttpReply::new(403, denied),
+        "silent.tif" => HttpReply::new(403, ""),
         "signed-elsewhere.tif" => HttpReply::new(400, region),
         "elsewhere.tif" => HttpReply::new(301, "<Error><Code>PermanentRedirect</Code></Error>"),
         _ => {
@@ -97,13 +98,14 @@ fn what_a_store_says_is_told_in_a_sentence() {
     let expected =
         "s3://bucket/denied.tif may not be read: the store answers SignatureDoesNotMatch: The signature differs.";
     assert_eq!(told("denied.tif"), expected);
+    assert_eq!(told("silent.tif"), "s3://bucket/silent.tif may not be read: the store answers 403 Forbidden");
     let expected =
         "s3://bucket/signed-elsewhere.tif cannot be read: its bucket is in another region: set AWS_REGION=eu-west-3";
     assert_eq!(told("signed-elsewhere.tif"), expected);
     let expected = "s3://bucket/elsewhere.tif cannot be read: its bucket is in another region: set AWS_REGION";
     assert_eq!(told("elsewhere.tif"), expected);
     assert_eq!(told("other.tif"), "the bucket of s3://bucket/other.tif does not exist");
-    assert_eq!(server.requests().len(), 4);
+    assert_eq!(server.requests().len(), 5);
 }
 
 #[test]

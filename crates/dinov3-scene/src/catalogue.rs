@@ -96,19 +96,22 @@ fn scene(item: &Item, base: &str, choice: &AssetChoice) -> SceneInput {
     });
     // Without the secrets that an address may hold.
     let link = item.self_href.as_ref().map(|href| crate::scene_name(Path::new(href)));
-    let stac_item = Some(link.unwrap_or_else(|| item.id.clone()));
+    let stac_item = link.unwrap_or_else(|| item.id.clone());
     let mut properties = item.properties.clone();
     if let Some(collection) = &item.collection {
         properties.entry("collection").or_insert_with(|| json!(collection));
     }
     match chosen {
-        Ok((files, mask)) => {
-            SceneInput { mask, datetime_us: item.datetime_us, stac_item, properties, ..SceneInput::of_files(files) }
-        }
-        Err(error) => SceneInput {
-            stac_item: stac_item.clone(),
-            ..SceneInput::unusable(stac_item.unwrap_or_default(), error.to_string())
+        Ok((files, mask)) => SceneInput {
+            mask,
+            datetime_us: item.datetime_us,
+            stac_item: Some(stac_item),
+            properties,
+            ..SceneInput::of_files(files)
         },
+        Err(error) => {
+            SceneInput { stac_item: Some(stac_item.clone()), ..SceneInput::unusable(stac_item, error.to_string()) }
+        }
     }
 }
 

@@ -197,7 +197,10 @@ impl StoredObject {
 
 /// What a store says in its XML: S3, Google and Azure alike. The rest of it quotes the request.
 fn answered(text: &str) -> Option<String> {
-    let code = between(text, "<Code>", "</Code>")?;
+    let Some(code) = between(text, "<Code>", "</Code>") else {
+        let (_, status) = text.split_once("Server returned non-2xx status code: ")?;
+        return Some(format!("the store answers {}", status.split(':').next().unwrap_or_default().trim()));
+    };
     let message = between(text, "<Message>", "</Message>").unwrap_or_default();
     let hint = match code {
         "AccessDenied" => " (AWS_REQUEST_PAYER=requester reads where readers pay)",
