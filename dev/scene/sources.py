@@ -261,14 +261,16 @@ def check_s3(binary, folder, check):
 
 
 def dated(url):
-    """A WSGI program that asks another server, and adds the date that Google's store has and its emulator lacks."""
+    """A WSGI program that asks another server, and adds the version that Google's store tells and its emulator does not."""
     import requests
+
+    dates = [("Last-Modified", "Sun, 17 May 2026 10:30:31 GMT"), ("ETag", '"the-only-version"')]
 
     def program(environment, start_response):
         asked = {"Range": environment["HTTP_RANGE"]} if "HTTP_RANGE" in environment else {}
         reply = requests.get(url + environment["PATH_INFO"], headers=asked, timeout=30)
         kept = [(name, text) for name, text in reply.headers.items() if name.lower() in ("content-range", "content-length")]
-        start_response(f"{reply.status_code} {reply.reason}", [*kept, ("Last-Modified", "Sun, 17 May 2026 10:30:31 GMT")])
+        start_response(f"{reply.status_code} {reply.reason}", [*kept, *dates])
         return [reply.content]
 
     return program
