@@ -142,6 +142,12 @@ impl Stamp {
         Self { size_bytes, modified_ns: 0, file_id }
     }
 
+    /// The stamp of what this and something else decide together.
+    pub fn with(self, other: &str) -> Self {
+        let Self { size_bytes, modified_ns, file_id } = self;
+        Self { file_id: Self::of_version(0, &format!("{file_id} {other}")).file_id, size_bytes, modified_ns }
+    }
+
     fn to_bytes(self) -> [u8; STAMP_BYTES] {
         let mut bytes = [0; STAMP_BYTES];
         bytes[..8].copy_from_slice(&self.size_bytes.to_le_bytes());
