@@ -144,6 +144,17 @@ impl Preset {
         }
     }
 
+    /// Which pixels count beside what the file says, for a person.
+    pub fn validity(self) -> Option<&'static str> {
+        match self.rules() {
+            PixelRules { zeros: Zeros::AnyIsNoData, .. } => Some("invalid where one of the bands is 0"),
+            PixelRules { zeros: Zeros::AllAreNoData, .. } => Some("invalid where all three bands are 0"),
+            PixelRules { alpha: Alpha::None, .. } => Some("band 4 is infrared, never opacity"),
+            PixelRules { alpha: Alpha::Fourth, .. } => Some("invalid where band 4 is 0, if there is one"),
+            _ => None,
+        }
+    }
+
     fn is_reflectance(self) -> bool {
         matches!(self, Self::Sentinel2L2a | Self::LandsatC2L2 | Self::PlanetscopeSr4b | Self::PlanetscopeSr8b)
     }
@@ -296,8 +307,9 @@ impl Preset {
         }
     }
 
-    /// The product that a scene seems to be, whatever its options say.
-    pub(crate) fn fitting(facts: &ProductFacts, profile: &RasterProfile, range: Option<(f64, f64)>) -> Option<Fit> {
+    /// The product that a scene seems to be, whatever its options say: by metadata and names, or, where the lowest and
+    /// the highest of its samples are given, by these and the number of its bands.
+    pub fn fitting(facts: &ProductFacts, profile: &RasterProfile, range: Option<(f64, f64)>) -> Option<Fit> {
         let sure = |preset, reason: &str| Some(Fit { preset, reason: Some(reason.to_owned()) });
         let has = |word: &str| facts.has_word(word);
         let platform = facts.platform.as_deref().unwrap_or_default();
@@ -454,4 +466,96 @@ fn is_naip(name: &str) -> bool {
     words.next() == Some("m")
         && words.next().is_some_and(is_quadrangle)
         && matches!(words.next(), Some("ne" | "nw" | "se" | "sw"))
+}
+
+#[cfg(test)]
+mod tests {
+    use dinov3_raster::{Opener, Options};
+    use dinov3_testing::geotiff::{TiffFile, TiffImage, utm_tags};
+
+    use super::*;
+
+    fn profile(bands: u32, bits: u32) -> RasterProfile {
+        let image = TiffImage { bands, bits, tags: utm_tags(), ..TiffImage::default() };
+        Opener::new(Options::default()).open_bytes("a.tif", TiffFile::of(image).to_bytes()).unwrap().profile().clone()
+    }
+
+    fn input(files: &[&str]) -> SceneInput {
+        SceneInput { files: files.iter().map(Into::into).collect(), ..SceneInput::default() }
+    }
+
+    fn bands(preset: Preset, files: &[&str], count: u32) -> Result<[usize; 3], String> {
+        let (input, profile) = (input(files), profile(count, 16));
+        preset.bands(&input, &profile, &ProductFacts::gather(&input, &profile))
+    }
+
+    #[test]
+    fn presets_are_read_and_written_alike() {
+        for preset in Preset::ALL {
+            assert_eq!(Preset::parse(preset.name()), Ok(preset));
+        }
+        assert!(Preset::parse("sentinel-2").unwrap_err().contains("sentinel-2-l2a, sentinel-2-tci"));
+        assert_eq!(DeclaredBaseline::parse("5.09").unwrap().to_string(), "05.09");
+        assert!(DeclaredBaseline::parse("2022").unwrap_err().contains("harmonized"));
+    }
+
+    #[test]
+    fn files_of_single_bands_are_told_apart_by_their_names() {
+        let sentinel = |files: &[&str], count| bands(Preset::Sentinel2L2a, files, count);
+        assert_eq!(
+            sentinel(&["T33UUP_X_B04_10m.tif", "T33UUP_X_B03_10m.tif", "T33UUP_X_B02_10m.tif"], 3),
+            Ok([0, 1, 2])
+        );
+        // As a folder lists them.
+        assert_eq!(sentinel(&["B02.tif", "B03.tif", "B04.tif", "B08.tif"], 4), Ok([2, 1, 0]));
+        assert!(sentinel(&["B08.tif", "B04.tif", "B03.tif"], 3).unwrap_err().contains("B08.tif, B04.tif, B03.tif"));
+        assert_eq!(sentinel(&["stack.tif"], 3), Ok([0, 1, 2]));
+        assert!(sentinel(&["stack.tif"], 4).unwrap_err().contains("--bands"));
+        let oli = ["LC08_L2SP_X_SR_B4.TIF", "LC08_L2SP_X_SR_B3.TIF", "LC08_L2SP_X_SR_B2.TIF"];
+        assert_eq!(bands(Preset::LandsatC2L2, &oli, 3), Ok([0, 1, 2]));
+        // Infrared, red and green of the older instruments.
+        let tm = ["LT05_L2SP_X_SR_B4.TIF", "LT05_L2SP_X_SR_B3.TIF", "LT05_L2SP_X_SR_B2.TIF"];
+        assert!(bands(Preset::LandsatC2L2, &tm, 3).unwrap_err().contains("are B3, B2 and B1"));
+        assert_eq!(bands(Preset::LandsatC2L2, &["red.tif", "green.tif", "blue.tif"], 3), Ok([0, 1, 2]));
+        assert_eq!(bands(Preset::PlanetscopeSr4b, &["a.tif"], 4), Ok([2, 1, 0]));
+        assert_eq!(bands(Preset::PlanetscopeSr8b, &["a.tif"], 8), Ok([5, 3, 1]));
+    }
+
+    #[test]
+    fn an_offset_that_was_applied_is_not_applied_again() {
+        let offsets = |properties: serde_json::Value, declared| {
+            let mut input = input(&["s3://a/B04.tif"]);
+            input.properties = properties.as_object().unwrap().clone();
+            let facts = ProductFacts::gather(&input, &profile(3, 16));
+            sentinel_offsets(&facts, declared).map(|(offsets, source)| (offsets[0], source))
+        };
+        let item = |applied: bool| serde_json::json!({"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": applied});
+        assert_eq!(offsets(item(true), None).unwrap(), (0, "the item's earthsearch:boa_offset_applied".to_owned()));
+        assert_eq!(offsets(item(false), None).unwrap().0, -1000);
+        // Who declares it knows better.
+        let declared = |text| Some(DeclaredBaseline::parse(text).unwrap());
+        assert_eq!(offsets(item(true), declared("05.11")).unwrap(), (-1000, "--baseline 05.11".to_owned()));
+        assert_eq!(offsets(item(false), declared("harmonized")).unwrap().0, 0);
+        assert_eq!(offsets(serde_json::json!({"s2:processing_baseline": "02.14"}), None).unwrap().0, 0);
+        assert!(offsets(serde_json::json!({}), None).unwrap_err().contains("--baseline 05.09"));
+    }
+
+    #[test]
+    fn products_are_recognised() {
+        let fit = |name: &str, count, bits, range| {
+            let (input, profile) = (input(&[name]), profile(count, bits));
+            Preset::fitting(&ProductFacts::gather(&input, &profile), &profile, range).map(|fit| fit.preset)
+        };
+        assert_eq!(fit("T33UUP_20240618T095031_TCI_10m.tif", 3, 8, None), Some(Preset::Sentinel2Tci));
+        assert_eq!(fit("m_3807708_ne_18_060_20180906.tif", 4, 8, None), Some(Preset::Naip));
+        assert_eq!(fit("20240618_095031_3B_Visual.tif", 4, 8, None), Some(Preset::PlanetscopeVisual));
+        assert_eq!(fit("10300100AABB-visual.tif", 3, 8, None), Some(Preset::MaxarVisual));
+        assert_eq!(fit("holiday.tif", 3, 8, None), None);
+        assert_eq!(fit("x_3B_AnalyticMS_SR_8b.tif", 8, 16, None), Some(Preset::PlanetscopeSr8b));
+        assert_eq!(fit("x_3B_AnalyticMS_8b.tif", 8, 16, Some((100.0, 9000.0))), None);
+        assert_eq!(fit("LC08_L1TP_X.tif", 3, 16, Some((8000.0, 30_000.0))), None);
+        assert_eq!(fit("a.tif", 3, 16, Some((7300.0, 30_000.0))), Some(Preset::LandsatC2L2));
+        assert_eq!(fit("a.tif", 4, 16, Some((100.0, 9000.0))), Some(Preset::PlanetscopeSr4b));
+        assert_eq!(fit("a.tif", 3, 16, Some((0.0, 65_535.0))), None);
+    }
 }

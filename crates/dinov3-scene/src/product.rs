@@ -34,7 +34,10 @@ impl Baseline {
         let digits = text.strip_prefix(['N', 'n']).unwrap_or(text);
         let (major, minor) = match digits.split_once('.') {
             Some(parts) => parts,
-            None if digits.len() == 4 && digits.is_ascii() => digits.split_at(2),
+            // Not a year.
+            None if digits.len() == 4 && digits.is_ascii() && (digits != text || digits.starts_with('0')) => {
+                digits.split_at(2)
+            }
             None => return Err(wrong()),
         };
         let is_number = |text: &str| (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -45,6 +48,9 @@ impl Baseline {
         let minor: u16 = format!("{minor:0<2}").parse().map_err(|_| wrong())?;
         Ok(Self(major.parse::<u16>().map_err(|_| wrong())? * 100 + minor))
     }
+
+    /// What users who run ESA's processor themselves get: it says nothing.
+    const OF_USERS: Self = Self(9999);
 
     /// Whether samples of this baseline carry an offset.
     pub fn has_offset(self) -> bool {
@@ -180,12 +186,16 @@ impl ProductFacts {
         }
         self.names.extend(found.product);
         if let Some(baseline) = found.baseline.and_then(|text| Baseline::parse(&text).ok()) {
-            self.baseline.get_or_insert(Evidence { value: baseline, source: NAME.to_owned() });
-            // Those of a baseline without offsets has no list.
+            let evidence = |value| Some(Evidence { value, source: NAME.to_owned() });
             let offset = |band: u8| found.offsets.get(&band).copied();
             // The bands' places in the list: 0 is B01.
             if let (Some(red), Some(green), Some(blue)) = (offset(3), offset(2), offset(1)) {
-                self.offsets = Some(Evidence { value: [red, green, blue], source: NAME.to_owned() });
+                self.offsets = evidence([red, green, blue]);
+            } else if baseline == Baseline::OF_USERS && found.offsets.is_empty() {
+                self.offsets = evidence([0; 3]);
+            }
+            if baseline != Baseline::OF_USERS {
+                self.baseline.get_or_insert(Evidence { value: baseline, source: NAME.to_owned() });
             }
         }
     }
@@ -247,7 +257,10 @@ impl ProductFacts {
         for name in &self.names {
             if self.baseline.is_none() && name.contains("MSIL2A") {
                 // S2A_MSIL2A_20240618T095031_N0510_R079_T33UUP_20240618T140000
-                let of_word = |word: &str| word.starts_with('N').then(|| Baseline::parse(word).ok()).flatten();
+                let of_word = |word: &str| {
+                    let found = word.starts_with('N').then(|| Baseline::parse(word).ok()).flatten();
+                    found.filter(|baseline| *baseline != Baseline::OF_USERS)
+                };
                 self.baseline = words(name)
                     .find_map(of_word)
                     .map(|value| Evidence { value, source: format!("N{:04} in the product's name", value.0) });
@@ -491,6 +504,8 @@ mod tests {
     fn names_of_products_say_their_baseline() {
         let facts = of_file("S2B_MSIL2A_20220126T000000_N0400_R1_T52SFA_20220126T000000.SAFE/B04.tif".into());
         assert_eq!(text(facts.baseline).unwrap(), "04.00 (N0400 in the product's name)");
+        let of_users = "S2B_MSIL2A_20220126T000000_N9999_R1_T52SFA_20220126T000000.SAFE/B04.tif";
+        assert_eq!(of_file(of_users.into()).baseline, None);
         // A date says nothing, nor does a tile.
         assert_eq!(of_file("S2B_52SFA_20220126_0_L2A/B04.tif".into()).baseline, None);
     }

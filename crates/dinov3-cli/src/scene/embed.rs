@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use dinov3::engine::Summary;
@@ -10,13 +11,15 @@ use dinov3::inputs::{Kind, expand};
 use dinov3::pixels::Recipe;
 use dinov3::sink::{ChipColumns, EmbeddingLayout, GeoParquetSink, JournaledSource};
 use dinov3::{Encoder, Normalized, Request};
-use dinov3_scene::{SceneInput, SceneOptions, SceneSource, scene_name};
+use dinov3_scene::{Preset, SceneInput, SceneOptions, SceneSource, scene_name};
 use serde_json::{Value, json};
 
 use crate::arguments::SceneEmbedArguments;
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::resume::{agree, open_journal};
+use crate::scene::masks::with_mask;
+use crate::scene::reports::SceneReports;
 use crate::scene::{is_for_satellites, opener, scene_options};
 use crate::setup::{
     Provenance, check_chip, chosen_poolings, model_spec, open_model, refuse_overwriting, refuse_overwriting_inputs,
@@ -38,11 +41,12 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     refuse_overwriting_inputs(&arguments.output, &files)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let scenes = files.len();
-    let mut source = SceneSource::new(
-        files.into_iter().map(SceneInput::from).collect(),
-        opener(&arguments.scene, &arguments.remote),
-        options.clone(),
-    );
+    let inputs = files.into_iter().map(|file| with_mask(SceneInput::from(file), arguments.scene.mask.as_deref()));
+    let mut source =
+        SceneSource::new(inputs.collect::<Result<_>>()?, opener(&arguments.scene, &arguments.remote), options.clone());
+    let reports = Arc::new(SceneReports::default());
+    let heard = Arc::clone(&reports);
+    source.listen(move |index, scene, measured| heard.add(index, scene, measured));
     if let Some(survey) = source.survey()
         && survey.chips == 0
     {
@@ -76,9 +80,11 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
 
     // Before the output exists, so that an interruption always removes it.
     let batch = Batch::begin(&arguments.batch, &arguments.output).of("chips");
-    let finish = Box::new(move |_: &Summary| provenance.finish());
+    let listed = Arc::clone(&reports);
+    let finish = Box::new(move |_: &Summary| provenance.with("scenes", listed.list()).finish());
     let sink = GeoParquetSink::create(journal, layout, ChipColumns::default(), finish)?;
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
+    reports.through(&batch.reporter);
     let mut encoder: Box<dyn Encoder> = match arguments.vectors.normalize {
         true => Box::new(Normalized(opened.model.session())),
         false => Box::new(opened.model.session()),
@@ -98,11 +104,26 @@ fn described(options: &SceneOptions) -> Value {
         "stride_px": options.cut.stride_px,
         "edges": options.cut.edges.name(),
         "min_valid": dinov3::image::decimal(options.min_valid),
+        "preset": options.preset.map(Preset::name),
+        "overrides": overrides(options),
+        "baseline": options.baseline.map(|baseline| baseline.to_string()),
         "bands": options.bands,
         "scale": options.scale.map(|scale| scale.to_string()),
+        "mask_values": options.mask_values.as_ref().map(ToString::to_string),
         "crs": options.crs.as_ref().map(ToString::to_string),
         "no_data": "mean",
     })
+}
+
+/// What was declared otherwise than the preset says.
+fn overrides(options: &SceneOptions) -> Vec<&'static str> {
+    let Some(preset) = options.preset else { return Vec::new() };
+    let declared = [
+        ("bands", options.bands.is_some()),
+        ("scale", options.scale.is_some_and(|scale| scale != preset.scale())),
+        ("mask_values", options.mask_values.is_some() && options.mask_values != preset.mask_values()),
+    ];
+    declared.into_iter().filter(|(_, is_declared)| *is_declared).map(|(name, _)| name).collect()
 }
 
 /// `file://` URLs as the paths that they are.

@@ -4,30 +4,48 @@ use anyhow::Result;
 use dinov3::pixels::Statistics;
 use dinov3_scene::geo::DatumShift;
 use dinov3_scene::raster::{MaskKind, RasterProfile};
-use dinov3_scene::{Scene, SceneError};
-use serde_json::json;
+use dinov3_scene::{Preset, ProductFacts, Scene, SceneError};
+use serde_json::{Value, json};
 
 use crate::arguments::SceneInfoArguments;
 use crate::failure::Outcome;
+use crate::scene::masks::with_mask;
 use crate::scene::{opener, scene_options};
 
 /// Runs the command.
 pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
     let options = scene_options(&arguments.cut, Statistics::SATELLITE, None)?;
     let opener = opener(&arguments.cut, &arguments.remote);
-    let scene = match Scene::open(&opener, &arguments.scene.clone().into(), &options) {
+    let input = with_mask(arguments.scene.clone().into(), arguments.cut.mask.as_deref())?;
+    let opened = Scene::open(&opener, &input, &options).and_then(|scene| scene.measured().cloned().map(|_| scene));
+    let scene = match opened {
         Ok(scene) => scene,
         // What it is can be told even so, and helps to find the option that is missing.
         Err(error @ SceneError::Raster(_)) => return Err(error.into()),
         Err(error) => {
-            if let Some(text) = arguments.scene.to_str()
-                && !arguments.json
-            {
-                print!("{}", lines(&of_raster(opener.open(text).map_err(SceneError::from)?.profile())));
+            if let Some(text) = arguments.scene.to_str() {
+                let raster = opener.open(text).map_err(SceneError::from)?;
+                let profile = raster.profile();
+                let fit = Preset::fitting(&ProductFacts::gather(&input, profile), profile, None);
+                match arguments.json {
+                    true => {
+                        let mut json = json_of_raster(&input.name, profile);
+                        json["preset_that_fits"] = json!(fit.as_ref().map(|fit| fit.preset.name()));
+                        json["problem"] = json!(error.to_string());
+                        println!("{json}");
+                    }
+                    false => {
+                        let mut rows = of_raster(profile);
+                        rows.extend(fit.map(|fit| ("product", fit.to_string())));
+                        print!("{}", lines(&rows));
+                    }
+                }
             }
             return Err(error.into());
         }
     };
+    let measured = scene.measured()?;
+    let fit = scene.fitting().filter(|fit| options.preset != Some(fit.preset));
     let (profile, transform, crs) = (scene.profile(), scene.transform(), scene.crs());
     let footprint = scene.footprint()?;
     let (pixel_width, pixel_height) = transform.pixel_size();
@@ -39,20 +57,21 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
     let chips = scene.chips().len();
     let cut = options.cut;
     if arguments.json {
-        let json = json!({
-            "scene": scene.name(),
-            "width_px": profile.width_px, "height_px": profile.height_px,
-            "bands": profile.bands.len(), "sample_type": profile.sample_type.name(),
-            "compression": profile.compression, "predictor": profile.predictor, "is_planar": profile.is_planar,
-            "block_px": [profile.blocks.width_px, profile.blocks.height_px], "is_tiled": profile.blocks.is_tiled,
-            "overviews": profile.overviews,
-            "no_data": profile.no_data.as_ref().map(|no_data| &no_data.text), "mask": mask(profile),
+        let mut json = json_of_raster(scene.name(), profile);
+        let further = json!({
             "epsg": crs.epsg(), "crs": crs.to_string(),
             "transform": [transform.a, transform.b, transform.c, transform.d, transform.e, transform.f],
             "bbox": footprint.bbox(),
-            "rgb_bands": scene.rgb_bands(), "scale": scene.scale().to_string(),
+            "rgb_bands": scene.rgb_bands(),
+            "preset": options.preset.map(Preset::name),
+            "preset_that_fits": scene.fitting().map(|fit| fit.preset.name()),
             "chip_px": cut.chip_px, "stride_px": cut.stride_px, "edges": cut.edges.name(), "chips": chips,
         });
+        for part in [further, scene.described()?] {
+            for (key, value) in part.as_object().into_iter().flatten().filter(|(key, _)| *key != "bands") {
+                json[key] = value.clone();
+            }
+        }
         println!("{json}");
         return Ok(Outcome::Done);
     }
@@ -67,13 +86,40 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
         ("longitude", format!("{west:.6} to {east:.6}")),
         ("latitude", format!("{south:.6} to {north:.6}")),
         ("red, green, blue", format!("bands {red}, {green}, {blue}; scale {}", scene.scale())),
-        (
-            "chips",
-            format!("{chips} of {0} x {0} px every {1} px, edges {2}", cut.chip_px, cut.stride_px, cut.edges.name()),
-        ),
     ]);
+    rows.extend(scene.reflectance().map(|text| ("reflectance", text)));
+    rows.extend(options.preset.and_then(Preset::validity).map(|text| ("product's rule", text.to_owned())));
+    rows.extend(scene.mask().map(|text| ("mask", text)));
+    if let Some(found) = &measured.statistics {
+        rows.push(("mean", format!("{} of {}", three(found.mean), found.sample)));
+        rows.push(("deviation", three(found.std)));
+        rows.push(("z", format!("{} against the weights for satellites", three(found.z))));
+    }
+    rows.extend(measured.warnings.iter().map(|warning| ("warning", warning.clone())));
+    rows.extend(fit.map(|fit| ("product", fit.to_string())));
+    rows.extend([(
+        "chips",
+        format!("{chips} of {0} x {0} px every {1} px, edges {2}", cut.chip_px, cut.stride_px, cut.edges.name()),
+    )]);
     print!("{}", lines(&rows));
     Ok(Outcome::Done)
+}
+
+/// Of red, green and blue.
+fn three([red, green, blue]: [f64; 3]) -> String {
+    format!("{red:.3}, {green:.3}, {blue:.3}")
+}
+
+fn json_of_raster(name: &str, profile: &RasterProfile) -> Value {
+    json!({
+        "scene": name,
+        "width_px": profile.width_px, "height_px": profile.height_px,
+        "bands": profile.bands.len(), "sample_type": profile.sample_type.name(),
+        "compression": profile.compression, "predictor": profile.predictor, "is_planar": profile.is_planar,
+        "block_px": [profile.blocks.width_px, profile.blocks.height_px], "is_tiled": profile.blocks.is_tiled,
+        "overviews": profile.overviews,
+        "no_data": profile.no_data.as_ref().map(|no_data| &no_data.text), "mask": mask(profile),
+    })
 }
 
 fn of_raster(profile: &RasterProfile) -> Vec<(&'static str, String)> {
