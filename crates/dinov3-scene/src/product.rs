@@ -306,7 +306,7 @@ fn names(input: &SceneInput, profile: &RasterProfile) -> Vec<String> {
 
 /// The path of what is on this machine.
 fn local(file: &Path) -> Option<PathBuf> {
-    match file.to_str().and_then(|text| text.split_once("://").map(|(scheme, rest)| (scheme, rest))) {
+    match file.to_str().and_then(|text| text.split_once("://")) {
         None => Some(file.to_path_buf()),
         Some(("file", rest)) => Some(PathBuf::from(rest)),
         Some(_) => None,

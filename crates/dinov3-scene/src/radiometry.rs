@@ -56,6 +56,8 @@ pub(crate) struct MaskInUse {
 #[non_exhaustive]
 pub struct Measured {
     pub(crate) transfer: Transfer,
+    /// Of red, green and blue: what [`Transfer::unit`] makes of each sample, where there are few.
+    pub(crate) tables: Option<[Vec<f32>; 3]>,
     /// The scene on the scale that the encoder sees; nothing for one without valid pixels.
     pub statistics: Option<SceneStatistics>,
     /// What a person should look at.
@@ -174,7 +176,8 @@ impl Radiometry {
         if let Some(mismatch) = statistics.and_then(|statistics| statistics.mismatch()) {
             warnings.push(format!("on the scale '{}' it is {mismatch}: is the scale right?", self.scale));
         }
-        Ok(Measured { transfer, statistics, warnings })
+        let tables = transfer.tables(raster.profile().sample_type);
+        Ok(Measured { transfer, tables, statistics, warnings })
     }
 
     fn transfer(&self, sample: &Sample, scene: &str) -> Result<Transfer, SceneError> {
@@ -364,4 +367,45 @@ fn rounded_outwards((low, high): (f64, f64)) -> (f64, f64) {
     // Through text: multiples of a step are no round numbers.
     let round = |value: f64| format!("{:.*}", usize::try_from(digits).unwrap_or(0), value).parse().unwrap_or(value);
     (round((low / step).floor() * step), round((high / step).ceil() * step))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use dinov3_testing::geotiff::{TiffFile, TiffImage, pattern, utm_tags};
+
+    use super::*;
+    use crate::Scene;
+
+    #[test]
+    fn what_changes_the_pixels_changes_the_stamp() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = TiffImage {
+            bits: 16,
+            sample: |band, x, y| 2000 + pattern(band, x, y),
+            tags: utm_tags(),
+            ..TiffImage::default()
+        };
+        let file = folder.path().join("stack.tif");
+        fs::write(&file, TiffFile::of(image).to_bytes()).unwrap();
+        let mask = TiffImage { bands: 1, sample: |_, _, _| 4, tags: utm_tags(), ..TiffImage::default() };
+        let mask_file = folder.path().join("scl.tif");
+        fs::write(&mask_file, TiffFile::of(mask).to_bytes()).unwrap();
+        let stamp = |baseline: &str, scale: Option<Scale>, has_mask: bool| {
+            let xml = format!("<a><PROCESSING_BASELINE>{baseline}</PROCESSING_BASELINE></a>");
+            fs::write(folder.path().join("MTD_MSIL2A.xml"), xml).unwrap();
+            let mut options = SceneOptions::new(Statistics::SATELLITE);
+            (options.preset, options.scale) = (Some(Preset::Sentinel2L2a), scale);
+            let mut input = SceneInput::from(file.clone());
+            input.mask = has_mask.then(|| mask_file.clone());
+            Scene::open(&Opener::new(dinov3_raster::Options::default()), &input, &options).unwrap().stamp().unwrap()
+        };
+        let first = stamp("05.09", None, false);
+        assert_eq!(first, stamp("05.09", None, false));
+        assert_eq!(first, stamp("05.10", None, false));
+        assert_ne!(first, stamp("03.01", None, false));
+        assert_ne!(first, stamp("05.09", Scale::parse("percentile 2,98").ok(), false));
+        assert_ne!(first, stamp("05.09", None, true));
+    }
 }

@@ -1,5 +1,7 @@
 //! From samples to the scale on which 0 is black and 1 is white: declared, never guessed.
 
+use dinov3_raster::SampleType;
+
 /// What the samples of a scene mean, as it is declared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -143,6 +145,16 @@ impl Transfer {
                 ((calibration.apply(sample) - low) / (high - low)).clamp(0.0, 1.0) as f32
             }
         }
+    }
+
+    /// The same for all values that a sample of 8 or 16 bits can have; nothing for levels and for other samples.
+    pub fn tables(&self, sample_type: SampleType) -> Option<[Vec<f32>; 3]> {
+        let last = match (self, sample_type) {
+            (Self::Linear(_), SampleType::U8) => u16::from(u8::MAX),
+            (Self::Linear(_), SampleType::U16) => u16::MAX,
+            _ => return None,
+        };
+        Some([0, 1, 2].map(|channel| (0..=last).map(|sample| self.unit(channel, sample.into())).collect()))
     }
 
     /// The same black and white for the samples of all channels.

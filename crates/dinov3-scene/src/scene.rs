@@ -254,7 +254,7 @@ impl Scene {
         if bands.len() == 1 {
             read = thrice(read);
         }
-        let item = chip_pixels(&read, chip, &measured.transfer, &self.statistics)?;
+        let item = chip_pixels(&read, chip, &measured.transfer, measured.tables.as_ref(), &self.statistics)?;
         let footprint =
             self.footprint_of(&inside).map_err(|error| ItemError::new(ItemErrorKind::Other, error.to_string()))?;
         let (lon, lat) = footprint.bbox_centre();
