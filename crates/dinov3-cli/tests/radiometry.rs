@@ -291,7 +291,7 @@ fn a_coarser_mask_in_the_scenes_folder_feeds_the_valid_fraction() {
     };
     put(&scene, &format!("R10m/{PRODUCT}"), deep(|band, x, y| 1100 + 10 * pattern(band, x, y)));
     // Clouds over 8 of the 32 columns of the first chip, and over all of the second one.
-    put(&scene, "R20m/T33UUP_SCL_20m.tif", classes(|_, x, _| if x < 4 || x >= 16 { 9 } else { 4 }));
+    put(&scene, "R20m/T33UUP_SCL_20m.tif", classes(|_, x, _| if (4..16).contains(&x) { 4 } else { 9 }));
     let file = format!("R10m/{PRODUCT}");
     let masked = [file.as_str(), "--preset", "sentinel-2-l2a", "--mask", "../R20m/*_SCL_20m.tif"];
     let found = vectors(&scene, &masked);

@@ -1,7 +1,7 @@
 //! What a whole scene is like: percentiles, and statistics on the scale that the encoder sees.
 //!
 //! All of it is measured in a sample of at most about a million pixels: all pixels of a scene that has no more; else those
-//! of an overview; else of up to 16 blocks, one in the middle of each field of a 4 × 4 grid. Which it is depends on the
+//! of the smallest overview that has a quarter of that; else of up to 16 blocks, one in the middle of each field of a 4 × 4 grid. Which it is depends on the
 //! file's index alone, so that every machine and every continued run finds the same bits.
 
 use dinov3_geo::PixelWindow;
@@ -17,8 +17,8 @@ const SAMPLE_PIXELS: u64 = 1 << 20;
 const GRID: i64 = 4;
 /// Blocks of a sample all have together at most this many pixels, as long as that leaves four.
 const BLOCKS_PIXELS: u64 = 4 << 20;
-/// Smaller overviews tell too little.
-const LEAST_OVERVIEW_PIXELS: u64 = 1 << 14;
+/// Smaller overviews tell too little; larger ones cost more requests.
+const LEAST_OVERVIEW_PIXELS: u64 = 1 << 18;
 /// Means further away, in deviations of what the weights were trained on, in all channels, are told.
 const LARGEST_Z: f64 = 1.5;
 /// So are deviations of a smaller share of those.
@@ -71,9 +71,9 @@ impl Sample {
             return Ok(Self { kind: SampleKind::Whole, channels });
         }
         let pixels = |(width, height): &(u32, u32)| u64::from(*width) * u64::from(*height);
-        let level = profile.overviews.iter().position(|size| pixels(size) <= SAMPLE_PIXELS);
-        if let Some(level) =
-            level.filter(|level| !has_mask && pixels(&profile.overviews[*level]) >= LEAST_OVERVIEW_PIXELS)
+        // The largest comes first.
+        let level = profile.overviews.iter().rposition(|size| pixels(size) >= LEAST_OVERVIEW_PIXELS);
+        if let Some(level) = level.filter(|level| !has_mask && pixels(&profile.overviews[*level]) <= SAMPLE_PIXELS)
             && let Ok(overview) = raster.overview(level)
         {
             let channels = gather(&*overview, &pieces(overview.profile()), bands)?;
@@ -368,7 +368,8 @@ mod tests {
             ..TiffImage::default()
         };
         let reduced = vec![(254, TiffValue::Long(vec![1]))];
-        let overview = TiffImage { width_px: 512, height_px: 256, sample: |_, _, _| 2, tags: reduced, ..whole.clone() };
+        let overview =
+            TiffImage { width_px: 1024, height_px: 512, sample: |_, _, _| 2, tags: reduced, ..whole.clone() };
         let file = TiffFile { images: vec![whole, overview], ..TiffFile::default() };
         let raster = Opener::new(Options::default()).open_bytes("test.tif", file.to_bytes()).unwrap();
         let found = Sample::read(&*raster, [0, 1, 2], false).unwrap();
