@@ -20,6 +20,7 @@ from rasterio.transform import Affine
 
 from common import (MEAN, MODEL, NORTH_UP, STD, Checks, add_arguments, embed, embed_command, land, parse_only, run,
                     vectors_of, write_scene)
+from radiometry import check_radiometry
 from server import SceneServer
 from sources import check_sources
 
@@ -365,7 +366,7 @@ def check_server(binary, folder, sample, check):
 
 
 def main():
-    known = ("pixels", "footprints", "validators", "resume", "server", "sources")
+    known = ("pixels", "radiometry", "footprints", "validators", "resume", "server", "sources")
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, known)
     arguments = parser.parse_args()
@@ -377,6 +378,8 @@ def main():
         folder.mkdir(parents=True, exist_ok=True)
         if "pixels" in chosen:
             told.append(check_pixels(binary, folder, arguments.sample, check, outputs))
+        if "radiometry" in chosen:
+            told.append(check_radiometry(binary, folder, check))
         if "footprints" in chosen or "validators" in chosen:
             told.append(check_footprints(binary, folder, check, outputs))
         if "validators" in chosen:

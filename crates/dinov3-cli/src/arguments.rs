@@ -75,7 +75,7 @@ pub enum SceneCommand {
     Embed(Box<SceneEmbedArguments>),
     /// What a scene is: its grid, its bands, how it is stored, and how it would be cut
     #[command(after_help = SCENE_INFO_EXAMPLES)]
-    Info(SceneInfoArguments),
+    Info(Box<SceneInfoArguments>),
 }
 
 const SCENE_EMBED_EXAMPLES: &str = "\
@@ -92,12 +92,14 @@ Examples:
   dinov3 scene embed products/ --band-files '*_B04.tif,*_B03.tif,*_B02.tif' --scale 'range 1000,4000' \
     -m vit_large_patch16_dinov3.sat493m -o chips.parquet
   dinov3 scene embed b432.tif --bands 3,2,1 --scale 'range 0,3000' -m vit_large_patch16_dinov3.sat493m -o chips.parquet
+  dinov3 scene embed psscene_sr.tif --preset planetscope-sr-4b -m vit_large_patch16_dinov3.sat493m -o chips.parquet
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
 
 const SCENE_INFO_EXAMPLES: &str = "Examples:
   dinov3 scene info scene.tif
   dinov3 scene info https://example.org/naip.tif --chip 512 --json
+  dinov3 scene info LC08_SR_stack.tif --preset landsat-c2-l2 --scale 'reflectance 0,0.4'
 
 Exit codes: 0 done, 1 failed or cannot be used as it is, 2 wrong usage";
 
@@ -405,9 +407,23 @@ pub struct SceneArguments {
     /// Bands of red, green and blue, counted from 1, or one for all three; by default what the file says
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', value_parser = parse_positive)]
     pub bands: Vec<usize>,
-    /// What samples mean: u8 (255 is white), or 'range LOW,HIGH' (black and white). Bytes need none
+    /// What samples mean: u8 (255 is white), 'range LOW,HIGH' (samples that are black and white), 'reflectance LOW,HIGH'
+    /// (0,0.3 by default), or 'percentile P,Q' of each band over the whole scene. Bytes need none
     #[arg(long, value_parser = dinov3_scene::Scale::parse)]
     pub scale: Option<dinov3_scene::Scale>,
+    /// Bands, scale and no-data of a product: sentinel-2-l2a, sentinel-2-tci, landsat-c2-l2, naip, planetscope-sr-4b,
+    /// planetscope-sr-8b, planetscope-visual or maxar-visual. --bands and --scale win over it
+    #[arg(long, value_name = "NAME", value_parser = dinov3_scene::Preset::parse)]
+    pub preset: Option<dinov3_scene::Preset>,
+    /// Processing baseline of Sentinel-2, where nothing says it, as 05.09; harmonized where the offset was added already
+    #[arg(long, value_name = "BASELINE", value_parser = dinov3_scene::DeclaredBaseline::parse, requires = "preset")]
+    pub baseline: Option<dinov3_scene::DeclaredBaseline>,
+    /// Raster whose values say which pixels are valid: a STAC asset, a file, or a name or pattern in the scene's folder
+    #[arg(long, value_name = "ASSET_OR_FILE")]
+    pub mask: Option<PathBuf>,
+    /// Values of --mask that are invalid, as 3,8-10, or bits, as bits:1,3; of its band 2 as band2:1. Presets know their own
+    #[arg(long, value_name = "VALUES", value_parser = dinov3_scene::MaskValues::parse, requires = "mask")]
+    pub mask_values: Option<dinov3_scene::MaskValues>,
     /// Reference system of the scenes, whatever they say: EPSG:32633, or a PROJ string
     #[arg(long, allow_hyphen_values = true)]
     pub crs: Option<dinov3_scene::geo::Crs>,

@@ -1,18 +1,20 @@
 //! `dinov3 embed`: one vector per picture.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use dinov3::engine::Summary;
 use dinov3::inputs::{Kind, expand};
+use dinov3::pixels::Recipe;
 use dinov3::sink::{EmbeddingLayout, EmbeddingSink, Format, Journal, JournaledSink, JournaledSource};
-use dinov3::{Encoder, Normalized, Opened, Request};
+use dinov3::{Encoder, ModelSpec, Normalized, Opened, Request};
 use serde_json::json;
 
 use crate::arguments::EmbedArguments;
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::resume::{agree, open_journal};
+use crate::scene::is_for_satellites;
 use crate::setup::{
     Inputs, Provenance, chosen_poolings, chosen_recipe, model_spec, open_model, open_weights, refuse_overwriting,
     refuse_overwriting_inputs, report_weights, weight_files, weights,
@@ -37,6 +39,7 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
     let mut journal = journal(arguments)?;
     check_output(arguments, &layout)?;
     refuse_overwriting_inputs(&arguments.output, &files)?;
+    hint_at_weights(&spec, recipe.as_ref(), &files);
     let source = Inputs::new(files, &arguments.inputs, recipe, &arguments.model, &arguments.pixels)?;
 
     let opened = match &found {
@@ -67,6 +70,18 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
         Ok(rows) => format!("{rows} finished rows are kept, --resume continues"),
         Err(error) => format!("{error}; --resume continues with what was kept"),
     })
+}
+
+/// Weights for satellites see photographs that they do not know. Tiles, which are not resized, are theirs.
+fn hint_at_weights(spec: &ModelSpec, recipe: Option<&Recipe>, files: &[PathBuf]) {
+    let is_resized = recipe.is_some_and(|recipe| !matches!(recipe, Recipe::Native { .. }));
+    let is_tiff = |file: &PathBuf| file.extension().is_some_and(|ending| ending.to_string_lossy().starts_with("tif"));
+    if is_for_satellites(spec) && is_resized && files.iter().any(|file| !is_tiff(file)) {
+        eprintln!(
+            "note: {} was trained on satellite scenes; vit_large_patch16_dinov3.lvd1689m was trained on pictures of the web",
+            spec.name
+        );
+    }
 }
 
 fn request(arguments: &EmbedArguments, spec: &dinov3::ModelSpec) -> Result<Request> {

@@ -304,6 +304,9 @@ corner            399960, 4200000
 longitude         13.861471 to 13.872946
 latitude          37.935773 to 37.942190
 red, green, blue  bands 1, 2, 3; scale u8
+mean              0.491, 0.492, 0.489 of all pixels
+deviation         0.284, 0.285, 0.285
+z                 0.288, 0.516, 1.352 against the weights for satellites
 chips             12 of 32 x 32 px every 32 px, edges pad
 
 "#]]);

@@ -11,7 +11,7 @@ use parquet::schema::types::{Type, TypePtr};
 use serde_json::{Map, Value, json};
 
 use crate::scene::parse;
-use crate::{SceneError, SceneInput};
+use crate::{Preset, SceneError, SceneInput};
 
 /// A longer document is none that was meant for this.
 const LONGEST_DOCUMENT_BYTES: u64 = 256 << 20;
@@ -19,8 +19,11 @@ const LONGEST_DOCUMENT_BYTES: u64 = 256 << 20;
 /// Which files of an item are its scene.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssetChoice {
-    /// Keys, `role:NAME`, or names of bands, in the order of the scene's files; none for the one that is a picture.
+    /// Keys, `role:NAME`, or names of bands, in the order of the scene's files; none for those of the preset, or for the
+    /// one that is a picture.
     pub assets: Vec<String>,
+    /// The product, which knows its assets.
+    pub preset: Option<Preset>,
     /// The asset whose values say which pixels are valid.
     pub mask: Option<String>,
 }
@@ -90,8 +93,14 @@ fn scene_of(item: Result<Item, StacError>, document: &Path, location: &Location,
 
 fn scene(item: &Item, base: &str, choice: &AssetChoice) -> SceneInput {
     let place = |asset: &dinov3_stac::Asset| PathBuf::from(resolve(base, &asset.href));
-    let chosen = item.choose(&choice.assets).and_then(|assets| {
-        let mask = choice.mask.as_ref().map(|mask| item.asset(mask)).transpose()?;
+    let of_preset = choice.preset.filter(|_| choice.assets.is_empty()).and_then(|preset| {
+        let lists = preset.asset_keys().iter();
+        lists.copied().find(|keys| keys.iter().all(|key| item.asset(key).is_ok()))
+    });
+    let keys: Option<Vec<String>> = of_preset.map(|keys| keys.iter().map(|&key| key.to_owned()).collect());
+    let chosen = item.choose(keys.as_ref().unwrap_or(&choice.assets)).and_then(|assets| {
+        // What is no asset may be a file beside the scene's.
+        let mask = choice.mask.as_ref().and_then(|mask| item.asset(mask).ok());
         Ok((assets.into_iter().map(place).collect(), mask.map(place)))
     });
     // Without the secrets that an address may hold.

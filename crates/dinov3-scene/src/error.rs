@@ -4,6 +4,8 @@ use dinov3_geo::GeoError;
 use dinov3_raster::RasterError;
 use dinov3_stac::StacError;
 
+use crate::Preset;
+
 /// Why a scene cannot be used. Its name is told without secrets.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -81,8 +83,8 @@ pub enum SceneError {
     },
     /// What the samples mean is not known.
     #[error(
-        "{scene} has {sample_type} samples, from {low} to {high} in its middle: say which values are black and white, as \
-         --scale 'range {low},{high}'"
+        "{scene} has {sample_type} samples, from {low} to {high} in its middle: {fits}say which values are black and \
+         white, as --scale 'range {low},{high}'"
     )]
     UnknownScale {
         /// Which scene.
@@ -93,6 +95,68 @@ pub enum SceneError {
         low: f64,
         /// The highest that was seen.
         high: f64,
+        /// The preset that fits, as the beginning of a sentence; empty if none does.
+        fits: String,
+    },
+    /// How samples become reflectance is not known.
+    #[error(
+        "{scene} has {sample_type} samples and does not say how they become reflectance: a --preset does{fits}, and \
+         --scale 'range LOW,HIGH' is of samples as they are"
+    )]
+    UnknownReflectance {
+        /// Which scene.
+        scene: String,
+        /// numpy's name of their type.
+        sample_type: &'static str,
+        /// The preset that fits, in brackets; empty if none does.
+        fits: String,
+    },
+    /// Not the product that it was declared to be, or one of which too little is known.
+    #[error("{scene}: --preset {preset}: {problem}")]
+    Preset {
+        /// Which scene.
+        scene: String,
+        /// As what it was declared.
+        preset: Preset,
+        /// What is wrong or missing, with what helps.
+        problem: String,
+    },
+    /// Too many samples become negative by the offset.
+    #[error(
+        "{scene}: {percent} % of the valid pixels have a negative reflectance by {calibration} ({source_of_it}): the \
+         offset was most likely added already, which --baseline harmonized declares"
+    )]
+    NegativeReflectance {
+        /// Which scene.
+        scene: String,
+        /// How many of its valid pixels.
+        percent: f64,
+        /// How samples became reflectance.
+        calibration: String,
+        /// What said so.
+        source_of_it: String,
+    },
+    /// A band of one value has no percentiles.
+    #[error("{scene}: band {band} is {value} at both ends of {scale}: it has no contrast to stretch")]
+    NoContrast {
+        /// Which scene.
+        scene: String,
+        /// The band, counted from 1.
+        band: usize,
+        /// The scale that was asked for.
+        scale: String,
+        /// Both percentiles.
+        value: f64,
+    },
+    /// The mask does not fit the scene.
+    #[error("{scene}: its mask {mask} {problem}")]
+    Mask {
+        /// Which scene.
+        scene: String,
+        /// Which mask.
+        mask: String,
+        /// What is wrong, as the end of the sentence.
+        problem: String,
     },
     /// The scale does not fit the samples.
     #[error("{scene} has {sample_type} samples, which --scale u8 does not fit: use --scale 'range LOW,HIGH'")]

@@ -5,14 +5,16 @@ use dinov3_geo::PixelWindow;
 use dinov3_pixels::{Recipe, RgbImage, Statistics};
 use dinov3_raster::{RasterWindow, Samples};
 
-use crate::Scale;
+use crate::scale::Transfer;
 
 /// The chip `chip` of which `read` is what lies in the scene, three bands. Beyond that it is mirrored; where there is no
-/// data, and where a sample is NaN, it has the colour that the model takes for the mean: zero.
+/// data, and where a sample is NaN, it has the colour that the model takes for the mean: zero. `tables`
+/// are those of [`Transfer::tables`]: the same bits in less time.
 pub(crate) fn chip_pixels(
     read: &RasterWindow,
     chip: PixelWindow,
-    scale: Scale,
+    transfer: &Transfer,
+    tables: Option<&[Vec<f32>; 3]>,
     statistics: &Statistics,
 ) -> Result<Item, ItemError> {
     let (width, height) = (chip.width_px as usize, chip.height_px as usize);
@@ -23,20 +25,33 @@ pub(crate) fn chip_pixels(
     let sources = || rows.iter().flat_map(|row| columns.iter().map(move |column| row * inner_width + column));
     let band = inner_width * inner_height;
 
-    let mut data = match (&read.samples, scale) {
-        (Samples::U8(samples), Scale::U8) => {
+    let mut data = match (&read.samples, transfer) {
+        (Samples::U8(samples), Transfer::Levels) => {
             let levels = sources().flat_map(|at| [samples[at], samples[band + at], samples[2 * band + at]]).collect();
             let picture = RgbImage::from_raw(chip.width_px, chip.height_px, levels).map_err(pixel_error)?;
             Recipe::Native { statistics: *statistics }.apply(&picture).map_err(pixel_error)?.data
         }
-        (samples, scale) => {
+        (samples, transfer) => {
             let mut data = Vec::with_capacity(3 * width * height);
             for channel in 0..3 {
                 let (mean, std) = (statistics.mean[channel], statistics.std[channel]);
-                data.extend(sources().map(|at| {
-                    let value = (scale.unit(samples.get(channel * band + at)) - mean) / std;
-                    if value.is_nan() { 0.0 } else { value }
-                }));
+                let table = tables.map(|tables| tables[channel].as_slice());
+                match (samples, table) {
+                    (Samples::U8(samples), Some(table)) => {
+                        data.extend(
+                            sources().map(|at| (table[usize::from(samples[channel * band + at])] - mean) / std),
+                        );
+                    }
+                    (Samples::U16(samples), Some(table)) => {
+                        data.extend(
+                            sources().map(|at| (table[usize::from(samples[channel * band + at])] - mean) / std),
+                        );
+                    }
+                    _ => data.extend(sources().map(|at| {
+                        let value = (transfer.unit(channel, samples.get(channel * band + at)) - mean) / std;
+                        if value.is_nan() { 0.0 } else { value }
+                    })),
+                }
             }
             data
         }
@@ -51,6 +66,19 @@ pub(crate) fn chip_pixels(
         }
     }
     Ok(Item { height_px: height, width_px: width, pixels: data })
+}
+
+/// What is no number is no data, whatever the file says.
+pub(crate) fn without_nan(read: &mut RasterWindow) {
+    if !read.samples.sample_type().is_float() {
+        return;
+    }
+    let pixels = read.valid.len();
+    for at in 0..read.samples.len() {
+        if read.samples.get(at).is_nan() {
+            read.valid[at % pixels] = false;
+        }
+    }
 }
 
 fn pixel_error(error: dinov3_pixels::PixelError) -> ItemError {
@@ -92,7 +120,8 @@ mod tests {
     #[test]
     fn levels_become_what_timm_makes_of_them() {
         let read = window(2, 1, Samples::U8(vec![0, 255, 51, 102, 153, 204]));
-        let item = chip_pixels(&read, PixelWindow::new(0, 0, 2, 2), Scale::U8, &Statistics::SATELLITE).unwrap();
+        let item =
+            chip_pixels(&read, PixelWindow::new(0, 0, 2, 2), &Transfer::Levels, None, &Statistics::SATELLITE).unwrap();
         assert_eq!((item.height_px, item.width_px), (2, 2));
         let expected = |level: f32, channel: usize| {
             (level / 255.0 - Statistics::SATELLITE.mean[channel]) / Statistics::SATELLITE.std[channel]
@@ -107,7 +136,8 @@ mod tests {
     fn what_is_no_data_is_zero_also_in_its_mirror_image() {
         let mut read = window(2, 2, Samples::U8(vec![200; 12]));
         read.valid[1] = false;
-        let item = chip_pixels(&read, PixelWindow::new(0, 0, 3, 3), Scale::U8, &Statistics::SATELLITE).unwrap();
+        let item =
+            chip_pixels(&read, PixelWindow::new(0, 0, 3, 3), &Transfer::Levels, None, &Statistics::SATELLITE).unwrap();
         let zeros: Vec<usize> = (0..9).filter(|&pixel| item.pixels[pixel] == 0.0).collect();
         // Row 0 and its mirror image, row 2; column 1 is not repeated.
         assert_eq!(zeros, [1, 7]);
@@ -116,11 +146,14 @@ mod tests {
     #[test]
     fn other_samples_are_scaled_and_nan_is_no_data() {
         let read = window(1, 1, Samples::U16(vec![0, 500, 4000]));
-        let scale = Scale::Range { low: 0.0, high: 1000.0 };
-        let item = chip_pixels(&read, PixelWindow::new(0, 0, 1, 1), scale, &PLAIN).unwrap();
+        let scale = Transfer::range(0.0, 1000.0);
+        let item = chip_pixels(&read, PixelWindow::new(0, 0, 1, 1), &scale, None, &PLAIN).unwrap();
         assert_eq!(item.pixels, [0.0, 0.5, 1.0]);
+        let tables = scale.tables(read.samples.sample_type());
+        let by_table = chip_pixels(&read, PixelWindow::new(0, 0, 1, 1), &scale, tables.as_ref(), &PLAIN).unwrap();
+        assert_eq!(by_table.pixels, item.pixels);
         let read = window(1, 1, Samples::F32(vec![f32::NAN, 1000.0, 0.0]));
-        let item = chip_pixels(&read, PixelWindow::new(0, 0, 1, 1), scale, &PLAIN).unwrap();
+        let item = chip_pixels(&read, PixelWindow::new(0, 0, 1, 1), &scale, None, &PLAIN).unwrap();
         assert_eq!(item.pixels, [0.0, 1.0, 0.0]);
     }
 }

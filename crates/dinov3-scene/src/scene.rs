@@ -1,25 +1,25 @@
 //! An opened scene: a raster of which everything is known that a run must know.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use dinov3_engine::{Item, ItemError, ItemErrorKind};
 use dinov3_geo::{AffineTransform, Crs, Footprint, GeoError, HilbertCurve, PixelWindow};
 use dinov3_pixels::Statistics;
 use dinov3_raster::{
-    Colour, CrsDefinition, Georeference, Location, Opener, Raster, RasterError, RasterProfile, RasterWindow,
-    SampleType, Samples,
+    CrsDefinition, Georeference, Location, Opener, Raster, RasterError, RasterProfile, RasterWindow, Samples,
 };
 use dinov3_sink::{ChipFootprint, ChipRow, RowName, Stamp};
 
-use crate::pixels::chip_pixels;
+use crate::pixels::{chip_pixels, without_nan};
+use crate::preset::{Fit, Preset};
+use crate::product::ProductFacts;
+use crate::radiometry::{Measured, Radiometry, masked};
 use crate::source::without_name;
-use crate::{ChipGrid, Cut, Scale, SceneError, SceneInput};
+use crate::{ChipGrid, Cut, DeclaredBaseline, MaskValues, Scale, SceneError, SceneInput};
 
 /// Largest distance between a chip's polygon and its true outline, in pixels.
 const FOOTPRINT_TOLERANCE_PX: f64 = 0.05;
-/// Side of the window in the middle of a scene whose samples are looked at for a message.
-const SEEN_PX: u32 = 512;
 
 /// What is made of every scene of a run.
 #[derive(Clone, Debug)]
@@ -27,11 +27,17 @@ const SEEN_PX: u32 = 512;
 pub struct SceneOptions {
     /// How it is cut.
     pub cut: Cut,
-    /// Bands of red, green and blue, counted from 1; one band alone counts for all three. By default those that the file
-    /// names, or the first three of three, or the only one.
+    /// The product, whose bands, scale and no-data are known.
+    pub preset: Option<Preset>,
+    /// What is declared of Sentinel-2's offset, whatever the item and the files say.
+    pub baseline: Option<DeclaredBaseline>,
+    /// Bands of red, green and blue, counted from 1; one band alone counts for all three. By default those of the preset, or
+    /// those that the file names, or the first three of three, or the only one.
     pub bands: Option<Vec<usize>>,
-    /// What samples mean; by default levels, where they are bytes.
+    /// What samples mean; by default what the preset says, or levels, where they are bytes.
     pub scale: Option<Scale>,
+    /// Which values of a scene's mask ([`SceneInput::mask`]) are invalid; by default those of the preset.
+    pub mask_values: Option<MaskValues>,
     /// Least share of a chip's window that holds data. Chips without any data never have a row.
     pub min_valid: f32,
     /// The reference system, whatever the file says.
@@ -49,8 +55,11 @@ impl SceneOptions {
     pub fn new(statistics: Statistics) -> Self {
         Self {
             cut: Cut { chip_px: 256, stride_px: 256, edges: crate::Edges::Pad },
+            preset: None,
+            baseline: None,
             bands: None,
             scale: None,
+            mask_values: None,
             min_valid: 0.5,
             crs: None,
             datetime_us: None,
@@ -64,13 +73,16 @@ impl SceneOptions {
 pub struct Scene {
     raster: Box<dyn Raster>,
     name: String,
+    /// Of its files.
     stamp: Option<Stamp>,
+    /// Of everything that decides about the pixels of its chips.
+    whole_stamp: OnceLock<Option<Stamp>>,
     transform: AffineTransform,
     crs: Crs,
     epsg: Option<i32>,
-    /// Of red, green and blue, counted from 0.
-    bands: [usize; 3],
-    scale: Scale,
+    facts: ProductFacts,
+    radiometry: Radiometry,
+    measured: OnceLock<Result<Measured, SceneError>>,
     grid: ChipGrid,
     min_valid: f32,
     datetime_us: Option<i64>,
@@ -85,19 +97,22 @@ impl Scene {
     /// If it cannot be read, lies nowhere, or if it is not clear which of its samples are colours.
     pub fn open(opener: &Opener, input: &SceneInput, options: &SceneOptions) -> Result<Arc<Self>, SceneError> {
         let (raster, stamp) = crate::input::open_stamped(opener, input)?;
+        let facts = ProductFacts::gather(input, raster.profile());
+        let (raster, mask) = masked(opener, raster, input, options)?;
         let profile = raster.profile();
         let (transform, crs) = located(profile, options)?;
-        let bands = chosen_bands(profile, options.bands.as_deref())?;
-        let scale = chosen_scale(&*raster, bands, options.scale)?;
+        let radiometry = Radiometry::of(&*raster, mask, input, &facts, options)?;
         let strip_px = strip_px(profile, options);
         let grid = ChipGrid::new(options.cut, profile.width_px, profile.height_px, strip_px);
         Ok(Arc::new(Self {
             stamp,
+            whole_stamp: OnceLock::new(),
             transform,
             epsg: crs.epsg().and_then(|code| i32::try_from(code).ok()),
             crs,
-            bands,
-            scale,
+            facts,
+            radiometry,
+            measured: OnceLock::new(),
             grid,
             min_valid: options.min_valid,
             datetime_us: options.datetime_us.or(input.datetime_us),
@@ -115,7 +130,7 @@ impl Scene {
 
     /// What tells whether it has changed; nothing where that cannot be told.
     pub fn stamp(&self) -> Option<Stamp> {
-        self.stamp
+        *self.whole_stamp.get_or_init(|| self.radiometry.stamp(self.stamp?, self.measured().ok()?))
     }
 
     /// What is known of the raster.
@@ -140,12 +155,51 @@ impl Scene {
 
     /// The bands of red, green and blue, counted from 1.
     pub fn rgb_bands(&self) -> [usize; 3] {
-        self.bands.map(|band| band + 1)
+        self.radiometry.bands.map(|band| band + 1)
     }
 
     /// What its samples mean.
     pub fn scale(&self) -> Scale {
-        self.scale
+        self.radiometry.scale
+    }
+
+    /// How samples become reflectance and what says so, for a person; nothing where the scale is of samples.
+    pub fn reflectance(&self) -> Option<String> {
+        self.radiometry.reflectance()
+    }
+
+    /// The mask and which of its values are invalid, for a person.
+    pub fn mask(&self) -> Option<String> {
+        self.radiometry.mask.as_ref().map(|mask| format!("{}, {} are invalid", mask.name, mask.values))
+    }
+
+    /// What is known of the product.
+    pub fn facts(&self) -> &ProductFacts {
+        &self.facts
+    }
+
+    /// The preset that the scene seems to need, whatever its options say.
+    pub fn fitting(&self) -> Option<Fit> {
+        Preset::fitting(&self.facts, self.profile(), None)
+    }
+
+    /// Looks at the pixels of the whole scene, or at a sample of them, once: percentiles, and what the encoder will see.
+    ///
+    /// # Errors
+    /// If they cannot be read, or contradict what was declared.
+    pub fn measured(&self) -> Result<&Measured, SceneError> {
+        let measure = || self.radiometry.measure(&*self.raster, &self.name, &self.statistics);
+        self.measured.get_or_init(measure).as_ref().map_err(Clone::clone)
+    }
+
+    /// What was made of this scene's samples, and what it looks like then, for provenance.
+    ///
+    /// # Errors
+    /// Those of [`Scene::measured`].
+    pub fn described(&self) -> Result<serde_json::Value, SceneError> {
+        let mut described = self.radiometry.described(self.measured()?);
+        described["scene"] = self.name.as_str().into();
+        Ok(described)
     }
 
     /// Where the whole scene lies.
@@ -174,7 +228,7 @@ impl Scene {
 
     /// Bands to read: one that counts for several is read once.
     fn distinct_bands(&self) -> Vec<usize> {
-        match self.bands {
+        match self.radiometry.bands {
             [a, b, c] if a == b && b == c => vec![a],
             bands => bands.to_vec(),
         }
@@ -183,6 +237,7 @@ impl Scene {
     /// A chip's pixels and its row; nothing where it has too little data.
     pub(crate) fn chip(&self, chip: PixelWindow) -> Result<Option<(Item, ChipRow)>, ItemError> {
         let Some(inside) = self.inside(&chip) else { return Ok(None) };
+        let measured = self.measured().map_err(|error| ItemError::new(ItemErrorKind::Read, error.to_string()))?;
         let bands = self.distinct_bands();
         let mut read = self.raster.read(inside, &bands).map_err(|error| read_error(&error, &self.name))?;
         without_nan(&mut read);
@@ -193,7 +248,7 @@ impl Scene {
         if bands.len() == 1 {
             read = thrice(read);
         }
-        let item = chip_pixels(&read, chip, self.scale, &self.statistics)?;
+        let item = chip_pixels(&read, chip, &measured.transfer, measured.tables.as_ref(), &self.statistics)?;
         let footprint =
             self.footprint_of(&inside).map_err(|error| ItemError::new(ItemErrorKind::Other, error.to_string()))?;
         let (lon, lat) = footprint.bbox_centre();
@@ -248,19 +303,6 @@ fn read_error(error: &RasterError, scene: &str) -> ItemError {
     ItemError::new(ItemErrorKind::Read, without_name(&error.to_string(), scene))
 }
 
-/// What is no number is no data, whatever the file says.
-fn without_nan(read: &mut RasterWindow) {
-    if !read.samples.sample_type().is_float() {
-        return;
-    }
-    let pixels = read.valid.len();
-    for at in 0..read.samples.len() {
-        if read.samples.get(at).is_nan() {
-            read.valid[at % pixels] = false;
-        }
-    }
-}
-
 /// One band as red, green and blue.
 fn thrice(mut read: RasterWindow) -> RasterWindow {
     macro_rules! repeated {
@@ -304,73 +346,6 @@ fn located(profile: &RasterProfile, options: &SceneOptions) -> Result<(AffineTra
             },
         }),
     }
-}
-
-fn chosen_bands(profile: &RasterProfile, asked: Option<&[usize]>) -> Result<[usize; 3], SceneError> {
-    let (scene, found) = (&profile.location, profile.bands.len());
-    let Some(asked) = asked else {
-        let is_colour = |band: &usize| !matches!(profile.bands[*band].colour, Colour::Alpha { .. });
-        let colours: Vec<usize> = (0..found).filter(is_colour).collect();
-        return match (profile.rgb(), colours.as_slice()) {
-            (Some(bands), _) => Ok(bands),
-            (None, [band]) => Ok([*band; 3]),
-            (None, [red, green, blue]) => Ok([*red, *green, *blue]),
-            _ => Err(SceneError::UnknownBands { scene: scene.clone(), found }),
-        };
-    };
-    if let Some(&band) = asked.iter().find(|&&band| band == 0 || band > found) {
-        return Err(SceneError::NoSuchBand { scene: scene.clone(), band, found });
-    }
-    match *asked {
-        [band] => Ok([band - 1; 3]),
-        [red, green, blue] => Ok([red - 1, green - 1, blue - 1]),
-        _ => Err(SceneError::UnknownBands { scene: scene.clone(), found }),
-    }
-}
-
-fn chosen_scale(raster: &dyn Raster, bands: [usize; 3], asked: Option<Scale>) -> Result<Scale, SceneError> {
-    let profile = raster.profile();
-    let (scene, sample_type) = (profile.location.clone(), profile.sample_type.name());
-    // Fewer bits are bytes too, but 255 is not their white.
-    let is_bytes = profile.sample_type == SampleType::U8 && profile.bits_per_sample == 8;
-    match asked {
-        Some(Scale::U8) if !is_bytes => Err(SceneError::WrongScale { scene, sample_type }),
-        Some(scale) => Ok(scale),
-        None if is_bytes => Ok(Scale::U8),
-        None => {
-            let (low, high) = rounded_outwards(seen_range(raster, &bands)?);
-            Err(SceneError::UnknownScale { scene, sample_type, low, high })
-        }
-    }
-}
-
-/// The lowest and the highest sample of valid pixels in the middle of a scene.
-fn seen_range(raster: &dyn Raster, bands: &[usize]) -> Result<(f64, f64), SceneError> {
-    let profile = raster.profile();
-    let start = |length_px: u32| i64::from(length_px.saturating_sub(SEEN_PX) / 2);
-    let size = |length_px: u32| length_px.min(SEEN_PX);
-    let (width_px, height_px) = (profile.width_px, profile.height_px);
-    let window = PixelWindow::new(start(width_px), start(height_px), size(width_px), size(height_px));
-    let read = raster.read(window, bands)?;
-    let valid = (0..read.samples.len()).filter(|at| read.valid[at % read.valid.len()]);
-    let values = valid.map(|at| read.samples.get(at)).filter(|value| value.is_finite());
-    let range = values.fold(None, |range: Option<(f64, f64)>, value| {
-        let (low, high) = range.unwrap_or((value, value));
-        Some((low.min(value), high.max(value)))
-    });
-    Ok(range.unwrap_or_default())
-}
-
-/// To three digits of their difference; a range without extent becomes one that `--scale` takes.
-fn rounded_outwards((low, high): (f64, f64)) -> (f64, f64) {
-    if low >= high {
-        return (low.min(0.0), high.max(low.min(0.0) + 1.0));
-    }
-    let digits = 2 - (high - low).log10().floor() as i32;
-    let step = 10_f64.powi(-digits);
-    // Through text: multiples of a step are no round numbers.
-    let round = |value: f64| format!("{:.*}", usize::try_from(digits).unwrap_or(0), value).parse().unwrap_or(value);
-    (round((low / step).floor() * step), round((high / step).ceil() * step))
 }
 
 /// Columns that are read together, so that no block is decoded twice: all of them, if the blocks of a row of chips fit into

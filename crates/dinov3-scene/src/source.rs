@@ -1,7 +1,7 @@
 //! The chips of many scenes as the source of a run.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dinov3_engine::{Item, ItemError, ItemErrorKind, Source};
@@ -9,7 +9,7 @@ use dinov3_geo::PixelWindow;
 use dinov3_raster::Opener;
 use dinov3_sink::{Chip, ChipFootprint, ChipRow, KnownRows, RowName, Stamp, Stamped};
 
-use crate::{ResampledFiles, Scene, SceneError, SceneInput, SceneOptions};
+use crate::{Measured, ResampledFiles, Scene, SceneError, SceneInput, SceneOptions};
 
 /// Scenes that stay open: the one that is read, the next one, and what the start of a run looked at.
 const OPEN_SCENES: usize = 4;
@@ -96,13 +96,29 @@ pub struct SceneSource {
     chips: Option<u64>,
     known: Option<Arc<KnownRows>>,
     resampled: ResampledFiles,
+    listener: Option<Box<SceneListener>>,
+    /// Scenes that the listener knows.
+    told: Mutex<BTreeSet<usize>>,
 }
+
+/// Hears of every scene whose pixels were looked at, with its place among the scenes.
+type SceneListener = dyn Fn(usize, &Scene, &Measured) + Send + Sync;
 
 impl SceneSource {
     /// The chips of these scenes.
     pub fn new(scenes: Vec<SceneInput>, opener: Opener, options: SceneOptions) -> Self {
         let resampled = ResampledFiles::default();
-        Self { scenes, opener, options, open: Mutex::default(), chips: None, known: None, resampled }
+        Self {
+            scenes,
+            opener,
+            options,
+            open: Mutex::default(),
+            chips: None,
+            known: None,
+            resampled,
+            listener: None,
+            told: Mutex::default(),
+        }
     }
 
     /// Tells which rows there are from an earlier run: nothing is fetched for their chips.
@@ -115,6 +131,11 @@ impl SceneSource {
         self.resampled.clone()
     }
 
+    /// Lets somebody hear of every scene once, in their order, before its chips are read.
+    pub fn listen(&mut self, listener: impl Fn(usize, &Scene, &Measured) + Send + Sync + 'static) {
+        self.listener = Some(Box::new(listener));
+    }
+
     /// Opens all scenes once, so that the number of chips is known, if that costs little: files, or few scenes. Nothing is
     /// known of others.
     pub fn survey(&mut self) -> Option<Survey> {
@@ -123,7 +144,12 @@ impl SceneSource {
         }
         let mut survey = Survey::default();
         for index in 0..self.scenes.len() {
-            match self.scene(index) {
+            // What stays open is looked at now: the pixels of others would be read twice.
+            let scene = match self.scenes.len() <= OPEN_SCENES {
+                true => self.measured_scene(index),
+                false => self.scene(index),
+            };
+            match scene {
                 Ok(scene) => survey.chips += scene.chips().len(),
                 Err(error) => survey.unusable.push(error),
             }
@@ -151,8 +177,19 @@ impl SceneSource {
         Ok(scene)
     }
 
+    /// Scene `index`, of which the pixels were looked at.
+    fn measured_scene(&self, index: usize) -> Result<Arc<Scene>, SceneError> {
+        let scene = self.scene(index)?;
+        let measured = scene.measured()?;
+        let is_new = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+        if let Some(listener) = self.listener.as_ref().filter(|_| is_new) {
+            listener(index, &scene, measured);
+        }
+        Ok(scene)
+    }
+
     fn keys_of(&self, index: usize) -> Box<dyn Iterator<Item = ChipKey> + Send + '_> {
-        match self.scene(index) {
+        match self.measured_scene(index) {
             Ok(scene) => Box::new(chips(scene, self.known.clone())),
             Err(error) => {
                 let name = self.scenes[index].name.clone();

@@ -1,6 +1,7 @@
 //! `dinov3 scene embed`: one vector per chip.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use dinov3::engine::Summary;
@@ -8,7 +9,7 @@ use dinov3::image::statistics;
 use dinov3::pixels::Recipe;
 use dinov3::sink::{ChipColumns, EmbeddingLayout, GeoParquetSink, JournaledSource};
 use dinov3::{Encoder, Normalized, Request};
-use dinov3_scene::{ResampledFiles, SceneOptions, SceneSource};
+use dinov3_scene::{Preset, ResampledFiles, SceneOptions, SceneSource};
 use serde_json::{Value, json};
 
 use crate::arguments::{SceneArguments, SceneEmbedArguments};
@@ -16,6 +17,7 @@ use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::resume::{agree, open_journal};
 use crate::scene::inputs::{as_paths, named_scenes, refuse_twice};
+use crate::scene::reports::SceneReports;
 use crate::scene::{is_for_satellites, opener, resampling_told, scene_options};
 use crate::setup::{
     Provenance, check_chip, chosen_poolings, model_spec, open_model, refuse_overwriting, refuse_overwriting_inputs,
@@ -45,6 +47,9 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let count = scenes.len();
     let has_several_files = scenes.iter().any(|scene| scene.files.len() > 1);
     let mut source = SceneSource::new(scenes, opener, options.clone());
+    let reports = Arc::new(SceneReports::default());
+    let heard = Arc::clone(&reports);
+    source.listen(move |index, scene, measured| heard.add(index, scene, measured));
     if let Some(survey) = source.survey()
         && survey.chips == 0
     {
@@ -82,8 +87,10 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     // Before the output exists, so that an interruption always removes it.
     let batch = Batch::begin(&arguments.batch, &arguments.output).of("chips");
     let resampled = source.resampled_files();
+    let listed = Arc::clone(&reports);
     let finish = Box::new(move |_: &Summary| {
         let told = resampled_told(&resampled);
+        let provenance = provenance.with("scenes", listed.list());
         match told.as_array().is_some_and(|files| !files.is_empty()) {
             true => provenance.with("resampled", told).finish(),
             false => provenance.finish(),
@@ -92,6 +99,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let sink = GeoParquetSink::create(journal, layout, columns, finish)?;
     source.continue_from(sink.journal().known());
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
+    reports.through(&batch.reporter);
     let mut encoder: Box<dyn Encoder> = match arguments.vectors.normalize {
         true => Box::new(Normalized(opened.model.session())),
         false => Box::new(opened.model.session()),
@@ -114,11 +122,26 @@ fn described(options: &SceneOptions, arguments: &SceneArguments) -> Value {
         "stride_px": options.cut.stride_px,
         "edges": options.cut.edges.name(),
         "min_valid": dinov3::image::decimal(options.min_valid),
+        "preset": options.preset.map(Preset::name),
+        "overrides": overrides(options),
+        "baseline": options.baseline.map(|baseline| baseline.to_string()),
         "bands": options.bands,
         "scale": options.scale.map(|scale| scale.to_string()),
+        "mask_values": options.mask_values.as_ref().map(ToString::to_string),
         "crs": options.crs.as_ref().map(ToString::to_string),
         "no_data": "mean",
     })
+}
+
+/// What was declared otherwise than the preset says.
+fn overrides(options: &SceneOptions) -> Vec<&'static str> {
+    let Some(preset) = options.preset else { return Vec::new() };
+    let declared = [
+        ("bands", options.bands.is_some()),
+        ("scale", options.scale.is_some_and(|scale| scale != preset.scale())),
+        ("mask_values", options.mask_values.is_some() && options.mask_values != preset.mask_values()),
+    ];
+    declared.into_iter().filter(|(_, is_declared)| *is_declared).map(|(name, _)| name).collect()
 }
 
 /// Says of the first scene which files are resampled; of all scenes, provenance says it.

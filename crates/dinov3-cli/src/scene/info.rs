@@ -6,7 +6,7 @@ use anyhow::Result;
 use dinov3::pixels::Statistics;
 use dinov3_scene::geo::DatumShift;
 use dinov3_scene::raster::{MaskKind, RasterProfile, Resampling, StackedFile};
-use dinov3_scene::{Scene, SceneError};
+use dinov3_scene::{Preset, ProductFacts, Scene, SceneError};
 use serde_json::{Value, json};
 
 use crate::arguments::SceneInfoArguments;
@@ -24,17 +24,33 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
         1 => named.remove(0),
         count => return Err(usage(format!("these are {count} scenes: name one"))),
     };
-    let scene = match Scene::open(&opener, &input, &options) {
+    let opened = Scene::open(&opener, &input, &options).and_then(|scene| scene.measured().cloned().map(|_| scene));
+    let scene = match opened {
         Ok(scene) => scene,
         // What it is can be told even so, and helps to find the option that is missing.
         Err(error @ (SceneError::Raster(_) | SceneError::Input { .. })) => return Err(error.into()),
         Err(error) => {
-            if !arguments.json {
-                print!("{}", lines(&of_raster(input.open(&opener)?.profile())));
+            let raster = input.open(&opener)?;
+            let profile = raster.profile();
+            let fit = Preset::fitting(&ProductFacts::gather(&input, profile), profile, None);
+            match arguments.json {
+                true => {
+                    let mut json = json_of_raster(&input.name, profile);
+                    json["preset_that_fits"] = json!(fit.as_ref().map(|fit| fit.preset.name()));
+                    json["problem"] = json!(error.to_string());
+                    println!("{json}");
+                }
+                false => {
+                    let mut rows = of_raster(profile);
+                    rows.extend(fit.map(|fit| ("product", fit.to_string())));
+                    print!("{}", lines(&rows));
+                }
             }
             return Err(error.into());
         }
     };
+    let measured = scene.measured()?;
+    let fit = scene.fitting().filter(|fit| options.preset != Some(fit.preset));
     let (profile, transform, crs) = (scene.profile(), scene.transform(), scene.crs());
     let footprint = scene.footprint()?;
     let (pixel_width, pixel_height) = transform.pixel_size();
@@ -46,22 +62,24 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
     let chips = scene.chips().len();
     let cut = options.cut;
     if arguments.json {
-        let json = json!({
-            "scene": scene.name(), "stac_item": input.stac_item,
+        let mut json = json_of_raster(scene.name(), profile);
+        let further = json!({
+            "stac_item": input.stac_item,
             "datetime": input.datetime_us.and_then(dinov3_scene::stac::format_datetime),
             "files": profile.files.iter().map(of_file).collect::<Vec<_>>(),
-            "width_px": profile.width_px, "height_px": profile.height_px,
-            "bands": profile.bands.len(), "sample_type": profile.sample_type.name(),
-            "compression": profile.compression, "predictor": profile.predictor, "is_planar": profile.is_planar,
-            "block_px": [profile.blocks.width_px, profile.blocks.height_px], "is_tiled": profile.blocks.is_tiled,
-            "overviews": profile.overviews,
-            "no_data": profile.no_data.as_ref().map(|no_data| &no_data.text), "mask": mask(profile),
             "epsg": crs.epsg(), "crs": crs.to_string(),
             "transform": [transform.a, transform.b, transform.c, transform.d, transform.e, transform.f],
             "bbox": footprint.bbox(),
-            "rgb_bands": scene.rgb_bands(), "scale": scene.scale().to_string(),
+            "rgb_bands": scene.rgb_bands(),
+            "preset": options.preset.map(Preset::name),
+            "preset_that_fits": scene.fitting().map(|fit| fit.preset.name()),
             "chip_px": cut.chip_px, "stride_px": cut.stride_px, "edges": cut.edges.name(), "chips": chips,
         });
+        for part in [further, scene.described()?] {
+            for (key, value) in part.as_object().into_iter().flatten().filter(|(key, _)| *key != "bands") {
+                json[key] = value.clone();
+            }
+        }
         println!("{json}");
         return Ok(Outcome::Done);
     }
@@ -78,11 +96,21 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
         ("longitude", format!("{west:.6} to {east:.6}")),
         ("latitude", format!("{south:.6} to {north:.6}")),
         ("red, green, blue", format!("bands {red}, {green}, {blue}; scale {}", scene.scale())),
-        (
-            "chips",
-            format!("{chips} of {0} x {0} px every {1} px, edges {2}", cut.chip_px, cut.stride_px, cut.edges.name()),
-        ),
     ]);
+    rows.extend(scene.reflectance().map(|text| ("reflectance", text)));
+    rows.extend(options.preset.and_then(Preset::validity).map(|text| ("product's rule", text.to_owned())));
+    rows.extend(scene.mask().map(|text| ("mask", text)));
+    if let Some(found) = &measured.statistics {
+        rows.push(("mean", format!("{} of {}", three(found.mean), found.sample)));
+        rows.push(("deviation", three(found.std)));
+        rows.push(("z", format!("{} against the weights for satellites", three(found.z))));
+    }
+    rows.extend(measured.warnings.iter().map(|warning| ("warning", warning.clone())));
+    rows.extend(fit.map(|fit| ("product", fit.to_string())));
+    rows.extend([(
+        "chips",
+        format!("{chips} of {0} x {0} px every {1} px, edges {2}", cut.chip_px, cut.stride_px, cut.edges.name()),
+    )]);
     print!("{}", lines(&rows));
     Ok(Outcome::Done)
 }
@@ -91,6 +119,23 @@ fn of_file(file: &StackedFile) -> Value {
     json!({
         "file": file.location, "width_px": file.width_px, "height_px": file.height_px,
         "resampling": file.resampling.map(Resampling::name),
+    })
+}
+
+/// Of red, green and blue.
+fn three([red, green, blue]: [f64; 3]) -> String {
+    format!("{red:.3}, {green:.3}, {blue:.3}")
+}
+
+fn json_of_raster(name: &str, profile: &RasterProfile) -> Value {
+    json!({
+        "scene": name,
+        "width_px": profile.width_px, "height_px": profile.height_px,
+        "bands": profile.bands.len(), "sample_type": profile.sample_type.name(),
+        "compression": profile.compression, "predictor": profile.predictor, "is_planar": profile.is_planar,
+        "block_px": [profile.blocks.width_px, profile.blocks.height_px], "is_tiled": profile.blocks.is_tiled,
+        "overviews": profile.overviews,
+        "no_data": profile.no_data.as_ref().map(|no_data| &no_data.text), "mask": mask(profile),
     })
 }
 

@@ -11,6 +11,7 @@ use dinov3_scene::{AssetChoice, BandFiles, SceneInput, is_catalogue, read_items,
 
 use crate::arguments::SceneArguments;
 use crate::failure::usage;
+use crate::scene::masks::with_mask;
 
 /// What a command line names.
 #[derive(Debug, Default)]
@@ -32,9 +33,16 @@ impl Named {
 /// The scenes that these inputs mean. What cannot be used is a scene that says why, so that the others are not lost.
 pub fn named_scenes(opener: &Opener, inputs: &[PathBuf], arguments: &SceneArguments) -> Result<Named> {
     let mut named = match arguments.band_files.is_empty() {
-        true => of_inputs(opener, inputs, &arguments.assets)?,
+        true => of_inputs(opener, inputs, arguments)?,
         false => Named { scenes: of_band_files(inputs, &arguments.band_files)?, documents: Vec::new() },
     };
+    let mask = arguments.mask.as_deref();
+    let usable = |scene: &SceneInput| scene.problem.is_none();
+    named.scenes = named
+        .scenes
+        .into_iter()
+        .map(|scene| if usable(&scene) { with_mask(scene, mask) } else { Ok(scene) })
+        .collect::<Result<_>>()?;
     tell_apart(&mut named.scenes);
     Ok(named)
 }
@@ -62,8 +70,10 @@ fn of_band_files(inputs: &[PathBuf], patterns: &[String]) -> Result<Vec<SceneInp
     Ok(scenes)
 }
 
-fn of_inputs(opener: &Opener, inputs: &[PathBuf], assets: &[String]) -> Result<Named> {
-    let choice = AssetChoice { assets: assets.to_vec(), mask: None };
+fn of_inputs(opener: &Opener, inputs: &[PathBuf], arguments: &SceneArguments) -> Result<Named> {
+    let assets = &arguments.assets;
+    let mask = arguments.mask.as_ref().and_then(|mask| mask.to_str()).map(str::to_owned);
+    let choice = AssetChoice { assets: assets.clone(), preset: arguments.preset, mask };
     let mut named = Named::default();
     let expanded = as_paths(expand(inputs, Kind::Scenes, &mut std::io::stdin().lock())?);
     let is_only = expanded.len() == 1;

@@ -3,6 +3,8 @@
 mod embed;
 mod info;
 mod inputs;
+mod masks;
+mod reports;
 
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use anyhow::Result;
 use dinov3::ModelSpec;
 use dinov3::pixels::Statistics;
 use dinov3_scene::raster::{Addresses, Opener, Options, RasterProfile, Resampling, StackedFile};
-use dinov3_scene::{Cut, SceneOptions};
+use dinov3_scene::{Cut, Preset, SceneOptions};
 
 use crate::arguments::{Edges, RemoteArguments, SceneArguments, SceneCommand};
 use crate::failure::{Outcome, usage};
@@ -51,6 +53,12 @@ fn scene_options(arguments: &SceneArguments, statistics: Statistics, datetime_us
     };
     options.bands = (!arguments.bands.is_empty()).then(|| arguments.bands.clone());
     options.scale = arguments.scale;
+    options.preset = arguments.preset;
+    if arguments.baseline.is_some() && arguments.preset != Some(Preset::Sentinel2L2a) {
+        return Err(usage("--baseline is of Sentinel-2: it goes with --preset sentinel-2-l2a"));
+    }
+    options.baseline = arguments.baseline;
+    options.mask_values = arguments.mask_values.clone();
     options.min_valid = arguments.min_valid;
     options.crs = arguments.crs.clone();
     options.datetime_us = datetime_us;
@@ -66,6 +74,6 @@ fn resampling_told(file: &StackedFile, method: Resampling, scene: &RasterProfile
 }
 
 /// Whether the model was trained on satellite pictures.
-fn is_for_satellites(spec: &ModelSpec) -> bool {
+pub fn is_for_satellites(spec: &ModelSpec) -> bool {
     dinov3::image::statistics(spec) == Statistics::SATELLITE
 }
