@@ -322,7 +322,8 @@ mod tests {
             .collect();
         let area = area(&polygons);
         let start = std::time::Instant::now();
-        let met = (0..30_000).filter(|at| area.coverage(&footprint(at % 300 - 150, at / 300 - 50)) != Coverage::Outside);
+        let met =
+            (0..30_000).filter(|at| area.coverage(&footprint(at % 300 - 150, at / 300 - 50)) != Coverage::Outside);
         assert!(met.count() > 5_000);
         assert!(start.elapsed().as_secs_f64() < 5.0, "{:?}", start.elapsed());
     }

@@ -122,10 +122,12 @@ impl MajorTomGrid {
 
     /// How many cells [`Self::cells_in`] gives.
     pub fn count_in(&self, bbox: [f64; 4]) -> u64 {
-        self.rows_in(bbox).map(|row| {
+        self.rows_in(bbox)
+            .map(|row| {
                 let columns = self.columns_in(row, bbox);
                 (columns.end - columns.start) as u64
-            }).sum()
+            })
+            .sum()
     }
 
     /// The cells that a box of west, south, east, north meets, row by row from the south. West may be greater than east,

@@ -44,11 +44,7 @@ fn geocentric((lon, lat): (f64, f64)) -> [f64; 3] {
     let (lon, lat) = (lon.to_radians(), lat.to_radians());
     let eccentricity2 = FLATTENING * (2.0 - FLATTENING);
     let normal_m = SEMI_MAJOR_M / (1.0 - eccentricity2 * lat.sin().powi(2)).sqrt();
-    [
-        normal_m * lat.cos() * lon.cos(),
-        normal_m * lat.cos() * lon.sin(),
-        normal_m * (1.0 - eccentricity2) * lat.sin(),
-    ]
+    [normal_m * lat.cos() * lon.cos(), normal_m * lat.cos() * lon.sin(), normal_m * (1.0 - eccentricity2) * lat.sin()]
 }
 
 #[cfg(test)]
@@ -61,10 +57,7 @@ mod tests {
 
     #[test]
     fn metres_of_the_plane_count_where_they_are_those_of_the_ground() {
-        assert_eq!(
-            size_m("EPSG:32633", AffineTransform::unrotated(399_960.0, 4_200_000.0, 10.0, -10.0)),
-            (10.0, 10.0)
-        );
+        assert_eq!(size_m("EPSG:32633", AffineTransform::unrotated(399_960.0, 4_200_000.0, 10.0, -10.0)), (10.0, 10.0));
         assert_eq!(size_m("EPSG:2154", AffineTransform::unrotated(652_000.0, 6_862_000.0, 0.5, -0.2)), (0.5, 0.2));
         let rotated = AffineTransform::new(6.0, 8.0, 500_000.0, 8.0, -6.0, 4_100_000.0);
         assert_eq!(size_m("EPSG:32633", rotated), (10.0, 10.0));

@@ -9,17 +9,25 @@
 pub use dinov3_geo as geo;
 pub use dinov3_raster as raster;
 
+mod align;
+mod aoi;
 mod cut;
 mod error;
 mod input;
 mod pixels;
+mod remark;
+mod resample;
 mod scale;
 mod scene;
 mod source;
 
+pub use align::AlignedGrid;
+pub use aoi::AreaOfInterest;
 pub use cut::{ChipGrid, Cut, Edges};
 pub use error::SceneError;
 pub use input::SceneInput;
+pub use remark::Remark;
+pub use resample::Resampling;
 pub use scale::Scale;
 pub use scene::{Scene, SceneOptions, scene_name};
-pub use source::{ChipKey, SceneSource, Survey};
+pub use source::{ChipKey, SceneSource, Survey, Watcher};

@@ -94,12 +94,22 @@ pub struct SceneSource {
     options: SceneOptions,
     open: Mutex<VecDeque<(usize, Arc<Scene>)>>,
     chips: Option<u64>,
+    watcher: Option<Watcher>,
 }
+
+/// Sees every scene that is opened, some several times.
+pub type Watcher = Box<dyn Fn(&Scene) + Send + Sync>;
 
 impl SceneSource {
     /// The chips of these scenes.
     pub fn new(scenes: Vec<SceneInput>, opener: Opener, options: SceneOptions) -> Self {
-        Self { scenes, opener, options, open: Mutex::default(), chips: None }
+        Self { scenes, opener, options, open: Mutex::default(), chips: None, watcher: None }
+    }
+
+    /// Shows every scene to `watcher` as soon as it is opened: before any of its chips is read.
+    pub fn watched_by(mut self, watcher: Watcher) -> Self {
+        self.watcher = Some(watcher);
+        self
     }
 
     /// Opens all scenes once, so that the number of chips is known, if that costs little: files, or few scenes. Nothing is
@@ -129,6 +139,9 @@ impl SceneSource {
             return Ok(Arc::clone(scene));
         }
         let scene = Scene::open(&self.opener, &self.scenes[index], &self.options)?;
+        if let Some(watcher) = &self.watcher {
+            watcher(&scene);
+        }
         let mut open = open();
         if open.len() == OPEN_SCENES {
             open.pop_front();

@@ -10,13 +10,14 @@ use dinov3::inputs::{Kind, expand};
 use dinov3::pixels::Recipe;
 use dinov3::sink::{ChipColumns, EmbeddingLayout, GeoParquetSink, JournaledSource};
 use dinov3::{Encoder, Normalized, Request};
-use dinov3_scene::{SceneInput, SceneOptions, SceneSource, scene_name};
+use dinov3_scene::{AreaOfInterest, SceneInput, SceneOptions, SceneSource, scene_name};
 use serde_json::{Value, json};
 
 use crate::arguments::SceneEmbedArguments;
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::resume::{agree, open_journal};
+use crate::scene::seen::Seen;
 use crate::scene::{is_for_satellites, opener, scene_options};
 use crate::setup::{
     Provenance, check_chip, chosen_poolings, model_spec, open_model, refuse_overwriting, refuse_overwriting_inputs,
@@ -38,11 +39,13 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     refuse_overwriting_inputs(&arguments.output, &files)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let scenes = files.len();
+    let seen = Seen::default();
     let mut source = SceneSource::new(
         files.into_iter().map(SceneInput::from).collect(),
         opener(&arguments.scene, &arguments.remote),
         options.clone(),
-    );
+    )
+    .watched_by(seen.watcher());
     if let Some(survey) = source.survey()
         && survey.chips == 0
     {
@@ -51,6 +54,9 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
             Some(error) if scenes == 1 => return Err(error.clone().into()),
             Some(error) if survey.unusable.len() == scenes => {
                 return Err(anyhow!("none of {scenes} scenes can be used; the first one: {error}"));
+            }
+            _ if options.area.is_some() => {
+                eprintln!("note: no chip of any scene lies in the area of interest: the output has no rows");
             }
             _ => eprintln!("note: no scene is as large as a chip, and --edges drop leaves out what is smaller"),
         }
@@ -76,8 +82,16 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
 
     // Before the output exists, so that an interruption always removes it.
     let batch = Batch::begin(&arguments.batch, &arguments.output).of("chips");
-    let finish = Box::new(move |_: &Summary| provenance.finish());
-    let sink = GeoParquetSink::create(journal, layout, ChipColumns::default(), finish)?;
+    let finish = Box::new(move |_: &Summary| {
+        let mut found = provenance.finish();
+        if let Some(resampled) = seen.resampled() {
+            found["scene"]["resampled"] = resampled;
+        }
+        found
+    });
+    let columns =
+        ChipColumns { grid_cell: options.grid.is_some() || options.cell_ids.is_some(), ..ChipColumns::default() };
+    let sink = GeoParquetSink::create(journal, layout, columns, finish)?;
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
     let mut encoder: Box<dyn Encoder> = match arguments.vectors.normalize {
         true => Box::new(Normalized(opened.model.session())),
@@ -97,6 +111,10 @@ fn described(options: &SceneOptions) -> Value {
         "chip_px": options.cut.chip_px,
         "stride_px": options.cut.stride_px,
         "edges": options.cut.edges.name(),
+        "gsd_m": options.gsd_m,
+        "grid": options.grid.map(|grid| grid.to_string()),
+        "grid_id": options.cell_ids.map(|scheme| scheme.to_string()),
+        "aoi_sha256": options.area.as_ref().map(AreaOfInterest::sha256),
         "min_valid": dinov3::image::decimal(options.min_valid),
         "bands": options.bands,
         "scale": options.scale.map(|scale| scale.to_string()),

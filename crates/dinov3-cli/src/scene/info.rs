@@ -4,11 +4,12 @@ use anyhow::Result;
 use dinov3::pixels::Statistics;
 use dinov3_scene::geo::DatumShift;
 use dinov3_scene::raster::{MaskKind, RasterProfile};
-use dinov3_scene::{Scene, SceneError};
+use dinov3_scene::{Scene, SceneError, SceneOptions};
 use serde_json::json;
 
 use crate::arguments::SceneInfoArguments;
 use crate::failure::Outcome;
+use crate::scene::seen::tell;
 use crate::scene::{opener, scene_options};
 
 /// Runs the command.
@@ -51,12 +52,18 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
             "transform": [transform.a, transform.b, transform.c, transform.d, transform.e, transform.f],
             "bbox": footprint.bbox(),
             "rgb_bands": scene.rgb_bands(), "scale": scene.scale().to_string(),
+            "resampled": scene.resampling().map(|resampling| json!({
+                "gsd_m": resampling.gsd_m, "source_gsd_m": resampling.source_gsd_m, "factor": resampling.factor,
+                "source_width_px": resampling.stored.width_px, "source_height_px": resampling.stored.height_px,
+            })),
+            "grid": options.grid.map(|grid| grid.to_string()), "block_side_m": scene.block_side_m(),
+            "remarks": scene.remarks().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "chip_px": cut.chip_px, "stride_px": cut.stride_px, "edges": cut.edges.name(), "chips": chips,
         });
         println!("{json}");
         return Ok(Outcome::Done);
     }
-    let mut rows = of_raster(profile);
+    let mut rows = of_raster(scene.resampling().map_or(profile, |resampling| &resampling.stored));
     let [west, south, east, north] = footprint.bbox();
     let [red, green, blue] = scene.rgb_bands();
     rows.extend([
@@ -67,13 +74,28 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
         ("longitude", format!("{west:.6} to {east:.6}")),
         ("latitude", format!("{south:.6} to {north:.6}")),
         ("red, green, blue", format!("bands {red}, {green}, {blue}; scale {}", scene.scale())),
-        (
-            "chips",
-            format!("{chips} of {0} x {0} px every {1} px, edges {2}", cut.chip_px, cut.stride_px, cut.edges.name()),
-        ),
+        ("chips", chips_of(&scene, &options)),
     ]);
+    if let Some(resampling) = scene.resampling().filter(|resampling| resampling.is_resampled()) {
+        let (width_m, height_m) = resampling.source_gsd_m;
+        let size = format!("{} x {} px of {} m", profile.width_px, profile.height_px, resampling.gsd_m);
+        rows.push(("resampled", format!("to {size}, from {width_m:.3} x {height_m:.3} m")));
+    }
     print!("{}", lines(&rows));
+    tell(&scene);
     Ok(Outcome::Done)
+}
+
+/// How many chips there are, and where.
+fn chips_of(scene: &Scene, options: &SceneOptions) -> String {
+    let (chips, cut) = (scene.chips().len(), options.cut);
+    let place = match (options.grid, scene.block_side_m()) {
+        (Some(grid), Some(side_m)) => format!("on the blocks of {grid}, {side_m} m"),
+        (Some(grid), None) => format!("on the cells of {grid}"),
+        (None, _) => format!("every {} px", cut.stride_px),
+    };
+    let area = if options.area.is_some() { ", in the area of interest" } else { "" };
+    format!("{chips} of {0} x {0} px {place}, edges {1}{area}", cut.chip_px, cut.edges.name())
 }
 
 fn of_raster(profile: &RasterProfile) -> Vec<(&'static str, String)> {

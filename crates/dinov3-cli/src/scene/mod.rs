@@ -2,14 +2,16 @@
 
 mod embed;
 mod info;
+mod seen;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use dinov3::ModelSpec;
 use dinov3::pixels::Statistics;
 use dinov3_scene::raster::{Addresses, Opener, Options};
-use dinov3_scene::{Cut, SceneOptions};
+use dinov3_scene::{AreaOfInterest, Cut, SceneOptions};
 
 use crate::arguments::{Edges, RemoteArguments, SceneArguments, SceneCommand};
 use crate::failure::{Outcome, usage};
@@ -48,6 +50,13 @@ fn scene_options(arguments: &SceneArguments, statistics: Statistics, datetime_us
             Edges::Shift => dinov3_scene::Edges::Shift,
         },
     };
+    if arguments.grid.is_some() && arguments.edges == Edges::Shift {
+        return Err(usage("--edges shift: chips on the cells of a grid stay where they are; pad or drop them"));
+    }
+    options.gsd_m = arguments.gsd;
+    options.grid = arguments.grid;
+    options.cell_ids = arguments.grid_id;
+    options.area = arguments.aoi.as_deref().map(area_of_interest).transpose()?;
     options.bands = (!arguments.bands.is_empty()).then(|| arguments.bands.clone());
     options.scale = arguments.scale;
     options.min_valid = arguments.min_valid;
@@ -55,6 +64,22 @@ fn scene_options(arguments: &SceneArguments, statistics: Statistics, datetime_us
     options.datetime_us = datetime_us;
     options.block_cache_bytes = arguments.block_cache;
     Ok(options)
+}
+
+fn area_of_interest(path: &Path) -> Result<AreaOfInterest> {
+    let area = AreaOfInterest::read(path)?;
+    let (polygons, long_edges) = (area.area().polygons(), area.area().long_edges());
+    if polygons == 0 {
+        eprintln!("note: {} holds no polygon: no chip lies in it", path.display());
+    }
+    if long_edges > 0 {
+        eprintln!(
+            "warning: {}: {long_edges} edges are longer than 180 degrees and go the long way around the Earth, as RFC 7946 \
+             says: cut polygons at the antimeridian",
+            path.display()
+        );
+    }
+    Ok(area)
 }
 
 /// Whether the model was trained on satellite pictures.
