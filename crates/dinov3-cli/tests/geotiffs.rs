@@ -4,13 +4,13 @@
 
 mod common;
 
-use std::fs::{self, File};
+use std::fs;
 
+use common::chips::{number, provenance, rows, text, value, windows};
 use common::{Scene, stderr, stdout};
 use dinov3_testing::geotiff::{TiffFile, TiffImage, TiffValue, utm_tags};
 use dinov3_testing::http_server::{HttpReply, HttpServer, part_of};
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::{Field, Row};
+use parquet::record::Field;
 use serde_json::Value;
 use snapbox::cmd::Command;
 use snapbox::str;
@@ -32,39 +32,6 @@ fn scene() -> Scene {
 
 fn embed(scene: &Scene, line: &str) -> Command {
     scene.dinov3(&format!("scene embed {line} -m tiny.json --weights synthetic:7 --chip 32"))
-}
-
-fn rows(scene: &Scene, name: &str) -> Vec<Row> {
-    let file = SerializedFileReader::new(File::open(scene.path(name)).unwrap()).unwrap();
-    file.get_row_iter(None).unwrap().map(Result::unwrap).collect()
-}
-
-fn value(row: &Row, name: &str) -> Field {
-    row.get_column_iter().find(|(column, _)| *column == name).unwrap().1.clone()
-}
-
-fn number(row: &Row, name: &str) -> i32 {
-    let Field::Int(number) = value(row, name) else { panic!("{name} is no int32") };
-    number
-}
-
-fn text(row: &Row, name: &str) -> String {
-    let Field::Str(text) = value(row, name) else { panic!("{name} is no text") };
-    text
-}
-
-fn windows(rows: &[Row]) -> Vec<[i32; 4]> {
-    let mut windows: Vec<_> =
-        rows.iter().map(|row| ["x_px", "y_px", "width_px", "height_px"].map(|name| number(row, name))).collect();
-    windows.sort_by_key(|[x, y, ..]| (*y, *x));
-    windows
-}
-
-fn provenance(scene: &Scene, name: &str) -> Value {
-    let file = SerializedFileReader::new(File::open(scene.path(name)).unwrap()).unwrap();
-    let entries = file.metadata().file_metadata().key_value_metadata().unwrap();
-    let entry = entries.iter().find(|entry| entry.key == "dinov3").expect("provenance");
-    serde_json::from_str(entry.value.as_ref().unwrap()).unwrap()
 }
 
 #[test]

@@ -5,6 +5,8 @@ use dinov3_raster::{BlockLayout, Georeference, Raster, RasterError, RasterProfil
 
 use crate::{Remark, SceneError};
 
+/// What is done, in provenance.
+const FILTER: &str = "bilinear, antialiased";
 /// Pixels whose sizes differ by less than this share are the same.
 const SAME_SIZE: f64 = 1e-3;
 /// More than this many pixels per pixel of the scene is told: it adds no detail.
@@ -40,6 +42,13 @@ impl Resampling {
     /// Whether anything was done at all.
     pub fn is_resampled(&self) -> bool {
         self.factor != (1.0, 1.0)
+    }
+
+    /// For the provenance of a scene.
+    pub fn described(&self) -> serde_json::Value {
+        serde_json::json!({
+            "filter": FILTER, "gsd_m": self.gsd_m, "source_gsd_m": self.source_gsd_m, "factor": self.factor,
+        })
     }
 
     pub(crate) fn remark(&self) -> Option<Remark> {
@@ -411,5 +420,195 @@ impl Level for f64 {
 
     fn of(value: f64) -> Self {
         value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dinov3_raster::{Opener, Options};
+    use dinov3_testing::geotiff::{TiffFile, TiffImage, TiffValue, pattern, utm_tags};
+
+    use super::*;
+
+    /// 100 x 70 pixels of 10 m, three bands of bytes in tiles of 32 x 16.
+    fn raster(image: TiffImage) -> Box<dyn Raster> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scene.tif");
+        std::fs::write(&path, TiffFile::of(image).to_bytes()).unwrap();
+        Opener::new(Options::default()).open(path.to_str().unwrap()).unwrap()
+    }
+
+    /// With a hole in the middle, and bytes that mean nothing there.
+    fn holed() -> TiffImage {
+        let sample =
+            |band, x, y| if (30..60).contains(&x) && (20..50).contains(&y) { 0 } else { pattern(band, x, y).max(1) };
+        let no_data = (42113, TiffValue::Ascii("0"));
+        TiffImage { sample, tags: utm_tags().into_iter().chain([no_data]).collect(), ..TiffImage::default() }
+    }
+
+    fn resampled(image: TiffImage, factor: (f64, f64)) -> Resampled {
+        Resampled::new(raster(image), factor).unwrap()
+    }
+
+    fn levels(read: &RasterWindow) -> Vec<u8> {
+        let Samples::U8(levels) = &read.samples else { panic!("{:?}", read.samples.sample_type()) };
+        levels.clone()
+    }
+
+    /// The definition, in two dimensions at once.
+    fn by_definition(raster: &Resampled, band: usize, column: i64, row: i64) -> Option<f64> {
+        let source = &*raster.source;
+        let whole = source.read(source.profile().window(), &[0, 1, 2]).unwrap();
+        let (width, height) = (whole.window.width_px as usize, whole.window.height_px as usize);
+        let triangle = |at: usize, pixel: i64, axis: &Axis| {
+            let away = at as f64 + 0.5 - (pixel as f64 + 0.5) * axis.factor;
+            (1.0 - (away / axis.factor.max(1.0)).abs()).max(0.0)
+        };
+        let (mut sum, mut valid, mut all) = (0.0, 0.0, 0.0);
+        for y in 0..height {
+            for x in 0..width {
+                let weight = triangle(x, column, &raster.columns) * triangle(y, row, &raster.rows);
+                all += weight;
+                if whole.valid[y * width + x] {
+                    valid += weight;
+                    sum += weight * whole.samples.get((band * height + y) * width + x);
+                }
+            }
+        }
+        (valid / all >= 0.5 - 1e-9).then_some(sum / valid)
+    }
+
+    #[test]
+    fn pixels_are_what_the_definition_says() {
+        for factor in [(2.0, 2.0), (3.3, 2.7), (0.4, 0.75), (1.5, 0.8), (100.0, 70.0)] {
+            let raster = resampled(holed(), factor);
+            let window = raster.profile().window();
+            let read = raster.read(window, &[2, 0]).unwrap();
+            let (width, pixels) = (window.width_px as usize, window.pixels() as usize);
+            for at in (0..pixels).step_by(7) {
+                let (column, row) = ((at % width) as i64, (at / width) as i64);
+                let expected = by_definition(&raster, 2, column, row);
+                assert_eq!(read.valid[at], expected.is_some(), "{factor:?}: {column}, {row}");
+                if let Some(expected) = expected {
+                    let found = f64::from(levels(&read)[at]);
+                    assert!((found - expected).abs() <= 0.5 + 1e-9, "{factor:?}: {column}, {row}: {found} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pixel_is_the_same_in_every_window() {
+        for factor in [(2.0, 2.0), (3.3, 2.7), (0.4, 0.75)] {
+            let raster = resampled(holed(), factor);
+            let whole = raster.read(raster.profile().window(), &[0, 1, 2]).unwrap();
+            let (width, pixels) = (whole.window.width_px as usize, whole.window.pixels() as usize);
+            for window in [(0, 0, 1, 1), (9, 7, 11, 3), (5, 0, 1, 20), (-3, -2, 20, 9), (20, 15, 300, 200)] {
+                let (x, y, window_width, window_height) = window;
+                let window = PixelWindow::new(x, y, window_width, window_height);
+                let read = raster.read(window, &[0, 1, 2]).unwrap();
+                for at in 0..window.pixels() as usize {
+                    let column = window.x_px + (at % window_width as usize) as i64;
+                    let row = window.y_px + (at / window_width as usize) as i64;
+                    if !whole.window.contains(&PixelWindow::new(column, row, 1, 1)) {
+                        assert!(!read.valid[at]);
+                        continue;
+                    }
+                    let there = row as usize * width + column as usize;
+                    assert_eq!(read.valid[at], whole.valid[there]);
+                    for band in 0..3 {
+                        let here = levels(&read)[band * window.pixels() as usize + at];
+                        assert_eq!(here, levels(&whole)[band * pixels + there], "{factor:?} {column} {row}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_window_is_made_of_parts() {
+        let raster = resampled(TiffImage { width_px: 3000, height_px: 2000, ..holed() }, (2.0, 2.0));
+        let window = PixelWindow::new(3, 1, 1400, 900);
+        let parts = raster.parts(window);
+        assert!(parts.len() > 2, "{parts:?}");
+        let pixels: u64 = parts.iter().map(PixelWindow::pixels).sum();
+        assert_eq!(pixels, window.pixels());
+        assert!(parts.iter().all(|part| raster.source_window(*part).unwrap().pixels() <= PIXELS_AT_ONCE));
+        let read = raster.read(window, &[0]).unwrap();
+        let part = raster.read(PixelWindow::new(700, 440, 40, 40), &[0]).unwrap();
+        for row in 0..40 {
+            let start = (440 - 1 + row) * 1400 + 700 - 3;
+            assert_eq!(levels(&read)[start..start + 40], levels(&part)[row * 40..][..40]);
+        }
+    }
+
+    #[test]
+    fn the_new_grid_has_the_same_corner_and_as_many_pixels_as_have_their_middle_in_it() {
+        let raster = resampled(holed(), (3.0, 4.0));
+        let profile = raster.profile();
+        // 33.3 and 17.5
+        assert_eq!((profile.width_px, profile.height_px), (33, 18));
+        assert_eq!((profile.blocks.width_px, profile.blocks.height_px), (10, 4));
+        let transform = profile.georeference.transform().unwrap();
+        assert_eq!(*transform, AffineTransform::unrotated(399_960.0, 4_200_000.0, 30.0, -40.0));
+        let tiny = resampled(holed(), (500.0, 500.0));
+        assert_eq!((tiny.profile().width_px, tiny.profile().height_px), (1, 1));
+        assert!(Resampled::new(super::tests::raster(holed()), (1e-9, 1.0)).is_none());
+    }
+
+    #[test]
+    fn floats_keep_their_digits_and_nan_has_no_weight() {
+        let sample = |_, x: u32, _| {
+            let value = if x == 3 { f32::NAN } else { x as f32 / 8.0 };
+            u64::from(value.to_bits())
+        };
+        let image = TiffImage { bits: 32, sample_format: 3, sample, ..holed() };
+        let raster = resampled(image, (2.0, 2.0));
+        let read = raster.read(PixelWindow::new(0, 4, 4, 1), &[0]).unwrap();
+        let Samples::F32(values) = &read.samples else { panic!() };
+        // Weights 1, 3, 3, 1 of the pixels around a middle, but for pixel 3.
+        assert_eq!(read.valid, [true; 4]);
+        assert!((f64::from(values[1]) - weighed(&[(1, 1.0), (2, 3.0), (4, 1.0)])).abs() < 1e-6, "{values:?}");
+        assert!((f64::from(values[2]) - weighed(&[(4, 3.0), (5, 3.0), (6, 1.0)])).abs() < 1e-6, "{values:?}");
+        assert!((f64::from(values[3]) - 6.5 / 8.0).abs() < 1e-6, "{values:?}");
+    }
+
+    fn weighed(pixels: &[(u32, f64)]) -> f64 {
+        let sum: f64 = pixels.iter().map(|(at, weight)| f64::from(*at) / 8.0 * weight).sum();
+        sum / pixels.iter().map(|(_, weight)| weight).sum::<f64>()
+    }
+
+    #[test]
+    fn a_scene_that_has_the_distance_is_left_alone() {
+        let utm = Crs::from_epsg(32633).unwrap();
+        let at = |gsd_m: f64| {
+            let source = raster(holed());
+            let transform = *source.profile().georeference.transform().unwrap();
+            at_gsd(source, transform, &utm, gsd_m)
+        };
+        let (same, transform, resampling) = at(10.005).unwrap();
+        assert_eq!((same.profile().width_px, transform.a, resampling.is_resampled()), (100, 10.0, false));
+        assert_eq!(resampling.remark(), Some(Remark::HasGsd { gsd_m: 10.005 }));
+        let (coarse, transform, resampling) = at(25.0).unwrap();
+        assert_eq!((coarse.profile().width_px, transform.a, resampling.factor), (40, 25.0, (2.5, 2.5)));
+        assert_eq!((resampling.source_gsd_m, resampling.remark()), ((10.0, 10.0), None));
+        let (_, _, fine) = at(4.0).unwrap();
+        assert!(matches!(fine.remark(), Some(Remark::Upsampled { times, .. }) if times == 2.5));
+        assert!(at(5.0).unwrap().2.remark().is_none());
+        let Err(error) = at(11_000.0) else { panic!() };
+        assert!(error.to_string().contains("10.000 x 10.000 m: --gsd 11000 would take more than 1024"), "{error}");
+    }
+
+    #[test]
+    fn what_is_empty_is_empty_at_any_distance() {
+        let image = TiffImage { is_absent: |block| block != 0, ..holed() };
+        let raster = resampled(image, (2.0, 2.0));
+        // One tile, of 32 x 16.
+        assert!(!raster.is_empty(PixelWindow::new(0, 0, 4, 4)));
+        assert!(!raster.is_empty(PixelWindow::new(16, 0, 4, 4)), "its first pixel is made of the tile's last one too");
+        assert!(raster.is_empty(PixelWindow::new(18, 0, 4, 4)) && raster.is_empty(PixelWindow::new(0, 12, 4, 4)));
+        assert!(raster.is_empty(PixelWindow::new(-9, 0, 4, 4)));
+        raster.prefetch(&[PixelWindow::new(-9, 0, 4, 4), PixelWindow::new(0, 0, 4, 4)], &[0]);
+        assert_eq!(raster.row_of_windows_bytes(16, 3), raster.source.row_of_windows_bytes(36, 3));
     }
 }
