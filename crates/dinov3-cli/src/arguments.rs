@@ -75,7 +75,7 @@ pub enum SceneCommand {
     Embed(Box<SceneEmbedArguments>),
     /// What a scene is: its grid, its bands, how it is stored, and how it would be cut
     #[command(after_help = SCENE_INFO_EXAMPLES)]
-    Info(SceneInfoArguments),
+    Info(Box<SceneInfoArguments>),
 }
 
 const SCENE_EMBED_EXAMPLES: &str = "\

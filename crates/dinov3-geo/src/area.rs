@@ -101,8 +101,8 @@ impl Area {
     pub fn coverage(&self, footprint: &Footprint) -> Coverage {
         let (mut inside, mut outside) = (false, false);
         for ring in footprint.polygons() {
-            let nearby = self.edges.locate_in_envelope_intersecting(envelope(ring));
-            if nearby.into_iter().any(|edge| meets(edge, ring)) {
+            let mut nearby = self.edges.locate_in_envelope_intersecting(envelope(ring));
+            if nearby.any(|edge| meets(edge, ring)) {
                 return Coverage::Partly;
             }
             // No border is in it, so that one of its points speaks for all.
@@ -122,7 +122,7 @@ impl Area {
     fn contains(&self, lon: f64, lat: f64) -> bool {
         // Borders that a line to the east crosses, by polygon: an odd number around a point inside.
         let line = AABB::from_corners([lon, lat], [f64::MAX, lat]);
-        let crossed = self.edges.locate_in_envelope_intersecting(line).into_iter();
+        let crossed = self.edges.locate_in_envelope_intersecting(line);
         let crossed = crossed.filter(|edge| is_crossed(edge.from, edge.to, [lon, lat]));
         let mut polygons: Vec<u32> = crossed.map(|edge| edge.polygon).collect();
         polygons.sort_unstable();
