@@ -80,8 +80,8 @@ pub enum SceneCommand {
 
 const SCENE_EMBED_EXAMPLES: &str = "\
 A scene is a GeoTIFF, BigTIFF or COG, on disk, at an http(s) URL, or an object of a store (s3://, gs://, az://). It is read
-in windows; nothing is ever held whole. Chips are cut on the scene's own grid. 8-bit RGB needs no option. The files of a
-scene may also be named by STAC items, which then give it its time.
+in windows; nothing is ever held whole. Chips are cut on the scene's own grid, or on a grid of --grid. 8-bit RGB needs no
+option. The files of a scene may also be named by STAC items, which then give it its time.
 
 Examples:
   dinov3 scene embed scene.tif -m vit_large_patch16_dinov3.sat493m -o chips.parquet
@@ -91,6 +91,7 @@ Examples:
     -o chips.parquet
   dinov3 scene embed products/ --band-files '*_B04.tif,*_B03.tif,*_B02.tif' --scale 'range 1000,4000' \
     -m vit_large_patch16_dinov3.sat493m -o chips.parquet
+  dinov3 scene embed s2/ --gsd 10 --grid utm --aoi forest.geojson -m vit_large_patch16_dinov3.sat493m -o chips.parquet
   dinov3 scene embed b432.tif --bands 3,2,1 --scale 'range 0,3000' -m vit_large_patch16_dinov3.sat493m -o chips.parquet
   dinov3 scene embed psscene_sr.tif --preset planetscope-sr-4b -m vit_large_patch16_dinov3.sat493m -o chips.parquet
 
@@ -383,12 +384,24 @@ pub struct SceneEmbedArguments {
 #[derive(Args)]
 #[command(next_help_heading = "Scene")]
 pub struct SceneArguments {
-    /// Side of a chip in pixels of the scene
+    /// Resample to this ground sample distance first; 0.6 is what the satellite weights saw
+    #[arg(long, value_name = "METRES", value_parser = parse_gsd)]
+    pub gsd: Option<f64>,
+    /// Side of a chip in pixels: of the scene, or of --gsd
     #[arg(long, value_name = "PX", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub chip: u32,
     /// From chip to chip; by default the side of a chip. Less makes them overlap
     #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub stride: Option<u32>,
+    /// Only chips that meet these polygons: GeoJSON or GeoParquet
+    #[arg(long, value_name = "FILE")]
+    pub aoi: Option<PathBuf>,
+    /// Chips on the cells of a grid, so that two dates fall on the same ones: utm, or major-tom[:KM]
+    #[arg(long, conflicts_with_all = ["stride", "grid_id"])]
+    pub grid: Option<dinov3_scene::AlignedGrid>,
+    /// Name the cell of each chip's middle: major-tom[:KM], h3:RES, web-mercator:ZOOM, or utm:METRES
+    #[arg(long, value_name = "GRID")]
+    pub grid_id: Option<dinov3_scene::geo::CellScheme>,
     /// Chips that reach beyond the scene: filled up with its mirror image, left out, or moved inwards
     #[arg(long, value_enum, default_value_t)]
     pub edges: Edges,
@@ -789,6 +802,12 @@ fn parse_datetime(text: &str) -> Result<i64, String> {
 fn parse_share(text: &str) -> Result<f32, String> {
     let share = text.parse::<f32>().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "expected a share from 0 to 1".to_string())
+}
+
+/// A length between a millimetre and a thousand kilometres.
+fn parse_gsd(text: &str) -> Result<f64, String> {
+    let gsd_m = text.parse::<f64>().ok().filter(|gsd_m| (0.001..=1e6).contains(gsd_m));
+    gsd_m.ok_or_else(|| "expected metres, such as 0.6".to_string())
 }
 
 /// `120,80`, from the top left.

@@ -6,11 +6,11 @@ mod common;
 
 use std::fs;
 
-use common::chips::{number, provenance, rows, text, value};
+use common::chips::{number, provenance, rows, text, value, windows};
 use common::{Scene, stderr, stdout};
 use dinov3_testing::geotiff::{TiffFile, TiffImage, TiffValue, utm_tags};
 use dinov3_testing::http_server::{HttpReply, HttpServer, part_of};
-use parquet::record::{Field, Row};
+use parquet::record::Field;
 use serde_json::Value;
 use snapbox::cmd::Command;
 use snapbox::str;
@@ -32,13 +32,6 @@ fn scene() -> Scene {
 
 fn embed(scene: &Scene, line: &str) -> Command {
     scene.dinov3(&format!("scene embed {line} -m tiny.json --weights synthetic:7 --chip 32"))
-}
-
-fn windows(rows: &[Row]) -> Vec<[i32; 4]> {
-    let mut windows: Vec<_> =
-        rows.iter().map(|row| ["x_px", "y_px", "width_px", "height_px"].map(|name| number(row, name))).collect();
-    windows.sort_by_key(|[x, y, ..]| (*y, *x));
-    windows
 }
 
 #[test]

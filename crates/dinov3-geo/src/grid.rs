@@ -82,6 +82,11 @@ impl MajorTomGrid {
         Ok(Self { distance_km, rows: (PI * Self::RADIUS_KM / distance_km).ceil() as i64 })
     }
 
+    /// The distance of rows and, about, of columns, in metres.
+    pub fn distance_m(&self) -> f64 {
+        self.distance_km * 1000.0
+    }
+
     /// The cell of a place, by the point to its south west; `None` in the caps beyond 85°, which the grid leaves out.
     ///
     /// # Errors
@@ -115,6 +120,41 @@ impl MajorTomGrid {
         UtmZone::of(lon, lat)
     }
 
+    /// How many cells [`Self::cells_in`] gives.
+    pub fn count_in(&self, bbox: [f64; 4]) -> u64 {
+        self.rows_in(bbox)
+            .map(|row| {
+                let columns = self.columns_in(row, bbox);
+                (columns.end - columns.start) as u64
+            })
+            .sum()
+    }
+
+    /// The cells that a box of west, south, east, north meets, row by row from the south. West may be greater than east,
+    /// where it crosses the antimeridian.
+    pub fn cells_in(&self, bbox: [f64; 4]) -> impl Iterator<Item = MajorTomCell> + '_ {
+        self.rows_in(bbox).flat_map(move |row| {
+            let columns = self.columns(row);
+            self.columns_in(row, bbox).map(move |column| MajorTomCell {
+                row: row as i32,
+                column: ((column + columns / 2).rem_euclid(columns) - columns / 2) as i32,
+            })
+        })
+    }
+
+    fn rows_in(&self, [_, south, _, north]: [f64; 4]) -> impl Iterator<Item = i64> + '_ {
+        let row = |lat: f64| floor_step(lat.clamp(-90.0, 90.0), self.rows, |row| self.latitude(row), 180.0);
+        (row(south)..=row(north)).filter(|&row| self.latitude(row).abs() <= Self::LAST_LATITUDE)
+    }
+
+    /// Counted on beyond 180°, each once.
+    fn columns_in(&self, row: i64, [west, _, east, _]: [f64; 4]) -> std::ops::Range<i64> {
+        let columns = self.columns(row);
+        let column = |lon: f64| floor_step(lon, columns, |column| 360.0 * column as f64 / columns as f64, 360.0);
+        let (first, last) = (column(west), column(if west > east { east + 360.0 } else { east }));
+        first..first + (last - first + 1).clamp(0, columns)
+    }
+
     fn latitude(&self, row: i64) -> f64 {
         180.0 * row as f64 / self.rows as f64
     }
@@ -122,6 +162,13 @@ impl MajorTomGrid {
     fn columns(&self, row: i64) -> i64 {
         let circumference_km = 2.0 * PI * Self::RADIUS_KM * self.latitude(row).to_radians().cos();
         ((circumference_km / self.distance_km).ceil() as i64).max(1)
+    }
+}
+
+/// As it is named on the command line.
+impl fmt::Display for MajorTomGrid {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "major-tom:{}", self.distance_km)
     }
 }
 
@@ -188,7 +235,7 @@ impl fmt::Display for WebMercatorTile {
     }
 }
 
-fn check_place(lon: f64, lat: f64) -> Result<(), GeoError> {
+pub(crate) fn check_place(lon: f64, lat: f64) -> Result<(), GeoError> {
     if !lon.is_finite() || !lat.is_finite() {
         return Err(GeoError::NotFinite { x: lon, y: lat });
     }
@@ -245,6 +292,30 @@ mod tests {
         assert_eq!(name(0.0, 86.0), None);
         assert_eq!(name(0.0, -85.1), None);
         assert!(MajorTomGrid::new(0.0).is_err() && MajorTomGrid::new(f64::NAN).is_err());
+    }
+
+    #[test]
+    fn a_box_meets_the_cells_of_its_places() {
+        for (distance_km, bbox) in [
+            (10.0, [12.9, 52.1, 13.4, 52.6]),
+            (100.0, [179.0, -20.0, -178.5, -18.0]),
+            (50.0, [-180.0, 60.0, -179.0, 61.0]),
+            (500.0, [-180.0, -90.0, 180.0, 90.0]),
+        ] {
+            let grid = MajorTomGrid::new(distance_km).unwrap();
+            let found: Vec<MajorTomCell> = grid.cells_in(bbox).collect();
+            let cells: std::collections::BTreeSet<_> = found.iter().copied().collect();
+            assert_eq!((cells.len(), found.len() as u64), (found.len(), grid.count_in(bbox)), "each once");
+            let [west, south, east, north] = bbox;
+            let width = if west > east { east + 360.0 - west } else { east - west };
+            for step in 0..40_000 {
+                let (across, up) = (f64::from(step % 200) / 199.0, f64::from(step / 200) / 199.0);
+                let (lon, lat) = (wrap_longitude(west + across * width), south + up * (north - south));
+                if let Some(cell) = grid.cell(lon, lat).unwrap() {
+                    assert!(cells.contains(&cell), "{distance_km} km: {cell} at {lon}, {lat}");
+                }
+            }
+        }
     }
 
     #[test]

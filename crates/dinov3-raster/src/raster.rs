@@ -35,6 +35,12 @@ pub trait Raster: Send + Sync {
     /// at the limit of bytes held ahead; failures appear in `read`.
     fn prefetch(&self, windows: &[PixelWindow], bands: &[usize]);
 
+    /// [`RasterProfile::row_of_windows_bytes`], of what is stored: for windows of a raster that is made of another one, of
+    /// the blocks that these need.
+    fn row_of_windows_bytes(&self, height_px: u32, bands: usize) -> u64 {
+        self.profile().row_of_windows_bytes(height_px, bands)
+    }
+
     /// The overview `level`, counted from 0, as a raster of its own. For pictures: overviews are resampled.
     ///
     /// # Errors

@@ -135,7 +135,7 @@ impl Samples {
     }
 
     /// `count` times the same value, rounded and clamped to the type as GDAL does it.
-    pub(crate) fn filled(sample_type: SampleType, value: f64, count: usize) -> Self {
+    pub fn filled(sample_type: SampleType, value: f64, count: usize) -> Self {
         // `as` saturates, and NaN becomes 0.
         let rounded = value.round();
         match sample_type {

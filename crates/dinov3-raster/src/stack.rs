@@ -181,6 +181,11 @@ impl Raster for Stack {
         }
     }
 
+    fn row_of_windows_bytes(&self, height_px: u32, _: usize) -> u64 {
+        let of_part = |part: &Part| part.raster.row_of_windows_bytes(height_px, part.raster.profile().bands.len());
+        self.parts.iter().map(of_part).fold(0, u64::saturating_add)
+    }
+
     fn overview(&self, level: usize) -> Result<Box<dyn Raster>, RasterError> {
         let Some(size) = self.profile.overviews.get(level) else {
             let (location, overviews) = (self.profile.location.clone(), self.profile.overviews.len());

@@ -61,6 +61,22 @@ pub enum SceneError {
         #[source]
         source: GeoError,
     },
+    /// It cannot be cut as it was asked for.
+    #[error("{scene} {problem}")]
+    Cut {
+        /// Which scene.
+        scene: String,
+        /// Why, as the end of the sentence.
+        problem: String,
+    },
+    /// The file with the area of interest cannot be used.
+    #[error("{} {problem}", path.display())]
+    Area {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Why, as the end of the sentence.
+        problem: String,
+    },
     /// A band that it does not have.
     #[error("{scene} has {found} bands, and no band {band}: bands are counted from 1")]
     NoSuchBand {

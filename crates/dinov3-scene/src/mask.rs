@@ -290,6 +290,10 @@ impl Raster for Masked {
         is_outside || is_beyond_mask || !self.has_false_alpha() && self.inner.is_empty(window)
     }
 
+    fn row_of_windows_bytes(&self, height_px: u32, bands: usize) -> u64 {
+        self.inner.row_of_windows_bytes(height_px, bands)
+    }
+
     fn prefetch(&self, windows: &[PixelWindow], bands: &[usize]) {
         match self.opacity() {
             Some(band) => self.inner.prefetch(windows, &[bands, &[band]].concat()),

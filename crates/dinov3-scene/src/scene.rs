@@ -4,19 +4,25 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use dinov3_engine::{Item, ItemError, ItemErrorKind};
-use dinov3_geo::{AffineTransform, Crs, Footprint, GeoError, HilbertCurve, PixelWindow};
+use dinov3_geo::{AffineTransform, CellScheme, Coverage, Crs, Footprint, GeoError, HilbertCurve, PixelWindow};
 use dinov3_pixels::Statistics;
 use dinov3_raster::{
     CrsDefinition, Georeference, Location, Opener, Raster, RasterError, RasterProfile, RasterWindow, Samples,
 };
 use dinov3_sink::{ChipFootprint, ChipRow, RowName, Stamp};
 
+use crate::align::{CellNames, Ground};
+use crate::cut::Choice;
 use crate::pixels::{chip_pixels, without_nan};
 use crate::preset::{Fit, Preset};
 use crate::product::ProductFacts;
 use crate::radiometry::{Measured, Radiometry, masked};
+use crate::resample::at_gsd;
 use crate::source::without_name;
-use crate::{ChipGrid, Cut, DeclaredBaseline, MaskValues, Scale, SceneError, SceneInput};
+use crate::{
+    AlignedGrid, AreaOfInterest, ChipGrid, Cut, DeclaredBaseline, MaskValues, Remark, Resampling, Scale, SceneError,
+    SceneInput,
+};
 
 /// Largest distance between a chip's polygon and its true outline, in pixels.
 const FOOTPRINT_TOLERANCE_PX: f64 = 0.05;
@@ -27,6 +33,14 @@ const FOOTPRINT_TOLERANCE_PX: f64 = 0.05;
 pub struct SceneOptions {
     /// How it is cut.
     pub cut: Cut,
+    /// Ground sample distance in metres to which a scene is resampled first.
+    pub gsd_m: Option<f64>,
+    /// Chips on the cells of a grid instead of side by side from the scene's corner.
+    pub grid: Option<AlignedGrid>,
+    /// The grid whose cells are named, by the middle of a chip.
+    pub cell_ids: Option<CellScheme>,
+    /// Only chips of which a part lies in it.
+    pub area: Option<AreaOfInterest>,
     /// The product, whose bands, scale and no-data are known.
     pub preset: Option<Preset>,
     /// What is declared of Sentinel-2's offset, whatever the item and the files say.
@@ -57,6 +71,10 @@ impl SceneOptions {
             cut: Cut { chip_px: 256, stride_px: 256, edges: crate::Edges::Pad },
             preset: None,
             baseline: None,
+            gsd_m: None,
+            grid: None,
+            cell_ids: None,
+            area: None,
             bands: None,
             scale: None,
             mask_values: None,
@@ -84,6 +102,9 @@ pub struct Scene {
     radiometry: Radiometry,
     measured: OnceLock<Result<Measured, SceneError>>,
     grid: ChipGrid,
+    cells: CellNames,
+    resampling: Option<Resampling>,
+    remarks: Vec<Remark>,
     min_valid: f32,
     datetime_us: Option<i64>,
     stac_item: Option<String>,
@@ -99,12 +120,21 @@ impl Scene {
         let (raster, stamp) = crate::input::open_stamped(opener, input)?;
         let facts = ProductFacts::gather(input, raster.profile());
         let (raster, mask) = masked(opener, raster, input, options)?;
-        let profile = raster.profile();
-        let (transform, crs) = located(profile, options)?;
+        let (transform, crs) = located(raster.profile(), options)?;
         let radiometry = Radiometry::of(&*raster, mask, input, &facts, options)?;
-        let strip_px = strip_px(profile, options);
-        let grid = ChipGrid::new(options.cut, profile.width_px, profile.height_px, strip_px);
+        let (raster, transform, resampling) = match options.gsd_m {
+            Some(gsd_m) => {
+                let (raster, transform, resampling) = at_gsd(raster, transform, &crs, gsd_m)?;
+                (raster, transform, Some(resampling))
+            }
+            None => (raster, transform, None),
+        };
+        let Chosen { grid, cells, mut remarks } = chosen_chips(&*raster, &transform, &crs, options)?;
+        remarks.extend(resampling.as_ref().and_then(Resampling::remark));
         Ok(Arc::new(Self {
+            cells,
+            resampling,
+            remarks,
             stamp,
             whole_stamp: OnceLock::new(),
             transform,
@@ -153,6 +183,24 @@ impl Scene {
         &self.grid
     }
 
+    /// What was done to reach the ground sample distance that was asked for.
+    pub fn resampling(&self) -> Option<&Resampling> {
+        self.resampling.as_ref()
+    }
+
+    /// What is worth telling.
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
+    }
+
+    /// The side in metres of the blocks that chips are cut on, in a UTM zone.
+    pub fn block_side_m(&self) -> Option<f64> {
+        match self.cells {
+            CellNames::Utm { side_m, .. } => Some(side_m),
+            _ => None,
+        }
+    }
+
     /// The bands of red, green and blue, counted from 1.
     pub fn rgb_bands(&self) -> [usize; 3] {
         self.radiometry.bands.map(|band| band + 1)
@@ -199,6 +247,9 @@ impl Scene {
     pub fn described(&self) -> Result<serde_json::Value, SceneError> {
         let mut described = self.radiometry.described(self.measured()?);
         described["scene"] = self.name.as_str().into();
+        if let Some(resampling) = &self.resampling {
+            described["resampled"] = resampling.described();
+        }
         Ok(described)
     }
 
@@ -217,7 +268,18 @@ impl Scene {
 
     /// The part of a chip that lies in the scene; nothing if the file's index says that no pixel of it is data.
     pub(crate) fn inside(&self, chip: &PixelWindow) -> Option<PixelWindow> {
-        chip.intersection(&self.profile().window()).filter(|inside| !self.raster.is_empty(*inside))
+        let inside = chip.intersection(&self.profile().window())?;
+        let can_be_enough = self.share_of_cell(&inside, chip) >= f64::from(self.min_valid);
+        (can_be_enough && !self.raster.is_empty(inside)).then_some(inside)
+    }
+
+    /// The share of a chip that lies in the scene, on the cells of a grid; else what lies in the scene is all there is.
+    /// Beyond the scene a cell is no data: two scenes that meet a cell shall not both have most of it mirrored.
+    fn share_of_cell(&self, inside: &PixelWindow, chip: &PixelWindow) -> f64 {
+        match self.cells {
+            CellNames::Utm { .. } | CellNames::MajorTom => inside.pixels() as f64 / chip.pixels() as f64,
+            _ => 1.0,
+        }
     }
 
     /// Starts fetching what these chips need.
@@ -242,7 +304,8 @@ impl Scene {
         let mut read = self.raster.read(inside, &bands).map_err(|error| read_error(&error, &self.name))?;
         without_nan(&mut read);
         let valid_fraction = read.valid_fraction() as f32;
-        if valid_fraction < self.min_valid || valid_fraction == 0.0 {
+        let valid_share = f64::from(valid_fraction) * self.share_of_cell(&inside, &chip);
+        if valid_share < f64::from(self.min_valid) || valid_fraction == 0.0 {
             return Ok(None);
         }
         if bands.len() == 1 {
@@ -263,7 +326,7 @@ impl Scene {
             y_px: place(inside.y_px),
             width_px: place(inside.width_px.into()),
             height_px: place(inside.height_px.into()),
-            grid_cell: None,
+            grid_cell: self.cells.of(&chip, &self.grid, &self.transform, &footprint),
             valid_fraction,
             stac_item: self.stac_item.clone(),
             hilbert: HilbertCurve::EARTH.index(lon, lat),
@@ -271,10 +334,15 @@ impl Scene {
         Ok(Some((item, row)))
     }
 
-    /// The scene's name and the window as a media fragment (W3C Media Fragments URI 1.0, 4.2.2).
+    /// The scene's name and the window as a media fragment (W3C Media Fragments URI 1.0, 4.2.2), with the ground sample
+    /// distance where its pixels are not the scene's own.
     pub(crate) fn chip_id(&self, chip: &PixelWindow) -> String {
         let PixelWindow { x_px, y_px, width_px, height_px } = chip;
-        format!("{}#xywh={x_px},{y_px},{width_px},{height_px}", self.name)
+        let window = format!("{}#xywh={x_px},{y_px},{width_px},{height_px}", self.name);
+        match &self.resampling {
+            Some(resampling) if resampling.is_resampled() => format!("{window}&gsd={}", resampling.gsd_m),
+            _ => window,
+        }
     }
 }
 
@@ -348,11 +416,66 @@ fn located(profile: &RasterProfile, options: &SceneOptions) -> Result<(AffineTra
     }
 }
 
+struct Chosen {
+    grid: ChipGrid,
+    cells: CellNames,
+    remarks: Vec<Remark>,
+}
+
+/// Which windows are chips, and how their cells are named.
+fn chosen_chips(
+    raster: &dyn Raster,
+    transform: &AffineTransform,
+    crs: &Crs,
+    options: &SceneOptions,
+) -> Result<Chosen, SceneError> {
+    let RasterProfile { width_px, height_px, .. } = *raster.profile();
+    let strip_px = strip_px(raster, options);
+    let (grid, cells, mut remarks) = match options.grid {
+        Some(grid) => {
+            let ground = Ground { transform, crs, width_px, height_px, strip_px };
+            let scene = raster.profile().location.clone();
+            grid.chips(&ground, options.cut).map_err(|problem| SceneError::Cut { scene, problem })?
+        }
+        None => {
+            let cells = options.cell_ids.map_or(CellNames::None, CellNames::Containing);
+            (ChipGrid::new(options.cut, width_px, height_px, strip_px), cells, Vec::new())
+        }
+    };
+    let Some(area) = &options.area else { return Ok(Chosen { grid, cells, remarks }) };
+    let footprint = |window: &PixelWindow| Footprint::of_window(window, transform, crs, FOOTPRINT_TOLERANCE_PX);
+    let mut choose = |window: PixelWindow, is_chip: bool| {
+        let Some(inside) = window.intersection(&raster.profile().window()) else { return Choice::None };
+        let looked_at = match is_chip {
+            true => inside,
+            // What is straight around many chips may bend around each.
+            false => PixelWindow::new(
+                inside.x_px - 1,
+                inside.y_px - 1,
+                inside.width_px.saturating_add(2),
+                inside.height_px.saturating_add(2),
+            ),
+        };
+        match footprint(&looked_at).map(|footprint| area.area().coverage(&footprint)) {
+            Ok(Coverage::Outside) => Choice::None,
+            Ok(Coverage::Inside) => Choice::All,
+            // A chip without a footprint is reported when it is read.
+            Ok(Coverage::Partly) | Err(_) => Choice::Some,
+        }
+    };
+    let grid = grid.select(&mut choose);
+    if grid.is_empty() {
+        remarks.push(Remark::OutsideArea);
+    }
+    Ok(Chosen { grid, cells, remarks })
+}
+
 /// Columns that are read together, so that no block is decoded twice: all of them, if the blocks of a row of chips fit into
 /// half of the cache.
-fn strip_px(profile: &RasterProfile, options: &SceneOptions) -> u32 {
+fn strip_px(raster: &dyn Raster, options: &SceneOptions) -> u32 {
+    let profile = raster.profile();
     // A chip meets blocks that it shares with the row of chips before it.
-    let row_bytes = profile.row_of_windows_bytes(options.cut.chip_px, profile.bands.len()).max(1);
+    let row_bytes = raster.row_of_windows_bytes(options.cut.chip_px, profile.bands.len()).max(1);
     let half = options.block_cache_bytes / 2;
     if row_bytes <= half || !profile.blocks.is_tiled {
         return profile.width_px;

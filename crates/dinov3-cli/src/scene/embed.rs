@@ -9,7 +9,7 @@ use dinov3::image::statistics;
 use dinov3::pixels::Recipe;
 use dinov3::sink::{ChipColumns, EmbeddingLayout, GeoParquetSink, JournaledSource};
 use dinov3::{Encoder, Normalized, Request};
-use dinov3_scene::{Preset, ResampledFiles, SceneOptions, SceneSource};
+use dinov3_scene::{AreaOfInterest, Preset, ResampledFiles, SceneOptions, SceneSource};
 use serde_json::{Value, json};
 
 use crate::arguments::{SceneArguments, SceneEmbedArguments};
@@ -42,7 +42,8 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     refuse_overwriting_inputs(&arguments.output, &named.files())?;
     let scenes = named.scenes;
     let has_items = scenes.iter().any(|scene| scene.stac_item.is_some());
-    let columns = ChipColumns { stac_item: has_items, ..ChipColumns::default() };
+    let grid_cell = options.grid.is_some() || options.cell_ids.is_some();
+    let columns = ChipColumns { grid_cell, stac_item: has_items, ..ChipColumns::default() };
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let count = scenes.len();
     let has_several_files = scenes.iter().any(|scene| scene.files.len() > 1);
@@ -58,6 +59,9 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
             Some(error) if count == 1 => return Err(error.clone().into()),
             Some(error) if survey.unusable.len() == count => {
                 return Err(anyhow!("none of {count} scenes can be used; the first one: {error}"));
+            }
+            _ if options.area.is_some() => {
+                eprintln!("note: no chip of any scene lies in the area of interest: the output has no rows");
             }
             _ => eprintln!("note: no scene is as large as a chip, and --edges drop leaves out what is smaller"),
         }
@@ -121,6 +125,10 @@ fn described(options: &SceneOptions, arguments: &SceneArguments) -> Value {
         "chip_px": options.cut.chip_px,
         "stride_px": options.cut.stride_px,
         "edges": options.cut.edges.name(),
+        "gsd_m": options.gsd_m,
+        "grid": options.grid.map(|grid| grid.to_string()),
+        "grid_id": options.cell_ids.map(|scheme| scheme.to_string()),
+        "aoi_sha256": options.area.as_ref().map(AreaOfInterest::sha256),
         "min_valid": dinov3::image::decimal(options.min_valid),
         "preset": options.preset.map(Preset::name),
         "overrides": overrides(options),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use dinov3::pixels::Statistics;
 use dinov3_scene::geo::DatumShift;
-use dinov3_scene::raster::{MaskKind, RasterProfile, Resampling, StackedFile};
-use dinov3_scene::{Preset, ProductFacts, Scene, SceneError};
+use dinov3_scene::raster::{self, MaskKind, RasterProfile, StackedFile};
+use dinov3_scene::{Preset, ProductFacts, Scene, SceneError, SceneOptions};
 use serde_json::{Value, json};
 
 use crate::arguments::SceneInfoArguments;
@@ -73,6 +73,12 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
             "rgb_bands": scene.rgb_bands(),
             "preset": options.preset.map(Preset::name),
             "preset_that_fits": scene.fitting().map(|fit| fit.preset.name()),
+            "resampled": scene.resampling().map(|resampling| json!({
+                "gsd_m": resampling.gsd_m, "source_gsd_m": resampling.source_gsd_m, "factor": resampling.factor,
+                "source_width_px": resampling.stored.width_px, "source_height_px": resampling.stored.height_px,
+            })),
+            "grid": options.grid.map(|grid| grid.to_string()), "block_side_m": scene.block_side_m(),
+            "remarks": scene.remarks().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "chip_px": cut.chip_px, "stride_px": cut.stride_px, "edges": cut.edges.name(), "chips": chips,
         });
         for part in [further, scene.described()?] {
@@ -83,7 +89,7 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
         println!("{json}");
         return Ok(Outcome::Done);
     }
-    let mut rows = of_raster(profile);
+    let mut rows = of_raster(scene.resampling().map_or(profile, |resampling| &resampling.stored));
     rows.extend(input.stac_item.map(|item| ("STAC item", item)));
     rows.extend(input.datetime_us.and_then(dinov3_scene::stac::format_datetime).map(|time| ("datetime", time)));
     let [west, south, east, north] = footprint.bbox();
@@ -105,12 +111,17 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
         rows.push(("deviation", three(found.std)));
         rows.push(("z", format!("{} against the weights for satellites", three(found.z))));
     }
+    for remark in scene.remarks() {
+        rows.push((if remark.is_warning() { "warning" } else { "note" }, remark.to_string()));
+    }
     rows.extend(measured.warnings.iter().map(|warning| ("warning", warning.clone())));
     rows.extend(fit.map(|fit| ("product", fit.to_string())));
-    rows.extend([(
-        "chips",
-        format!("{chips} of {0} x {0} px every {1} px, edges {2}", cut.chip_px, cut.stride_px, cut.edges.name()),
-    )]);
+    rows.push(("chips", chips_of(&scene, &options)));
+    if let Some(resampling) = scene.resampling().filter(|resampling| resampling.is_resampled()) {
+        let (width_m, height_m) = resampling.source_gsd_m;
+        let size = format!("{} x {} px of {} m", profile.width_px, profile.height_px, resampling.gsd_m);
+        rows.push(("resampled", format!("to {size}, from {width_m:.3} x {height_m:.3} m")));
+    }
     print!("{}", lines(&rows));
     Ok(Outcome::Done)
 }
@@ -118,7 +129,7 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
 fn of_file(file: &StackedFile) -> Value {
     json!({
         "file": file.location, "width_px": file.width_px, "height_px": file.height_px,
-        "resampling": file.resampling.map(Resampling::name),
+        "resampling": file.resampling.map(raster::Resampling::name),
     })
 }
 
@@ -137,6 +148,18 @@ fn json_of_raster(name: &str, profile: &RasterProfile) -> Value {
         "overviews": profile.overviews,
         "no_data": profile.no_data.as_ref().map(|no_data| &no_data.text), "mask": mask(profile),
     })
+}
+
+/// How many chips there are, and where.
+fn chips_of(scene: &Scene, options: &SceneOptions) -> String {
+    let (chips, cut) = (scene.chips().len(), options.cut);
+    let place = match (options.grid, scene.block_side_m()) {
+        (Some(grid), Some(side_m)) => format!("on the blocks of {grid}, {side_m} m"),
+        (Some(grid), None) => format!("on the cells of {grid}"),
+        (None, _) => format!("every {} px", cut.stride_px),
+    };
+    let area = if options.area.is_some() { ", in the area of interest" } else { "" };
+    format!("{chips} of {0} x {0} px {place}, edges {1}{area}", cut.chip_px, cut.edges.name())
 }
 
 fn of_raster(profile: &RasterProfile) -> Vec<(&'static str, String)> {

@@ -6,13 +6,14 @@ mod inputs;
 mod masks;
 mod reports;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use dinov3::ModelSpec;
 use dinov3::pixels::Statistics;
 use dinov3_scene::raster::{Addresses, Opener, Options, RasterProfile, Resampling, StackedFile};
-use dinov3_scene::{Cut, Preset, SceneOptions};
+use dinov3_scene::{AreaOfInterest, Cut, Preset, SceneOptions};
 
 use crate::arguments::{Edges, RemoteArguments, SceneArguments, SceneCommand};
 use crate::failure::{Outcome, usage};
@@ -51,6 +52,13 @@ fn scene_options(arguments: &SceneArguments, statistics: Statistics, datetime_us
             Edges::Shift => dinov3_scene::Edges::Shift,
         },
     };
+    if arguments.grid.is_some() && arguments.edges == Edges::Shift {
+        return Err(usage("--edges shift: chips on the cells of a grid stay where they are; pad or drop them"));
+    }
+    options.gsd_m = arguments.gsd;
+    options.grid = arguments.grid;
+    options.cell_ids = arguments.grid_id;
+    options.area = arguments.aoi.as_deref().map(area_of_interest).transpose()?;
     options.bands = (!arguments.bands.is_empty()).then(|| arguments.bands.clone());
     options.scale = arguments.scale;
     options.preset = arguments.preset;
@@ -71,6 +79,22 @@ fn resampling_told(file: &StackedFile, method: Resampling, scene: &RasterProfile
     let (from, to) = ((file.width_px, file.height_px), (scene.width_px, scene.height_px));
     let method = if method == Resampling::Bilinear { "bilinearly" } else { method.name() };
     format!("{} is resampled {method} from {} x {} to {} x {} px", file.location, from.0, from.1, to.0, to.1)
+}
+
+fn area_of_interest(path: &Path) -> Result<AreaOfInterest> {
+    let area = AreaOfInterest::read(path)?;
+    let (polygons, long_edges) = (area.area().polygons(), area.area().long_edges());
+    if polygons == 0 {
+        eprintln!("note: {} holds no polygon: no chip lies in it", path.display());
+    }
+    if long_edges > 0 {
+        eprintln!(
+            "warning: {}: {long_edges} edges are longer than 180 degrees and go the long way around the Earth, as RFC 7946 \
+             says: cut polygons at the antimeridian",
+            path.display()
+        );
+    }
+    Ok(area)
 }
 
 /// Whether the model was trained on satellite pictures.

@@ -1,8 +1,10 @@
 //! What is told of the scenes of a run: warnings while it goes on, and a list for provenance.
 
+use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use dinov3_scene::{Measured, Scene};
+use dinov3_scene::{Measured, Remark, Scene};
 use serde_json::Value;
 
 use crate::failure::printable_line;
@@ -25,6 +27,8 @@ pub struct SceneReports {
 struct Found {
     scenes: Vec<(usize, Value)>,
     warned: usize,
+    /// Of each kind of remark the first scene, and whether a second one was named.
+    remarked: HashMap<Discriminant<Remark>, (String, bool)>,
 }
 
 impl SceneReports {
@@ -41,6 +45,7 @@ impl SceneReports {
         {
             found.scenes.push((index, described));
         }
+        self.tell_remarks(&mut found, scene);
         if measured.warnings.is_empty() {
             return;
         }
@@ -55,6 +60,25 @@ impl SceneReports {
                 self.line("warning: further scenes have warnings too: the output's provenance lists them");
             }
             _ => {}
+        }
+    }
+
+    /// Of each kind of remark the first scene, and that there are more.
+    fn tell_remarks(&self, found: &mut Found, scene: &Scene) {
+        for remark in scene.remarks() {
+            let kind = if remark.is_warning() { "warning" } else { "note" };
+            match found.remarked.get_mut(&discriminant(remark)) {
+                None => {
+                    self.line(&format!("{kind}: {} {remark}", scene.name()));
+                    found.remarked.insert(discriminant(remark), (scene.name().to_owned(), false));
+                }
+                Some((first, is_told)) if first != scene.name() && !*is_told => {
+                    let name = scene.name();
+                    self.line(&format!("{kind}: {name} too, and so it may be with further scenes, which are not named"));
+                    *is_told = true;
+                }
+                Some(_) => {}
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Rows of GeoParquet files.
+//! Readers of the tables that `dinov3 scene` writes.
 
 use std::fs::File;
 
@@ -25,6 +25,13 @@ pub fn number(row: &Row, name: &str) -> i32 {
 pub fn text(row: &Row, name: &str) -> String {
     let Field::Str(text) = value(row, name) else { panic!("{name} is no text") };
     text
+}
+
+pub fn windows(rows: &[Row]) -> Vec<[i32; 4]> {
+    let mut windows: Vec<_> =
+        rows.iter().map(|row| ["x_px", "y_px", "width_px", "height_px"].map(|name| number(row, name))).collect();
+    windows.sort_by_key(|[x, y, ..]| (*y, *x));
+    windows
 }
 
 pub fn provenance(scene: &Scene, name: &str) -> Value {
