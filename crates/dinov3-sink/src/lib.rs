@@ -75,6 +75,7 @@
 
 mod atomic;
 mod chip;
+mod cog;
 mod disk;
 mod embedding;
 mod error;
@@ -87,6 +88,7 @@ mod layout;
 mod name;
 mod npy;
 mod parquet;
+mod patches;
 mod raster;
 mod records;
 mod safetensors;
@@ -97,6 +99,7 @@ mod tests;
 
 pub use atomic::AtomicFile;
 pub use chip::{Chip, ChipFootprint, ChipRow};
+pub use cog::{CogFile, CogOptions, CogSample};
 pub use embedding::{EmbeddingSink, Format, Provenance};
 pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};
@@ -105,5 +108,6 @@ pub use journal::{Journal, JournalError, Stamp};
 pub use journaled::{JournalKey, JournaledSink, JournaledSource, Stamped};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};
 pub use name::{RowName, row_name_bytes};
+pub use patches::{PatchSink, PatchWindow, PatchWindows, WriteRaster};
 pub use raster::{ArrayRaster, FeatureBlock, FeatureGrid, FeatureRaster, NorthUpRaster, ReducedRaster};
 pub use records::RecordSink;
