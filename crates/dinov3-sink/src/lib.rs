@@ -76,6 +76,7 @@
 mod atomic;
 mod chip;
 mod cog;
+mod components;
 mod disk;
 mod embedding;
 mod error;
@@ -100,6 +101,7 @@ mod tests;
 pub use atomic::AtomicFile;
 pub use chip::{Chip, ChipFootprint, ChipRow};
 pub use cog::{CogFile, CogOptions, CogSample};
+pub use components::{fit_components, write_components_picture};
 pub use embedding::{EmbeddingSink, Format, Provenance};
 pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};
