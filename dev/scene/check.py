@@ -20,6 +20,7 @@ from rasterio.transform import Affine
 
 from common import (MEAN, MODEL, NORTH_UP, STD, Checks, add_arguments, embed, embed_command, land, parse_only, run,
                     vectors_of, write_scene)
+from dense import check_dense, check_seams
 from server import SceneServer
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -364,7 +365,7 @@ def check_server(binary, folder, sample, check):
 
 
 def main():
-    known = ("pixels", "footprints", "validators", "resume", "server")
+    known = ("pixels", "footprints", "validators", "resume", "server", "dense", "seams")
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, known)
     arguments = parser.parse_args()
@@ -384,6 +385,10 @@ def main():
             told.append(check_resume(binary, folder, check))
         if "server" in chosen:
             told.append(check_server(binary, folder, arguments.sample, check))
+        if "dense" in chosen:
+            told.append(check_dense(binary, folder, arguments.sample, check))
+        if "seams" in chosen:
+            told.append(check_seams(binary, folder, check))
     print("\n".join(told))
     print(f"{check.passed} of {check.passed + check.failed} checks passed; {check.failed} failed")
     return 1 if check.failed else 0
