@@ -20,8 +20,9 @@ from rasterio.transform import Affine
 
 from common import (MEAN, MODEL, NORTH_UP, STD, Checks, add_arguments, embed, embed_command, land, parse_only, run,
                     vectors_of, write_scene)
-from radiometry import check_radiometry
 from cut import check_cut
+from dense import check_dense, check_seams
+from radiometry import check_radiometry
 from server import SceneServer
 from sources import check_sources
 
@@ -367,7 +368,7 @@ def check_server(binary, folder, sample, check):
 
 
 def main():
-    known = ("pixels", "radiometry", "footprints", "validators", "resume", "server", "sources", "cut")
+    known = ("pixels", "radiometry", "footprints", "validators", "resume", "server", "sources", "cut", "dense", "seams")
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, known)
     arguments = parser.parse_args()
@@ -393,6 +394,10 @@ def main():
             told.append(check_sources(binary, folder, check))
         if "cut" in chosen:
             told.append(check_cut(binary, folder, check))
+        if "dense" in chosen:
+            told.append(check_dense(binary, folder, arguments.sample, check))
+        if "seams" in chosen:
+            told.append(check_seams(binary, folder, check))
     print("\n".join(told))
     print(f"{check.passed} of {check.passed + check.failed} checks passed; {check.failed} failed")
     return 1 if check.failed else 0

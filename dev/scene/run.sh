@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks `dinov3 scene embed` against GDAL, numpy, PROJ and the programs that read GeoParquet.
 #
-#   run.sh --binary DINOV3 [--only pixels,radiometry,footprints,validators,resume,server,sources,cut] [--keep FOLDER]
+#   run.sh --binary DINOV3 [--only pixels,radiometry,footprints,validators,resume,server,sources,cut,dense,seams]
+#          [--keep FOLDER]
 #   run.sh --binary DINOV3 --figures [--only memory,sparse,speed]      memory and speed, a release build
 #
 # The last line counts what held; the exit code is 1 if anything did not. The environment is made in target/geo-venv;

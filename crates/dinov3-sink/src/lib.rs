@@ -75,6 +75,8 @@
 
 mod atomic;
 mod chip;
+mod cog;
+mod components;
 mod disk;
 mod embedding;
 mod error;
@@ -87,6 +89,8 @@ mod layout;
 mod name;
 mod npy;
 mod parquet;
+mod patches;
+mod raster;
 mod records;
 mod safetensors;
 mod spill;
@@ -96,6 +100,8 @@ mod tests;
 
 pub use atomic::AtomicFile;
 pub use chip::{Chip, ChipFootprint, ChipRow};
+pub use cog::{CogFile, CogOptions, CogSample};
+pub use components::{fit_components, write_components_picture};
 pub use embedding::{EmbeddingSink, Format, Provenance};
 pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};
@@ -104,4 +110,6 @@ pub use journal::{Journal, JournalError, KnownRows, Stamp};
 pub use journaled::{JournalKey, JournaledSink, JournaledSource, Stamped};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};
 pub use name::{RowName, row_name_bytes};
+pub use patches::{PatchSink, PatchWindow, PatchWindows, WriteRaster};
+pub use raster::{ArrayRaster, FeatureBlock, FeatureGrid, FeatureRaster, NorthUpRaster, ReducedRaster};
 pub use records::RecordSink;

@@ -117,7 +117,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
 }
 
 /// What was made of the scenes, for provenance.
-fn described(options: &SceneOptions, arguments: &SceneArguments) -> Value {
+pub(super) fn described(options: &SceneOptions, arguments: &SceneArguments) -> Value {
     let names = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
     json!({
         "assets": names(&arguments.assets),

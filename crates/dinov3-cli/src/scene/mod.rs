@@ -1,5 +1,6 @@
 //! `dinov3 scene`: satellite scenes. What its commands share.
 
+mod dense;
 mod embed;
 mod info;
 mod inputs;
@@ -22,6 +23,7 @@ use crate::setup::chosen_statistics;
 /// Runs the command.
 pub fn run(command: &SceneCommand) -> Result<Outcome> {
     match command {
+        SceneCommand::Embed(arguments) if arguments.dense.dense => dense::run(arguments),
         SceneCommand::Embed(arguments) => embed::run(arguments),
         SceneCommand::Info(arguments) => info::run(arguments),
     }
