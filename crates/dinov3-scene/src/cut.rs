@@ -97,6 +97,25 @@ impl ChipGrid {
         self.len() == 0
     }
 
+    /// Columns and rows of chips.
+    pub fn size(&self) -> (u64, u64) {
+        (self.columns, self.rows)
+    }
+
+    /// How chips were cut.
+    pub fn cut(&self) -> Cut {
+        self.cut
+    }
+
+    /// Whether all chips are one stride apart: none was moved inwards.
+    pub fn is_regular(&self) -> bool {
+        let last = |count: u64, length_px: u32| {
+            let last = count.saturating_sub(1);
+            self.cut.start(last, length_px) == (last * self.cut.stride()) as i64
+        };
+        last(self.columns, self.width_px) && last(self.rows, self.height_px)
+    }
+
     /// Chip `index`; it may reach beyond the scene at the right and at the bottom.
     pub fn window(&self, index: u64) -> PixelWindow {
         let per_strip = self.strip_columns * self.rows.max(1);

@@ -9,6 +9,7 @@
 pub use dinov3_geo as geo;
 pub use dinov3_raster as raster;
 
+mod cells;
 mod cut;
 mod error;
 mod input;

@@ -10,8 +10,9 @@ use dinov3_raster::{
     Colour, CrsDefinition, Georeference, Location, Opener, Raster, RasterError, RasterProfile, RasterWindow,
     SampleType, Samples,
 };
-use dinov3_sink::{ChipFootprint, ChipRow, RowName, Stamp};
+use dinov3_sink::{ChipCell, ChipFootprint, ChipRow, FeatureGrid, RowName, Stamp};
 
+use crate::cells::ChipCells;
 use crate::pixels::chip_pixels;
 use crate::{ChipGrid, Cut, Scale, SceneError, SceneInput};
 
@@ -71,6 +72,8 @@ pub struct Scene {
     bands: [usize; 3],
     scale: Scale,
     grid: ChipGrid,
+    /// Its chips as cells, where they are regular.
+    cells: Option<ChipCells>,
     min_valid: f32,
     datetime_us: Option<i64>,
     stac_item: Option<String>,
@@ -97,6 +100,7 @@ impl Scene {
         let scale = chosen_scale(&*raster, bands, options.scale)?;
         let strip_px = strip_px(profile, options);
         let grid = ChipGrid::new(options.cut, profile.width_px, profile.height_px, strip_px);
+        let cells = ChipCells::new(&grid, &transform, &crs);
         Ok(Arc::new(Self {
             stamp,
             transform,
@@ -105,6 +109,7 @@ impl Scene {
             bands,
             scale,
             grid,
+            cells,
             min_valid: options.min_valid,
             datetime_us: options.datetime_us.or(input.datetime_us),
             stac_item: input.stac_item.clone(),
@@ -142,6 +147,18 @@ impl Scene {
     /// Its chips.
     pub fn chips(&self) -> &ChipGrid {
         &self.grid
+    }
+
+    /// The raster whose cells are its chips, if they are all one stride apart.
+    pub fn cells(&self) -> Option<&FeatureGrid> {
+        self.cells.as_ref().map(|cells| &cells.grid)
+    }
+
+    /// A chip as a cell of that raster.
+    pub(crate) fn cell(&self, chip: &PixelWindow) -> Option<ChipCell<'_>> {
+        let cells = self.cells.as_ref()?;
+        let (column, row) = cells.place(chip)?;
+        Some(ChipCell { scene: &self.name, grid: &cells.grid, column, row })
     }
 
     /// The bands of red, green and blue, counted from 1.

@@ -149,7 +149,7 @@ fn embed(output: &Path, scene: &Scene, batch_size: usize) -> Result<usize, Strin
     let mut journal = Journal::open(output).map_err(|error| error.to_string())?;
     journal.agree(Map::from_iter([("stride".to_owned(), json!(256))]), &layout()).map_err(|error| error.to_string())?;
     let provenance: Provenance = Box::new(|_| json!({"model": "toy"}));
-    let mut sink = GeoParquetSink::create(journal, layout(), ChipColumns::default(), provenance)
+    let mut sink = ChipSink::geoparquet(journal, layout(), ChipColumns::default(), provenance)
         .map_err(|error| error.to_string())?;
     let source = JournaledSource::new(scene, Some(sink.journal()));
     let request = Request::new().poolings([Pooling::Token, Pooling::Average]);
@@ -171,7 +171,7 @@ fn write_rows(output: &Path, rows: &[ChipRow], columns: ChipColumns) -> Result<(
     let layout = EmbeddingLayout::new(&[Pooling::Token], 2, None).unwrap();
     let mut journal = Journal::open(output).unwrap();
     journal.agree(Map::new(), &layout).unwrap();
-    let mut sink = GeoParquetSink::create(journal, layout, columns, Box::new(|_| json!({}))).unwrap();
+    let mut sink = ChipSink::geoparquet(journal, layout, columns, Box::new(|_| json!({}))).unwrap();
     for (number, row) in rows.iter().enumerate() {
         let mut features = Features::default();
         features.count = 1;
