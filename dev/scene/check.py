@@ -21,6 +21,7 @@ from rasterio.transform import Affine
 from common import (MEAN, MODEL, NORTH_UP, STD, Checks, add_arguments, embed, embed_command, land, parse_only, run,
                     vectors_of, write_scene)
 from server import SceneServer
+from stores import check_stores
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHIP_PX = 256
@@ -364,7 +365,7 @@ def check_server(binary, folder, sample, check):
 
 
 def main():
-    known = ("pixels", "footprints", "validators", "resume", "server")
+    known = ("pixels", "footprints", "validators", "resume", "server", "zarr")
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, known)
     arguments = parser.parse_args()
@@ -384,6 +385,8 @@ def main():
             told.append(check_resume(binary, folder, check))
         if "server" in chosen:
             told.append(check_server(binary, folder, arguments.sample, check))
+        if "zarr" in chosen:
+            told.append(check_stores(binary, folder, arguments.sample, check))
     print("\n".join(told))
     print(f"{check.passed} of {check.passed + check.failed} checks passed; {check.failed} failed")
     return 1 if check.failed else 0

@@ -67,6 +67,11 @@ impl Temporary {
         &self.path
     }
 
+    /// Lets the file stay where it is: it is no longer locked when its owner has gone.
+    pub(crate) fn leave(&mut self) {
+        self.keep = true;
+    }
+
     fn open(&mut self) -> io::Result<&mut BufWriter<DiskFile>> {
         let closed = || io::Error::other("the file is closed");
         self.file.as_mut().ok_or_else(closed)

@@ -29,7 +29,7 @@ pub(crate) struct AtomicFolder {
     /// Folders that were made, `content` among them.
     folders: BTreeSet<PathBuf>,
     /// Removed after the folder.
-    _lock: Temporary,
+    lock: Temporary,
 }
 
 impl std::fmt::Debug for AtomicFolder {
@@ -51,7 +51,7 @@ impl AtomicFolder {
         remove_folder(&content).map_err(failed)?;
         disk::create_folder(&content).map_err(failed)?;
         let folders = BTreeSet::from([content.clone()]);
-        Ok(Self { path, target, content, folders, _lock: lock })
+        Ok(Self { path, target, content, folders, lock })
     }
 
     /// The output, as the user said it.
@@ -103,16 +103,16 @@ impl AtomicFolder {
             disk::rename(&old, &self.target)?;
             return Err(error);
         }
-        // Only room on the disk: the next run will try again.
-        let _ = remove_folder(&old);
         Ok(())
     }
 }
 
 impl Drop for AtomicFolder {
     fn drop(&mut self) {
-        // Nobody is left to tell.
-        let _ = remove_folder(&self.content);
+        // The old output too, wherever it is. What cannot be removed now, a later run finds by the file.
+        if remove_abandoned_folder(&self.content, Some(&self.target)).is_err() {
+            self.lock.leave();
+        }
     }
 }
 

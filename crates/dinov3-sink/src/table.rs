@@ -149,8 +149,9 @@ impl Table {
             };
             let leaf = ColumnPath::new(path);
             let encoding = match layout.element() {
-                ElementType::Int8 => Encoding::PLAIN,
-                _ => Encoding::BYTE_STREAM_SPLIT,
+                ElementType::F32 => Encoding::BYTE_STREAM_SPLIT,
+                // Of halves DuckDB 1.5 reads no other one.
+                _ => Encoding::PLAIN,
             };
             properties = properties
                 .set_column_compression(leaf.clone(), zstd)

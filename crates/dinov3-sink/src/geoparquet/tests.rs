@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, Int32Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, RecordBatch};
-use dinov3_engine::{Item, ItemErrorKind, RunOptions, Source, run};
+use dinov3_engine::{ImageFeatures, Item, ItemError, ItemErrorKind, RunOptions, Sink, Source, Summary, run};
 use dinov3_model::encoder::{EncodeError, Encoder, Features, ImageBatch, Pooling, Request};
 use dinov3_model::spec::{self, ModelSpec};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -20,7 +20,10 @@ use serde_json::Map;
 use super::*;
 use crate::disk::faults::{self, Fault};
 use crate::tests::Folder;
-use crate::{ChipFootprint, JournaledSource, RowName, Stamp, Stamped};
+use crate::{
+    Chip, ChipFootprint, ChipSink, EmbeddingLayout, Journal, JournalKey, JournaledSource, Provenance, RowName, Stamp,
+    Stamped,
+};
 
 const WIDTH: usize = 4;
 

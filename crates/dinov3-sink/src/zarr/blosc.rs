@@ -69,7 +69,7 @@ fn shuffle_into(block: &[u8], value_bytes: usize, out: &mut Vec<u8>) {
 #[cfg(test)]
 pub(super) fn decompressed(packed: &[u8]) -> Vec<u8> {
     let number = |at: usize| i32::from_le_bytes(*packed[at..].first_chunk().unwrap()) as usize;
-    assert_eq!((packed[..2].try_into(), number(12)), (Ok(FORMAT), packed.len()));
+    assert_eq!((&packed[..2], number(12)), (&FORMAT[..], packed.len()));
     let (flags, value_bytes, length, block_bytes) = (packed[2], usize::from(packed[3]), number(4), number(8));
     assert_eq!(flags & !SHUFFLED, NOT_SPLIT | ZSTD);
     let mut out = Vec::new();
