@@ -75,7 +75,7 @@ impl ChipStore {
 
 /// The place of a cell in the order of rows.
 fn order(scene: u32, row: u32, column: u32) -> u128 {
-    u128::from(scene) << 64 | u128::from(row) << 32 | u128::from(column)
+    (u128::from(scene) << 64) | (u128::from(row) << 32) | u128::from(column)
 }
 
 impl ChipFormat for ChipStore {
