@@ -25,6 +25,7 @@ from dense import check_dense, check_seams
 from radiometry import check_radiometry
 from server import SceneServer
 from sources import check_sources
+from stores import check_stores
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHIP_PX = 256
@@ -368,7 +369,8 @@ def check_server(binary, folder, sample, check):
 
 
 def main():
-    known = ("pixels", "radiometry", "footprints", "validators", "resume", "server", "sources", "cut", "dense", "seams")
+    known = ("pixels", "radiometry", "footprints", "validators", "resume", "server", "sources", "cut", "dense", "seams",
+             "zarr")
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, known)
     arguments = parser.parse_args()
@@ -398,6 +400,8 @@ def main():
             told.append(check_dense(binary, folder, arguments.sample, check))
         if "seams" in chosen:
             told.append(check_seams(binary, folder, check))
+        if "zarr" in chosen:
+            told.append(check_stores(binary, folder, arguments.sample, check))
     print("\n".join(told))
     print(f"{check.passed} of {check.passed + check.failed} checks passed; {check.failed} failed")
     return 1 if check.failed else 0

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Checks `dinov3 scene embed` against GDAL, numpy, PROJ and the programs that read GeoParquet.
 #
-#   run.sh --binary DINOV3 [--only pixels,radiometry,footprints,validators,resume,server,sources,cut,dense,seams]
+#   run.sh --binary DINOV3 [--only pixels,radiometry,footprints,validators,resume,server,sources,cut,dense,seams,zarr]
 #          [--keep FOLDER]
+#   run.sh --binary DINOV3 --recall [--chip PX] [--stride PX]            nearest neighbours with f16 and int8
 #   run.sh --binary DINOV3 --figures [--only memory,sparse,speed]      memory and speed, a release build
 #
 # The last line counts what held; the exit code is 1 if anything did not. The environment is made in target/geo-venv;
@@ -23,6 +24,7 @@ arguments=()
 for argument in "$@"; do
     case $argument in
         --figures) program=figures.py ;;
+        --recall) program=recall.py ;;
         *) arguments+=("$argument") ;;
     esac
 done

@@ -308,6 +308,28 @@ pub struct VectorArguments {
     /// Scale embeddings to length one
     #[arg(long)]
     pub normalize: bool,
+    /// How values are stored, in Parquet and Zarr: half floats, or bytes with a scale per vector
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
+    pub embedding_type: EmbeddingType,
+}
+
+/// See [`dinov3::sink::ElementType`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum EmbeddingType {
+    #[default]
+    F32,
+    F16,
+    Int8,
+}
+
+impl From<EmbeddingType> for dinov3::sink::ElementType {
+    fn from(chosen: EmbeddingType) -> Self {
+        match chosen {
+            EmbeddingType::F32 => Self::F32,
+            EmbeddingType::F16 => Self::F16,
+            EmbeddingType::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// What to do with an interrupted run.
@@ -371,7 +393,7 @@ pub struct SceneEmbedArguments {
     /// Acquisition, for the column `datetime`: 2026-05-17 or 2026-05-17T10:30:00Z. By default what a STAC item says
     #[arg(long, value_name = "TIME", value_parser = parse_datetime)]
     pub datetime: Option<i64>,
-    /// Output: .parquet, or .tif with --dense
+    /// Output: .parquet, or .zarr: chips as cells of a raster, one group per scene if there are several; with --dense .tif
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     #[command(flatten)]

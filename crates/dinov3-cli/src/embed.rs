@@ -33,7 +33,7 @@ pub fn run(arguments: &EmbedArguments) -> Result<Outcome> {
         spec = dinov3::with_stored_head(spec, found)?;
     }
     let request = request(arguments, &spec)?;
-    let layout = EmbeddingLayout::for_request(&spec, &request)?;
+    let layout = EmbeddingLayout::for_request(&spec, &request)?.with_element(arguments.vectors.embedding_type.into());
     let recipe = chosen_recipe(&spec, &arguments.model, &arguments.pixels)?;
     let files = expand(&arguments.inputs, Kind::Pictures, &mut std::io::stdin().lock())?;
     let mut journal = journal(arguments)?;

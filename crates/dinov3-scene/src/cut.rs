@@ -172,6 +172,15 @@ impl Axis {
     }
 }
 
+/// Chips that lie one stride apart.
+pub(crate) struct EvenLattice {
+    pub columns: u64,
+    pub rows: u64,
+    /// The first one of all, chosen or not.
+    pub first: PixelWindow,
+    pub stride_px: u32,
+}
+
 /// How much is known of the chips in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
@@ -236,6 +245,22 @@ impl ChipGrid {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Columns and rows of the lattice on which chips start, all of them one stride apart; nothing where there is none, as
+    /// on the cells of a grid, or where some were moved inwards.
+    pub(crate) fn even_lattice(&self) -> Option<EvenLattice> {
+        let Layout::Lattice { columns: Axis::Even { cut, length_px: width_px }, rows, .. } = &self.layout else {
+            return None;
+        };
+        let Axis::Even { length_px: height_px, .. } = rows else { return None };
+        let is_even = |count: u64, length_px: u32| {
+            let last = count.saturating_sub(1);
+            cut.start(last, length_px) == (last * cut.stride()) as i64
+        };
+        let (columns, rows) = (cut.count(*width_px), cut.count(*height_px));
+        let is_lattice = columns > 0 && rows > 0 && is_even(columns, *width_px) && is_even(rows, *height_px);
+        is_lattice.then(|| EvenLattice { columns, rows, first: self.layout.window(0), stride_px: cut.stride_px.max(1) })
     }
 
     /// Chip `index`; it may reach beyond the scene at the right and at the bottom, on the cells of a grid at any side.

@@ -14,6 +14,7 @@ mod align;
 mod aoi;
 mod band_files;
 mod catalogue;
+mod cells;
 mod cut;
 mod dense;
 mod error;

@@ -9,9 +9,10 @@ use dinov3_pixels::Statistics;
 use dinov3_raster::{
     CrsDefinition, Georeference, Location, Opener, Raster, RasterError, RasterProfile, RasterWindow, Samples,
 };
-use dinov3_sink::{ChipFootprint, ChipRow, RowName, Stamp};
+use dinov3_sink::{ChipCell, ChipFootprint, ChipRow, FeatureGrid, RowName, Stamp};
 
 use crate::align::{CellNames, Ground};
+use crate::cells::ChipCells;
 use crate::cut::Choice;
 use crate::pixels::{chip_pixels, without_nan};
 use crate::preset::{Fit, Preset};
@@ -103,6 +104,8 @@ pub struct Scene {
     measured: OnceLock<Result<Measured, SceneError>>,
     grid: ChipGrid,
     cells: CellNames,
+    /// Its chips as cells of a raster, where they are regular.
+    chip_cells: Option<ChipCells>,
     resampling: Option<Resampling>,
     remarks: Vec<Remark>,
     min_valid: f32,
@@ -131,8 +134,10 @@ impl Scene {
         };
         let Chosen { grid, cells, mut remarks } = chosen_chips(&*raster, &transform, &crs, options)?;
         remarks.extend(resampling.as_ref().and_then(Resampling::remark));
+        let chip_cells = ChipCells::new(&grid, &transform, &crs);
         Ok(Arc::new(Self {
             cells,
+            chip_cells,
             resampling,
             remarks,
             stamp,
@@ -199,6 +204,18 @@ impl Scene {
             CellNames::Utm { side_m, .. } => Some(side_m),
             _ => None,
         }
+    }
+
+    /// The raster whose cells are its chips, if they are all one stride apart.
+    pub fn cells(&self) -> Option<&FeatureGrid> {
+        self.chip_cells.as_ref().map(|cells| &cells.grid)
+    }
+
+    /// A chip as a cell of that raster.
+    pub(crate) fn cell(&self, chip: &PixelWindow) -> Option<ChipCell<'_>> {
+        let cells = self.chip_cells.as_ref()?;
+        let (column, row) = cells.place(chip)?;
+        Some(ChipCell { scene: &self.name, grid: &cells.grid, column, row })
     }
 
     /// The bands of red, green and blue, counted from 1.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use dinov3_engine::{Item, ItemError, ItemErrorKind, Source};
 use dinov3_geo::PixelWindow;
 use dinov3_raster::Opener;
-use dinov3_sink::{Chip, ChipFootprint, ChipRow, KnownRows, RowName, Stamp, Stamped};
+use dinov3_sink::{Chip, ChipCell, ChipFootprint, ChipRow, KnownRows, RowName, Stamp, Stamped};
 
 use crate::{Measured, ResampledFiles, Scene, SceneError, SceneInput, SceneOptions};
 
@@ -52,6 +52,13 @@ impl Stamped for ChipKey {
 }
 
 impl Chip for ChipKey {
+    fn cell(&self) -> Option<ChipCell<'_>> {
+        match &self.0 {
+            Kind::Chip { scene, window, .. } => scene.cell(window),
+            Kind::Unusable { .. } => None,
+        }
+    }
+
     fn chip_row(&self) -> Cow<'_, ChipRow> {
         if let Kind::Chip { row, .. } = &self.0
             && let Some(row) = row.get()

@@ -5,7 +5,7 @@
 use dinov3_engine::{ImageFeatures, Sink, Summary};
 use dinov3_model::array::Array;
 use dinov3_model::encoder::{Features, Pooling};
-use dinov3_sink::{ChipColumns, ChipFootprint, ChipRow, EmbeddingLayout, GeoParquetSink, Journal, JournalKey};
+use dinov3_sink::{ChipColumns, ChipFootprint, ChipRow, EmbeddingLayout, ChipSink, Journal, JournalKey};
 use serde_json::json;
 
 const CHIP_DEGREES: f64 = 0.02;
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     journal.agree(serde_json::Map::new(), &layout)?;
     let columns = ChipColumns { grid_cell: true, ..ChipColumns::default() };
     let provenance = Box::new(|_: &Summary| json!({"model": "invented"}));
-    let mut sink = GeoParquetSink::create(journal, layout, columns, provenance)?;
+    let mut sink = ChipSink::geoparquet(journal, layout, columns, provenance)?;
     let mut noise = Noise(1);
     let mut features = Features::default();
     features.count = 1;

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+use crate::atomic_folder::remove_abandoned_folder;
 use crate::disk::{self, DiskFile, folder_of};
 use crate::error::OutputError;
+use crate::zarr;
 
 /// Distinguishes the temporary files of this process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -61,9 +63,13 @@ impl Temporary {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets the file stay where it is: it is no longer locked when its owner has gone.
+    pub(crate) fn leave(&mut self) {
+        self.keep = true;
     }
 
     fn open(&mut self) -> io::Result<&mut BufWriter<DiskFile>> {
@@ -217,11 +223,19 @@ impl Seek for AtomicFile {
     }
 }
 
-/// The file that an output of this name will be, with symbolic links followed.
+/// The file, or the Zarr store, that an output of this name will be, with symbolic links followed.
 pub(crate) fn target_of(path: &Path) -> Result<PathBuf, OutputError> {
     let path = path.to_owned();
     let mut target = path.clone();
+    let is_store = zarr::is_store_name(&path);
     match fs::metadata(&path) {
+        Ok(_) if is_store && zarr::is_own_store(&path) => {
+            if let Ok(resolved) = fs::canonicalize(&path) {
+                target = resolved;
+            }
+        }
+        // What may be anything is not removed as a whole.
+        Ok(_) if is_store => return Err(OutputError::NotAStore { path }),
         Ok(existing) if existing.is_dir() => return Err(OutputError::IsFolder { path }),
         Ok(existing) if !existing.is_file() => return Err(OutputError::NotAFile { path }),
         Ok(_) => {
@@ -245,7 +259,7 @@ pub(crate) fn target_of(path: &Path) -> Result<PathBuf, OutputError> {
             }
         }
     }
-    if target.file_name().is_none() || ends_with_separator(&path) {
+    if target.file_name().is_none() || (ends_with_separator(&path) && !is_store) {
         return Err(OutputError::IsFolder { path });
     }
     Ok(target)
@@ -268,25 +282,33 @@ fn hidden_prefix(name: &OsStr) -> OsString {
     prefix
 }
 
-/// Removes the temporary files that killed processes left of `target`.
+/// The hidden folder that goes with a temporary file.
+pub(crate) fn content_of(temporary: &Path) -> PathBuf {
+    let mut name = OsString::from(temporary);
+    name.push(".content");
+    PathBuf::from(name)
+}
+
+/// Removes the temporary files and folders that killed processes left of `target`.
 pub(crate) fn remove_leftovers(target: &Path) {
     let prefix = hidden_prefix(target.file_name().unwrap_or_default());
-    remove_abandoned(&folder_of(target), &|name| name.strip_prefix(prefix.as_encoded_bytes()));
+    remove_abandoned(&folder_of(target), Some(target), &|name| name.strip_prefix(prefix.as_encoded_bytes()));
 }
 
 /// Removes what killed processes left of any output in this folder, once per process: a folder may have a million files.
-fn clear_folder_once(folder: &Path) {
+pub(crate) fn clear_folder_once(folder: &Path) {
     let first = CLEARED.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
     if first {
-        remove_abandoned(folder, &|name| {
+        remove_abandoned(folder, None, &|name| {
             let marked = name.windows(MARK.len()).rposition(|bytes| bytes == MARK.as_bytes())?;
             (name.starts_with(b".") && marked > 1).then(|| &name[marked + MARK.len()..])
         });
     }
 }
 
-/// Removes temporary files that nobody holds. `ending` gives what follows on the prefix in names that have it.
-fn remove_abandoned(folder: &Path, ending: &dyn Fn(&[u8]) -> Option<&[u8]>) {
+/// Removes temporary files that nobody holds, with their folders; they may all be of one `target`. `ending` gives what
+/// follows on the prefix in names that have it.
+fn remove_abandoned(folder: &Path, target: Option<&Path>, ending: &dyn Fn(&[u8]) -> Option<&[u8]>) {
     let is_digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let is_temporary = |name: &OsStr| {
         let rest = ending(name.as_encoded_bytes());
@@ -300,7 +322,7 @@ fn remove_abandoned(folder: &Path, ending: &dyn Fn(&[u8]) -> Option<&[u8]>) {
         let path = entry.path();
         if DiskFile::is_abandoned(&path) {
             // Only room on the disk: a later run will try again.
-            let _ = disk::remove(&path);
+            let _ = remove_abandoned_folder(&content_of(&path), target).and_then(|()| disk::remove(&path));
         }
     }
 }

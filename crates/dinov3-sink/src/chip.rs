@@ -5,11 +5,30 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::name::RowName;
+use crate::raster::FeatureGrid;
 
 /// A key that knows the row of its chip. Asked after the chip was loaded, so what only its pixels say can be in it.
 pub trait Chip: RowName {
     /// The row. Its `id` is the [row name](RowName), which two chips of a run never share.
     fn chip_row(&self) -> Cow<'_, ChipRow>;
+
+    /// Its cell, if chips of its scene lie on a regular grid; known before the chip is loaded.
+    fn cell(&self) -> Option<ChipCell<'_>> {
+        None
+    }
+}
+
+/// A chip as a cell of a raster.
+#[derive(Clone, Copy, Debug)]
+pub struct ChipCell<'a> {
+    /// Names the scene.
+    pub scene: &'a str,
+    /// The scene's chips: a cell per chip, as large as the way to the next one, around the chip's centre.
+    pub grid: &'a FeatureGrid,
+    /// Counted from 0.
+    pub column: u32,
+    /// Counted from 0.
+    pub row: u32,
 }
 
 /// All columns of a chip but its vectors.

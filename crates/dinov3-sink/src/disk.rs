@@ -100,6 +100,32 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
+pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
+    may_fail()?;
+    fs::create_dir(path)
+}
+
+/// With all that is in it.
+pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
+    may_fail()?;
+    fs::remove_dir_all(path)
+}
+
+/// Exchanges two names in one step, where the system can.
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    may_fail()?;
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (one, other);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Brings the names in a folder to disk. Not every file system can, and the content is safe already.
 pub(crate) fn sync_folder(folder: &Path) {
     #[cfg(unix)]

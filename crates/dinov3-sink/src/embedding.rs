@@ -7,6 +7,7 @@ use std::path::Path;
 use dinov3_engine::{ImageFeatures, ItemError, Sink, SinkError, Summary};
 use serde_json::{Value, json};
 
+use crate::element::ElementType;
 use crate::error::OutputError;
 use crate::json_lines::JsonLines;
 use crate::layout::{ColumnContent, EmbeddingLayout};
@@ -92,9 +93,10 @@ impl Report {
             other => serde_json::Map::from_iter([("provenance".to_owned(), other)]),
         };
         provenance.entry("schema").or_insert(json!(1));
+        let element = layout.map(EmbeddingLayout::element).unwrap_or_default();
         let columns = layout.map(EmbeddingLayout::columns).unwrap_or_default().iter().map(|column| {
             let width = column.width;
-            let content = match column.content {
+            let mut content = match column.content {
                 ColumnContent::Embedding(pooling) => {
                     json!({"content": "embedding", "pooling": pooling.name(), "width": width})
                 }
@@ -103,6 +105,12 @@ impl Report {
                 }
                 ColumnContent::Patches => json!({"content": "patches", "width": width}),
             };
+            if element != ElementType::F32 {
+                content["element_type"] = json!(element.name());
+            }
+            if let Some(formula) = element.formula() {
+                content["formula"] = json!(formula);
+            }
             (column.name.clone(), content)
         });
         if layout.is_some() {
@@ -174,6 +182,9 @@ impl EmbeddingSink {
     pub fn open(path: impl AsRef<Path>, layout: EmbeddingLayout, provenance: Provenance) -> Result<Self, OutputError> {
         let path = path.as_ref();
         if path == Path::new("-") {
+            if layout.element() != ElementType::F32 {
+                return Err(OutputError::ElementType { path: path.to_owned(), element: layout.element() });
+            }
             return Ok(Self::stream(Box::new(io::stdout()), layout, provenance));
         }
         Self::create(path, Format::from_path(path)?, layout, provenance)
@@ -190,6 +201,9 @@ impl EmbeddingSink {
         provenance: Provenance,
     ) -> Result<Self, OutputError> {
         let path = path.as_ref();
+        if layout.element() != ElementType::F32 && format != Format::Parquet {
+            return Err(OutputError::ElementType { path: path.to_owned(), element: layout.element() });
+        }
         let rows: Box<dyn Rows> = match format {
             Format::Parquet => Box::new(Parquet::create(path, &layout)?),
             Format::Npy => Box::new(Npy::create(path, &layout)?),

@@ -7,6 +7,7 @@ use dinov3_engine::SinkError;
 use dinov3_model::encoder::Pooling;
 
 use crate::disk::folder_of;
+use crate::element::ElementType;
 use crate::embedding::Format;
 
 /// Why an output could not be written.
@@ -18,6 +19,20 @@ pub enum OutputError {
     IsFolder {
         /// The output.
         path: PathBuf,
+    },
+    /// The output exists and is none of our Zarr stores, which are folders: it would be removed as a whole.
+    #[error("{}: exists and is not a Zarr store that dinov3 wrote; remove it, or choose another name", path.display())]
+    NotAStore {
+        /// The output.
+        path: PathBuf,
+    },
+    /// A cell of a grid of features that is none: a bug in the caller.
+    #[error("{}: {problem}", path.display())]
+    Grid {
+        /// The output.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
     },
     /// The output exists and is a device, a pipe or the like, which cannot be replaced as a whole.
     #[error("{}: exists and is not a regular file", path.display())]
@@ -119,6 +134,20 @@ pub enum OutputError {
         row: String,
         /// What is wrong with its row.
         problem: String,
+    },
+    /// The format has floats only.
+    #[error("{}: {} are stored in Parquet and Zarr only", path.display(), element.name())]
+    ElementType {
+        /// The output.
+        path: PathBuf,
+        /// What was asked for.
+        element: ElementType,
+    },
+    /// Rows of the run cannot be read any more.
+    #[error("{source}")]
+    Journal {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// More names than a safetensors header can hold: readers refuse headers above the limit.
     #[error("{}: the names of {rows} images exceed the {limit} bytes of a safetensors header; use Parquet", path.display())]

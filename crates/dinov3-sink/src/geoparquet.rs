@@ -1,19 +1,14 @@
-//! Chips as GeoParquet 1.1.
-//!
-//! Every row goes into the [`Journal`] as soon as it is there. At the end, rows are written in the order of (Hilbert
-//! index, id), their vectors taken from the journal one by one. So the file is the same whatever order chips came in,
-//! and however often the run was interrupted; and memory holds the keys alone: about 60 bytes and the id per chip,
-//! beside what a [`Table`] takes. The disk holds every row twice until the journal goes.
+//! Chips as GeoParquet 1.1, in the order of (Hilbert index, id).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use arrow_array::{
     ArrayRef, BinaryArray, Float32Array, Float64Array, Int32Array, StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow_schema::{DataType, Field, Fields, TimeUnit};
-use dinov3_engine::{ImageFeatures, ItemError, Sink, SinkError, Summary};
+use dinov3_engine::SinkError;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterPropertiesBuilder};
@@ -21,12 +16,9 @@ use parquet::schema::types::ColumnPath;
 use serde_json::{Value, json};
 
 use crate::atomic::AtomicFile;
-use crate::chip::{Chip, ChipRow, GeometryType};
-use crate::embedding::{Failure, Provenance, Report};
+use crate::chip::{ChipCell, ChipRow, GeometryType};
+use crate::chips::{ChipFormat, ChipRows};
 use crate::error::OutputError;
-use crate::journal::{Journal, JournalError};
-use crate::journaled::JournalKey;
-use crate::layout::EmbeddingLayout;
 use crate::table::{PROVENANCE_KEY, Table};
 
 const GEOMETRY: &str = "geometry";
@@ -34,9 +26,6 @@ const BBOX: &str = "bbox";
 /// In the order that the specification demands.
 const CORNERS: [&str; 4] = ["xmin", "ymin", "xmax", "ymax"];
 const UTC: &str = "UTC";
-
-/// Before a row's details in the journal: raised when [`ChipRow`] changes.
-const DETAILS_VERSION: u8 = 1;
 
 /// As the format's best practices say: 14 bytes and 10 µs per row, nothing beside its vectors.
 const SMALL_COLUMNS_ZSTD_LEVEL: i32 = 15;
@@ -58,136 +47,18 @@ pub struct ChipColumns {
     pub emb: Option<Value>,
 }
 
-/// Writes one row per chip into a GeoParquet file.
-#[derive(Debug)]
-pub struct GeoParquetSink {
-    layout: EmbeddingLayout,
+/// A GeoParquet file in the making.
+pub(crate) struct GeoParquet {
+    file: AtomicFile,
     columns: ChipColumns,
-    journal: Journal,
-    /// The rows of this run in the order of the file, and their places in the journal.
-    rows: BTreeMap<(u32, Box<str>), u64>,
     geometry_types: BTreeSet<GeometryType>,
     /// Of all rows; none without rows.
     bbox: Option<[f64; 4]>,
-    failures: Vec<Failure>,
-    /// `None` after the end and after an error.
-    open: Option<Open>,
 }
 
-struct Open {
-    file: AtomicFile,
-    provenance: Provenance,
-}
-
-impl std::fmt::Debug for Open {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Open").field(&self.file).finish()
-    }
-}
-
-impl GeoParquetSink {
-    /// Starts the output of this journal, which was [agreed on](Journal::agree) with the same layout. Values that a row
-    /// takes from elsewhere than its pixels (datetime, ids of items) belong into the fingerprint: known rows keep them.
-    ///
-    /// # Errors
-    /// If the file could not be put there at the end.
-    pub fn create(
-        journal: Journal,
-        layout: EmbeddingLayout,
-        columns: ChipColumns,
-        provenance: Provenance,
-    ) -> Result<Self, OutputError> {
-        let file = AtomicFile::create(journal.output())?;
-        Ok(Self {
-            layout,
-            columns,
-            journal,
-            rows: BTreeMap::new(),
-            geometry_types: BTreeSet::new(),
-            bbox: None,
-            failures: Vec::new(),
-            open: Some(Open { file, provenance }),
-        })
-    }
-
-    /// The journal, for [`JournaledSource`](crate::JournaledSource).
-    pub fn journal(&self) -> &Journal {
-        &self.journal
-    }
-
-    /// The number of rows of this run that neither a killed process nor a power failure can take away, and of those
-    /// without a [stamp](crate::Stamped), kept up to date.
-    pub fn safe_rows(&self) -> Arc<AtomicUsize> {
-        self.journal.safe_rows()
-    }
-
-    /// Ends a run that failed and says how many rows the next one will find.
-    ///
-    /// # Errors
-    /// If the journal cannot be brought to disk.
-    pub fn keep(mut self) -> Result<usize, JournalError> {
-        // First, so that its temporary file goes.
-        self.open = None;
-        self.journal.sync()?;
-        Ok(self.journal.rows())
-    }
-
-    /// Writes a row into the journal.
-    fn append<K: Chip>(&mut self, key: &JournalKey<K>, features: ImageFeatures<'_>) -> Result<(), SinkError> {
-        let name = key.key.row_name();
-        let row = key.key.chip_row();
-        let vectors = self.layout.vectors(&name, features)?;
-        let details = details_of(&row).map_err(|problem| OutputError::Chip { row: name.to_string(), problem })?;
-        // Before it is on the disk, where it would spoil every later run.
-        let geometry_type = self.check(&name, &row)?;
-        let place = self.journal.append_row(&name, key.stamp(), &details, &vectors)?;
-        self.note(&row, geometry_type, place)
-    }
-
-    /// Takes a row that is in the journal.
-    fn take_known<K: Chip>(&mut self, key: &JournalKey<K>) -> Result<(), SinkError> {
-        let name = key.key.row_name();
-        let (place, found) = self.journal.known_row(&name)?;
-        let row = parse_details(&found.details, &name).ok_or_else(|| self.journal.damaged(&name))?;
-        let geometry_type = self.check(&name, &row)?;
-        self.note(&row, geometry_type, place)
-    }
-
-    /// Whether a row can stand in the file.
-    fn check(&self, name: &str, row: &ChipRow) -> Result<GeometryType, OutputError> {
-        let refuse = |problem: String| OutputError::Chip { row: name.to_owned(), problem };
-        if row.id != name {
-            return Err(refuse(format!("its row is called {}", row.id)));
-        }
-        for (column, announced, value) in [
-            ("grid_cell", self.columns.grid_cell, &row.grid_cell),
-            ("stac_item", self.columns.stac_item, &row.stac_item),
-        ] {
-            if value.is_some() && !announced {
-                return Err(refuse(format!("it has a {column}, and the file has no such column")));
-            }
-        }
-        row.footprint.geometry_type().map_err(refuse)
-    }
-
-    fn note(&mut self, row: &ChipRow, geometry_type: GeometryType, place: u64) -> Result<(), SinkError> {
-        if self.rows.insert((row.hilbert, row.id.as_str().into()), place).is_some() {
-            let problem = "it comes twice".to_owned();
-            return Err(OutputError::Chip { row: row.id.clone(), problem }.into());
-        }
-        self.geometry_types.insert(geometry_type);
-        let [west, south, east, north] = row.footprint.covering();
-        let all = self.bbox.get_or_insert([west, south, east, north]);
-        *all = [all[0].min(west), all[1].min(south), all[2].max(east), all[3].max(north)];
-        Ok(())
-    }
-
-    /// After an error the output is closed.
-    fn with_open<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, SinkError>) -> Result<T, SinkError> {
-        if self.open.is_none() {
-            return Err(OutputError::Closed.into());
-        }
-        act(self).inspect_err(|_| self.open = None)
+impl GeoParquet {
+    pub(crate) fn create(path: &Path, columns: ChipColumns) -> Result<Self, OutputError> {
+        Ok(Self { file: AtomicFile::create(path)?, columns, geometry_types: BTreeSet::new(), bbox: None })
     }
 
     /// The file metadata `geo`.
@@ -207,54 +78,42 @@ impl GeoParquetSink {
     }
 }
 
-impl<K: Chip> Sink<JournalKey<K>> for GeoParquetSink {
-    fn write(&mut self, key: &JournalKey<K>, features: ImageFeatures<'_>) -> Result<(), SinkError> {
-        self.with_open(|sink| sink.append(key, features))
-    }
-
-    fn known(&mut self, key: &JournalKey<K>) -> Result<(), SinkError> {
-        self.with_open(|sink| sink.take_known(key))
-    }
-
-    fn failed(&mut self, key: &JournalKey<K>, error: &ItemError) -> Result<(), SinkError> {
-        self.with_open(|sink| {
-            sink.failures.push(Failure { path: key.key.row_name().into_owned(), error: error.to_string() });
-            Ok(())
-        })
-    }
-
-    fn finish(&mut self, summary: &Summary) -> Result<(), SinkError> {
-        let Open { file, provenance } = self.open.take().ok_or(OutputError::Closed)?;
-        self.journal.sync()?;
-        let mut table = Table::create(file, own_fields(&self.columns), &self.layout, own_properties)?;
-        let mut slice = Vec::new();
-        for ((_, id), &place) in &self.rows {
-            let found = self.journal.row_at(place, id)?;
-            slice.push(parse_details(&found.details, id).ok_or_else(|| self.journal.damaged(id))?);
-            if table.row(&self.layout.split(&found.values)) {
-                write_slice(&mut table, &self.columns, &mut slice)?;
+impl ChipFormat for GeoParquet {
+    fn admit(&mut self, row: &ChipRow, _: Option<ChipCell<'_>>) -> Result<u128, String> {
+        for (column, announced, value) in [
+            ("grid_cell", self.columns.grid_cell, &row.grid_cell),
+            ("stac_item", self.columns.stac_item, &row.stac_item),
+        ] {
+            if value.is_some() && !announced {
+                return Err(format!("it has a {column}, and the file has no such column"));
             }
         }
-        write_slice(&mut table, &self.columns, &mut slice)?;
-        let mut failures = std::mem::take(&mut self.failures);
-        failures.sort_by(|a, b| a.path.cmp(&b.path));
-        let report = Report::new(provenance(summary), summary, Some(&self.layout), failures);
-        let mut metadata = vec![("geo", self.geo().to_string())];
-        metadata.extend(self.columns.emb.as_ref().map(|emb| ("emb", emb.to_string())));
-        metadata.push((PROVENANCE_KEY, report.complete().to_string()));
-        table.finish(metadata)?;
-        Ok(self.journal.remove()?)
+        self.geometry_types.insert(row.footprint.geometry_type()?);
+        let [west, south, east, north] = row.footprint.covering();
+        let all = self.bbox.get_or_insert([west, south, east, north]);
+        *all = [all[0].min(west), all[1].min(south), all[2].max(east), all[3].max(north)];
+        Ok(row.hilbert.into())
     }
-}
 
-/// A row, as it stands in the journal.
-fn details_of(row: &ChipRow) -> Result<Vec<u8>, String> {
-    postcard::to_extend(row, vec![DETAILS_VERSION]).map_err(|error| error.to_string())
-}
-
-fn parse_details(details: &[u8], name: &str) -> Option<ChipRow> {
-    let row: ChipRow = postcard::from_bytes(details.strip_prefix(&[DETAILS_VERSION])?).ok()?;
-    (row.id == name).then_some(row)
+    fn finish(self: Box<Self>, mut rows: ChipRows<'_>, provenance: Value) -> Result<(), SinkError> {
+        let geo = self.geo().to_string();
+        let Self { file, columns, .. } = *self;
+        let layout = rows.layout().clone();
+        let mut table = Table::create(file, own_fields(&columns), &layout, own_properties)?;
+        let mut slice = Vec::new();
+        rows.for_each(|row, values| {
+            slice.push(row);
+            match table.row(&layout.split(values)) {
+                true => write_slice(&mut table, &columns, &mut slice),
+                false => Ok(()),
+            }
+        })?;
+        write_slice(&mut table, &columns, &mut slice)?;
+        let mut metadata = vec![("geo", geo)];
+        metadata.extend(columns.emb.as_ref().map(|emb| ("emb", emb.to_string())));
+        metadata.push((PROVENANCE_KEY, provenance.to_string()));
+        Ok(table.finish(metadata)?)
+    }
 }
 
 fn own_fields(columns: &ChipColumns) -> Vec<Field> {

@@ -4,6 +4,7 @@ use dinov3_engine::ImageFeatures;
 use dinov3_model::encoder::{Pooling, Request};
 use dinov3_model::spec::ModelSpec;
 
+use crate::element::ElementType;
 use crate::error::OutputError;
 
 /// What the values of a column are.
@@ -34,6 +35,7 @@ pub struct Column {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddingLayout {
     columns: Vec<Column>,
+    element: ElementType,
 }
 
 impl EmbeddingLayout {
@@ -74,12 +76,13 @@ impl EmbeddingLayout {
                 return Err(OutputError::ColumnWidth { column, width });
             }
         }
-        Ok(Self { columns })
+        Ok(Self { columns, element: ElementType::F32 })
     }
 
     /// What a journal keeps of a window: so many values.
     pub fn patches(values: usize) -> Self {
-        Self { columns: vec![Column { name: "patches".to_owned(), content: ColumnContent::Patches, width: values }] }
+        let column = Column { name: "patches".to_owned(), content: ColumnContent::Patches, width: values };
+        Self { columns: vec![column], element: ElementType::F32 }
     }
 
     /// The columns that this model gives for this request. Tokens and taps in the request are ignored.
@@ -89,6 +92,16 @@ impl EmbeddingLayout {
     pub fn for_request(spec: &ModelSpec, request: &Request) -> Result<Self, OutputError> {
         let logits = request.logits.map(|pooling| (pooling, spec.num_classes()));
         Self::new(&request.poolings, spec.embed_dim(), logits)
+    }
+
+    /// The same with values that are stored so. Journals keep floats all the same.
+    pub fn with_element(self, element: ElementType) -> Self {
+        Self { element, ..self }
+    }
+
+    /// How values are stored.
+    pub fn element(&self) -> ElementType {
+        self.element
     }
 
     /// The columns in order.

@@ -24,7 +24,7 @@
 //!
 //! # What is in a file of chips
 //!
-//! [`GeoParquetSink`] writes windows of scenes ([`ChipRow`]) as GeoParquet 1.1, in the order of their Hilbert index:
+//! [`ChipSink`] writes windows of scenes ([`ChipRow`]) as GeoParquet 1.1, in the order of their Hilbert index:
 //!
 //! | Column | Type | What it is |
 //! |---|---|---|
@@ -74,10 +74,13 @@
 #![forbid(unsafe_code)]
 
 mod atomic;
+mod atomic_folder;
 mod chip;
+mod chips;
 mod cog;
 mod components;
 mod disk;
+mod element;
 mod embedding;
 mod error;
 mod features;
@@ -97,15 +100,18 @@ mod spill;
 mod table;
 #[cfg(test)]
 mod tests;
+mod zarr;
 
 pub use atomic::AtomicFile;
-pub use chip::{Chip, ChipFootprint, ChipRow};
+pub use chip::{Chip, ChipCell, ChipFootprint, ChipRow};
+pub use chips::ChipSink;
 pub use cog::{CogFile, CogOptions, CogSample};
 pub use components::{fit_components, write_components_picture};
+pub use element::ElementType;
 pub use embedding::{EmbeddingSink, Format, Provenance};
 pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};
-pub use geoparquet::{ChipColumns, GeoParquetSink};
+pub use geoparquet::ChipColumns;
 pub use journal::{Journal, JournalError, KnownRows, Stamp};
 pub use journaled::{JournalKey, JournaledSink, JournaledSource, Stamped};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};
@@ -113,3 +119,4 @@ pub use name::{RowName, row_name_bytes};
 pub use patches::{PatchSink, PatchWindow, PatchWindows, WriteRaster};
 pub use raster::{ArrayRaster, FeatureBlock, FeatureGrid, FeatureRaster, NorthUpRaster, ReducedRaster};
 pub use records::RecordSink;
+pub use zarr::{ChipStoreOptions, DenseStoreOptions, check_grid, group_names, is_store_name, write_dense_store};

@@ -1,4 +1,5 @@
-//! What every Parquet output has: columns of its own, and one FixedSizeList column per vector.
+//! What every Parquet output has: columns of its own, and one FixedSizeList column per vector; of bytes a column of fixed
+//! length and one of scales.
 //!
 //! The list's child is called `element`, as the Parquet specification has it, and is not nullable. Floats are
 //! byte-stream-split and compressed with ZSTD: 0.845 of their raw size, where the default (dictionary, Snappy) gives
@@ -12,8 +13,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch};
-use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow_array::{ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, Float16Array, Float32Array, RecordBatch};
+use arrow_buffer::Buffer;
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, Schema, SchemaRef};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter, encode_arrow_schema};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -23,6 +25,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::schema::types::ColumnPath;
 
 use crate::atomic::AtomicFile;
+use crate::element::{ElementType, quantized};
 use crate::error::OutputError;
 use crate::layout::EmbeddingLayout;
 use crate::spill::Spill;
@@ -45,10 +48,64 @@ const OWN_ROW_BYTES: usize = 64;
 const CHILD: &str = "element";
 
 struct VectorColumn {
-    child: FieldRef,
     width: i32,
     /// Of rows that the writer has not got yet.
-    values: Vec<f32>,
+    values: Values,
+}
+
+enum Values {
+    Floats(FieldRef, Vec<f32>),
+    Halves(FieldRef, Vec<half::f16>),
+    /// Of fixed length, and the scale of each vector in a column of its own.
+    Bytes(Vec<i8>, Vec<f32>),
+}
+
+impl Values {
+    fn new(element: ElementType) -> Self {
+        let child = |kind| FieldRef::new(Field::new(CHILD, kind, false));
+        match element {
+            ElementType::F32 => Self::Floats(child(DataType::Float32), Vec::new()),
+            ElementType::F16 => Self::Halves(child(DataType::Float16), Vec::new()),
+            ElementType::Int8 => Self::Bytes(Vec::new(), Vec::new()),
+        }
+    }
+
+    /// The columns that they are stored in.
+    fn fields(&self, name: &str, width: i32) -> Vec<Field> {
+        match self {
+            Self::Floats(child, _) | Self::Halves(child, _) => {
+                vec![Field::new(name, DataType::FixedSizeList(child.clone(), width), false)]
+            }
+            Self::Bytes(..) => vec![
+                Field::new(name, DataType::FixedSizeBinary(width), false),
+                Field::new(format!("{name}_scale"), DataType::Float32, false),
+            ],
+        }
+    }
+
+    fn push(&mut self, vector: &[f32]) {
+        match self {
+            Self::Floats(_, values) => values.extend_from_slice(vector),
+            Self::Halves(_, values) => values.extend(vector.iter().map(|value| half::f16::from_f32(*value))),
+            Self::Bytes(bytes, scales) => scales.push(quantized(vector, bytes)),
+        }
+    }
+
+    /// The values of the columns since the last call.
+    fn take(&mut self, width: i32) -> Result<Vec<ArrayRef>, ArrowError> {
+        let list = |child: &FieldRef, values: ArrayRef| -> Result<Vec<ArrayRef>, ArrowError> {
+            Ok(vec![Arc::new(FixedSizeListArray::try_new(child.clone(), width, values, None)?)])
+        };
+        match self {
+            Self::Floats(child, values) => list(child, Arc::new(Float32Array::from(std::mem::take(values)))),
+            Self::Halves(child, values) => list(child, Arc::new(Float16Array::from(std::mem::take(values)))),
+            Self::Bytes(bytes, scales) => {
+                let bytes = Buffer::from_vec(std::mem::take(bytes));
+                let vectors = FixedSizeBinaryArray::try_new(width, bytes, None)?;
+                Ok(vec![Arc::new(vectors), Arc::new(Float32Array::from(std::mem::take(scales)))])
+            }
+        }
+    }
 }
 
 /// A Parquet file in the making.
@@ -71,7 +128,6 @@ impl Table {
         adjust: impl FnOnce(WriterPropertiesBuilder) -> WriterPropertiesBuilder,
     ) -> Result<Self, OutputError> {
         let path = file.path().to_owned();
-        let child: FieldRef = Arc::new(Field::new(CHILD, DataType::Float32, false));
         let zstd = Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default());
         let mut fields = own;
         let mut vectors = Vec::new();
@@ -85,16 +141,24 @@ impl Table {
         for column in layout.columns() {
             let width = i32::try_from(column.width)
                 .map_err(|_| OutputError::ColumnWidth { column: column.name.clone(), width: column.width })?;
-            let list = DataType::FixedSizeList(child.clone(), width);
-            fields.push(Field::new(&column.name, list, false));
-            let values = ["list", CHILD].map(str::to_owned);
-            let leaf = ColumnPath::new([vec![column.name.clone()], values.to_vec()].concat());
+            let values = Values::new(layout.element());
+            fields.extend(values.fields(&column.name, width));
+            let path = match layout.element() {
+                ElementType::Int8 => vec![column.name.clone()],
+                _ => [&column.name, "list", CHILD].map(str::to_owned).to_vec(),
+            };
+            let leaf = ColumnPath::new(path);
+            let encoding = match layout.element() {
+                ElementType::F32 => Encoding::BYTE_STREAM_SPLIT,
+                // Of halves DuckDB 1.5 reads no other one.
+                _ => Encoding::PLAIN,
+            };
             properties = properties
                 .set_column_compression(leaf.clone(), zstd)
-                .set_column_encoding(leaf.clone(), Encoding::BYTE_STREAM_SPLIT)
+                .set_column_encoding(leaf.clone(), encoding)
                 .set_column_statistics_enabled(leaf, EnabledStatistics::None);
-            vectors.push(VectorColumn { child: child.clone(), width, values: Vec::new() });
-            row_bytes = row_bytes.saturating_add(column.width.saturating_mul(4));
+            vectors.push(VectorColumn { width, values });
+            row_bytes = row_bytes.saturating_add(column.width.saturating_mul(layout.element().size_bytes()));
         }
         let properties = properties.set_max_row_group_row_count(Some((ROW_GROUP_BYTES / row_bytes).max(1))).build();
         let schema: SchemaRef = Arc::new(Schema::new(fields));
@@ -111,7 +175,7 @@ impl Table {
     /// Takes the vectors of a row, and says whether [`Table::write`] shall be called now.
     pub(crate) fn row(&mut self, vectors: &[&[f32]]) -> bool {
         for (column, vector) in self.vectors.iter_mut().zip(vectors) {
-            column.values.extend_from_slice(vector);
+            column.values.push(vector);
         }
         self.waiting += 1;
         self.waiting >= self.slice_rows
@@ -125,10 +189,7 @@ impl Table {
         let write = || -> Result<(), ParquetError> {
             let mut arrays = own;
             for column in &mut self.vectors {
-                let values = Float32Array::from(std::mem::take(&mut column.values));
-                let child = column.child.clone();
-                let list = FixedSizeListArray::try_new(child, column.width, Arc::new(values), None)?;
-                arrays.push(Arc::new(list));
+                arrays.extend(column.values.take(column.width)?);
             }
             self.writer.write(&RecordBatch::try_new(self.schema.clone(), arrays)?)
         };

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use dinov3::engine::Summary;
+use dinov3::engine::{Source, Summary};
 use dinov3::image::statistics;
 use dinov3::pixels::Recipe;
-use dinov3::sink::{ChipColumns, EmbeddingLayout, GeoParquetSink, JournaledSource};
-use dinov3::{Encoder, Normalized, Request};
-use dinov3_scene::{AreaOfInterest, Preset, ResampledFiles, SceneOptions, SceneSource};
+use dinov3::sink::{
+    ChipColumns, ChipSink, ChipStoreOptions, EmbeddingLayout, JournaledSource, check_grid, group_names, is_store_name,
+};
+use dinov3::{Encoder, Normalized, Opened, Request, WeightsIdentity};
+use dinov3_scene::{AreaOfInterest, Cut, Edges, Preset, ResampledFiles, SceneOptions, SceneSource};
 use serde_json::{Value, json};
 
 use crate::arguments::{SceneArguments, SceneEmbedArguments};
@@ -31,9 +33,9 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     check_chip(&spec, arguments.scene.chip, arguments.model.max_tokens)?;
     let poolings = chosen_poolings(&spec, &arguments.vectors.pool)?;
     let request = Request::new().poolings(poolings);
-    let layout = EmbeddingLayout::for_request(&spec, &request)?;
+    let layout = EmbeddingLayout::for_request(&spec, &request)?.with_element(arguments.vectors.embedding_type.into());
     let options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
-    check_output(&arguments.output)?;
+    check_output(&arguments.output, options.cut)?;
     let opener = opener(&arguments.scene, &arguments.remote);
     // Before a document among them is read.
     refuse_overwriting_inputs(&arguments.output, &as_paths(arguments.inputs.clone()))?;
@@ -47,6 +49,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let count = scenes.len();
     let has_several_files = scenes.iter().any(|scene| scene.files.len() > 1);
+    let names: Vec<String> = scenes.iter().map(|scene| scene.name.clone()).collect();
     let mut source = SceneSource::new(scenes, opener, options.clone());
     let reports = Arc::new(SceneReports::default());
     let heard = Arc::clone(&reports);
@@ -68,6 +71,10 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     }
     if has_several_files {
         note_resampling(&source);
+    }
+    let is_store = is_store_name(&arguments.output);
+    if is_store {
+        check_cells(&source, count)?;
     }
     if !is_for_satellites(&spec) {
         let sat = "vit_large_patch16_dinov3.sat493m";
@@ -100,7 +107,10 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
             false => provenance.finish(),
         }
     });
-    let sink = GeoParquetSink::create(journal, layout, columns, finish)?;
+    let sink = match is_store {
+        true => ChipSink::zarr(journal, layout, store_options(&opened, options.cut, &names), finish)?,
+        false => ChipSink::geoparquet(journal, layout, columns, finish)?,
+    };
     source.continue_from(sink.journal().known());
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
     reports.through(&batch.reporter);
@@ -114,6 +124,31 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
         Ok(rows) => format!("{rows} finished rows are kept, --resume continues"),
         Err(error) => format!("{error}; --resume continues with what was kept"),
     })
+}
+
+/// What a store says beside the chips.
+fn store_options(opened: &Opened, cut: Cut, scenes: &[String]) -> ChipStoreOptions {
+    ChipStoreOptions {
+        chip_px: cut.chip_px,
+        stride_px: cut.stride_px,
+        model: model_uri(opened),
+        groups: group_names(scenes),
+    }
+}
+
+/// A URI of the model: its repository, or a name for synthetic weights and for models without one. The hash of the weights
+/// is in the provenance.
+fn model_uri(opened: &Opened) -> String {
+    let spec = opened.model.spec();
+    let is_synthetic = matches!(opened.weights, WeightsIdentity::Synthetic { .. });
+    match spec.hub_ids.first().filter(|_| !is_synthetic) {
+        Some(repository) => format!("https://huggingface.co/{repository}"),
+        None => {
+            let plain = |character: char| if character.is_ascii_alphanumeric() { character } else { '-' };
+            let name: String = spec.name.chars().map(plain).collect();
+            format!("urn:dinov3:{}{}", name, if is_synthetic { ":synthetic" } else { "" })
+        }
+    }
 }
 
 /// What was made of the scenes, for provenance.
@@ -174,14 +209,37 @@ fn resampled_told(files: &ResampledFiles) -> Value {
     told.collect()
 }
 
-/// A name without the format's ending is a mistake.
-fn check_output(output: &Path) -> Result<()> {
+/// A name without a format's ending is a mistake.
+fn check_output(output: &Path, cut: Cut) -> Result<()> {
+    if is_store_name(output) {
+        return match cut.edges {
+            Edges::Shift => Err(usage(
+                "--edges shift moves chips off the grid whose cells a Zarr store holds: use --edges pad or drop, or write \
+                 .parquet",
+            )),
+            _ => Ok(()),
+        };
+    }
     let is_parquet = output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
     match is_parquet {
         true => Ok(()),
         false => Err(usage(format!(
-            "{}: the output of scenes is GeoParquet, a file that ends in .parquet",
+            "{}: the output of scenes is GeoParquet, a file that ends in .parquet, or a Zarr store, a folder that ends in .zarr",
             output.display()
         ))),
     }
+}
+
+/// Finds scenes whose chips cannot be cells of a store before the weights are read.
+fn check_cells(source: &SceneSource, scenes: usize) -> Result<()> {
+    if source.len_hint().is_none() {
+        // Too many to open; each is checked when its turn comes.
+        return Ok(());
+    }
+    for scene in (0..scenes).filter_map(|index| source.scene(index).ok()) {
+        if let Some(grid) = scene.cells() {
+            check_grid(grid).map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
+        }
+    }
+    Ok(())
 }

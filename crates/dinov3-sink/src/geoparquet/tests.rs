@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, Int32Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, RecordBatch};
-use dinov3_engine::{Item, ItemErrorKind, RunOptions, Source, run};
+use dinov3_engine::{ImageFeatures, Item, ItemError, ItemErrorKind, RunOptions, Sink, Source, Summary, run};
 use dinov3_model::encoder::{EncodeError, Encoder, Features, ImageBatch, Pooling, Request};
 use dinov3_model::spec::{self, ModelSpec};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -20,7 +20,10 @@ use serde_json::Map;
 use super::*;
 use crate::disk::faults::{self, Fault};
 use crate::tests::Folder;
-use crate::{ChipFootprint, JournaledSource, RowName, Stamp, Stamped};
+use crate::{
+    Chip, ChipFootprint, ChipSink, EmbeddingLayout, Journal, JournalKey, JournaledSource, Provenance, RowName, Stamp,
+    Stamped,
+};
 
 const WIDTH: usize = 4;
 
@@ -149,7 +152,7 @@ fn embed(output: &Path, scene: &Scene, batch_size: usize) -> Result<usize, Strin
     let mut journal = Journal::open(output).map_err(|error| error.to_string())?;
     journal.agree(Map::from_iter([("stride".to_owned(), json!(256))]), &layout()).map_err(|error| error.to_string())?;
     let provenance: Provenance = Box::new(|_| json!({"model": "toy"}));
-    let mut sink = GeoParquetSink::create(journal, layout(), ChipColumns::default(), provenance)
+    let mut sink = ChipSink::geoparquet(journal, layout(), ChipColumns::default(), provenance)
         .map_err(|error| error.to_string())?;
     let source = JournaledSource::new(scene, Some(sink.journal()));
     let request = Request::new().poolings([Pooling::Token, Pooling::Average]);
@@ -171,7 +174,7 @@ fn write_rows(output: &Path, rows: &[ChipRow], columns: ChipColumns) -> Result<(
     let layout = EmbeddingLayout::new(&[Pooling::Token], 2, None).unwrap();
     let mut journal = Journal::open(output).unwrap();
     journal.agree(Map::new(), &layout).unwrap();
-    let mut sink = GeoParquetSink::create(journal, layout, columns, Box::new(|_| json!({}))).unwrap();
+    let mut sink = ChipSink::geoparquet(journal, layout, columns, Box::new(|_| json!({}))).unwrap();
     for (number, row) in rows.iter().enumerate() {
         let mut features = Features::default();
         features.count = 1;
