@@ -36,3 +36,5 @@ pub use profile::{
 };
 pub use raster::{Raster, RasterWindow};
 pub use samples::{SampleType, Samples};
+#[cfg(feature = "object-stores")]
+pub use source::StoreFolder;

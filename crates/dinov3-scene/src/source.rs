@@ -94,12 +94,19 @@ pub struct SceneSource {
     options: SceneOptions,
     open: Mutex<VecDeque<(usize, Arc<Scene>)>>,
     chips: Option<u64>,
+    /// First row of pixels in which a chip starts, and the row after the last.
+    rows_px: Option<(i64, i64)>,
 }
 
 impl SceneSource {
     /// The chips of these scenes.
     pub fn new(scenes: Vec<SceneInput>, opener: Opener, options: SceneOptions) -> Self {
-        Self { scenes, opener, options, open: Mutex::default(), chips: None }
+        Self { scenes, opener, options, open: Mutex::default(), chips: None, rows_px: None }
+    }
+
+    /// Only the chips that start in these rows of pixels: from the first to that before the second.
+    pub fn within_rows(self, rows_px: Option<(i64, i64)>) -> Self {
+        Self { rows_px, ..self }
     }
 
     /// Opens all scenes once, so that the number of chips is known, if that costs little: files, or few scenes. Nothing is
@@ -111,7 +118,7 @@ impl SceneSource {
         let mut survey = Survey::default();
         for index in 0..self.scenes.len() {
             match self.scene(index) {
-                Ok(scene) => survey.chips += scene.chips().len(),
+                Ok(scene) => survey.chips += self.numbers(&scene).len(),
                 Err(error) => survey.unusable.push(error),
             }
         }
@@ -137,9 +144,23 @@ impl SceneSource {
         Ok(scene)
     }
 
+    /// Of this scene's chips, those that are wanted.
+    fn numbers(&self, scene: &Scene) -> Numbers {
+        let grid = scene.chips();
+        match self.rows_px {
+            None => Numbers::All(grid.len()),
+            Some((first, end)) => Numbers::Some(
+                (0..grid.len()).filter(|&number| (first..end).contains(&grid.window(number).y_px)).collect(),
+            ),
+        }
+    }
+
     fn keys_of(&self, index: usize) -> Box<dyn Iterator<Item = ChipKey> + Send + '_> {
         match self.scene(index) {
-            Ok(scene) => Box::new(chips(scene)),
+            Ok(scene) => {
+                let numbers = self.numbers(&scene);
+                Box::new(chips(scene, numbers))
+            }
             Err(error) => {
                 let name = self.scenes[index].name.clone();
                 let error = ItemError::new(ItemErrorKind::Read, error.to_string());
@@ -149,16 +170,38 @@ impl SceneSource {
     }
 }
 
+/// Chips of a scene, by their numbers.
+enum Numbers {
+    All(u64),
+    Some(Vec<u64>),
+}
+
+impl Numbers {
+    fn len(&self) -> u64 {
+        match self {
+            Self::All(count) => *count,
+            Self::Some(numbers) => numbers.len() as u64,
+        }
+    }
+
+    fn at(&self, index: u64) -> u64 {
+        match self {
+            Self::All(_) => index,
+            Self::Some(numbers) => numbers[index as usize],
+        }
+    }
+}
+
 /// The chips that may have data.
-fn chips(scene: Arc<Scene>) -> impl Iterator<Item = ChipKey> + Send {
-    let count = scene.chips().len();
+fn chips(scene: Arc<Scene>, numbers: Numbers) -> impl Iterator<Item = ChipKey> + Send {
+    let count = numbers.len();
     (0..count).filter_map(move |index| {
         if index.is_multiple_of(ANNOUNCED) {
             // Those before were announced earlier.
             let first = if index == 0 { 0 } else { index + AHEAD - ANNOUNCED };
-            scene.prefetch(first.min(count)..(index + AHEAD).min(count));
+            scene.prefetch((first.min(count)..(index + AHEAD).min(count)).map(|index| numbers.at(index)));
         }
-        let window = scene.chips().window(index);
+        let window = scene.chips().window(numbers.at(index));
         scene.inside(&window)?;
         Some(ChipKey(Kind::Chip { scene: Arc::clone(&scene), window, row: OnceLock::new() }))
     })

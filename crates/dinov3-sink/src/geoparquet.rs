@@ -24,7 +24,7 @@ use crate::atomic::AtomicFile;
 use crate::chip::{Chip, ChipRow, GeometryType};
 use crate::embedding::{Failure, Provenance, Report};
 use crate::error::OutputError;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, Stamp};
 use crate::journaled::JournalKey;
 use crate::layout::EmbeddingLayout;
 use crate::table::{PROVENANCE_KEY, Table};
@@ -70,6 +70,7 @@ pub struct GeoParquetSink {
     /// Of all rows; none without rows.
     bbox: Option<[f64; 4]>,
     failures: Vec<Failure>,
+    keeps_journal: bool,
     /// `None` after the end and after an error.
     open: Option<Open>,
 }
@@ -106,8 +107,24 @@ impl GeoParquetSink {
             geometry_types: BTreeSet::new(),
             bbox: None,
             failures: Vec::new(),
+            keeps_journal: false,
             open: Some(Open { file, provenance }),
         })
+    }
+
+    /// Leaves the journal where it is when the file is there: whoever still has something to do with the file removes it
+    /// then, with [`remove_journal`](crate::remove_journal). It also stays where chips have failed, for a run that makes
+    /// just those.
+    pub fn keeping_the_journal(self) -> Self {
+        Self { keeps_journal: true, ..self }
+    }
+
+    /// Writes a row that comes from no encoder.
+    ///
+    /// # Errors
+    /// If it cannot stand in the file, or cannot be stored.
+    pub fn row(&mut self, row: &ChipRow, vectors: &[&[f32]]) -> Result<(), SinkError> {
+        self.with_open(|sink| sink.append_row(&row.id, row, None, vectors))
     }
 
     /// The journal, for [`JournaledSource`](crate::JournaledSource).
@@ -137,11 +154,21 @@ impl GeoParquetSink {
         let name = key.key.row_name();
         let row = key.key.chip_row();
         let vectors = self.layout.vectors(&name, features)?;
-        let details = details_of(&row).map_err(|problem| OutputError::Chip { row: name.to_string(), problem })?;
+        self.append_row(&name, &row, key.stamp(), &vectors)
+    }
+
+    fn append_row(
+        &mut self,
+        name: &str,
+        row: &ChipRow,
+        stamp: Option<Stamp>,
+        vectors: &[&[f32]],
+    ) -> Result<(), SinkError> {
+        let details = details_of(row).map_err(|problem| OutputError::Chip { row: name.to_owned(), problem })?;
         // Before it is on the disk, where it would spoil every later run.
-        let geometry_type = self.check(&name, &row)?;
-        let place = self.journal.append_row(&name, key.stamp(), &details, &vectors)?;
-        self.note(&row, geometry_type, place)
+        let geometry_type = self.check(name, row)?;
+        let place = self.journal.append_row(name, stamp, &details, vectors)?;
+        self.note(row, geometry_type, place)
     }
 
     /// Takes a row that is in the journal.
@@ -243,7 +270,10 @@ impl<K: Chip> Sink<JournalKey<K>> for GeoParquetSink {
         metadata.extend(self.columns.emb.as_ref().map(|emb| ("emb", emb.to_string())));
         metadata.push((PROVENANCE_KEY, report.complete().to_string()));
         table.finish(metadata)?;
-        Ok(self.journal.remove()?)
+        match self.keeps_journal || !summary.failed.is_empty() {
+            true => Ok(()),
+            false => Ok(self.journal.remove()?),
+        }
     }
 }
 

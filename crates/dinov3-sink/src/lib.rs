@@ -75,6 +75,7 @@
 
 mod atomic;
 mod chip;
+mod chip_file;
 mod disk;
 mod embedding;
 mod error;
@@ -93,15 +94,18 @@ mod spill;
 mod table;
 #[cfg(test)]
 mod tests;
+mod work_list;
 
 pub use atomic::AtomicFile;
 pub use chip::{Chip, ChipFootprint, ChipRow};
+pub use chip_file::ChipFile;
 pub use embedding::{EmbeddingSink, Format, Provenance};
 pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};
 pub use geoparquet::{ChipColumns, GeoParquetSink};
-pub use journal::{Journal, JournalError, Stamp};
+pub use journal::{Journal, JournalError, Stamp, remove_journal};
 pub use journaled::{JournalKey, JournaledSink, JournaledSource, Stamped};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};
 pub use name::{RowName, row_name_bytes};
 pub use records::RecordSink;
+pub use work_list::{WorkUnit, read_work_list, write_work_list};

@@ -4,45 +4,33 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
+use dinov3::ModelSpec;
 use dinov3::engine::Summary;
-use dinov3::image::statistics;
 use dinov3::inputs::{Kind, expand};
-use dinov3::pixels::Recipe;
-use dinov3::sink::{ChipColumns, EmbeddingLayout, GeoParquetSink, JournaledSource};
-use dinov3::{Encoder, Normalized, Request};
-use dinov3_scene::{SceneInput, SceneOptions, SceneSource, scene_name};
-use serde_json::{Value, json};
+use dinov3::sink::{GeoParquetSink, JournaledSource};
+use dinov3_scene::{SceneInput, SceneSource, scene_name};
 
 use crate::arguments::SceneEmbedArguments;
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::resume::{agree, open_journal};
-use crate::scene::{is_for_satellites, opener, scene_options};
-use crate::setup::{
-    Provenance, check_chip, chosen_poolings, model_spec, open_model, refuse_overwriting, refuse_overwriting_inputs,
-    report_weights, weight_files,
-};
+use crate::scene::job::{Job, Machine};
+use crate::scene::store::is_store;
+use crate::scene::{folder, is_for_satellites};
+use crate::setup::refuse_overwriting_inputs;
 
 /// Runs the command.
 pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
-    // Everything that can be wrong with the command line is found before the weights are read.
-    let spec = model_spec(&arguments.model)?;
-    check_chip(&spec, arguments.scene.chip, arguments.model.max_tokens)?;
-    let poolings = chosen_poolings(&spec, &arguments.vectors.pool)?;
-    let request = Request::new().poolings(poolings);
-    let layout = EmbeddingLayout::for_request(&spec, &request)?;
-    let options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
+    let job = Job::new(arguments)?;
+    if is_store(&arguments.output) {
+        return folder::run(&job);
+    }
     check_output(&arguments.output)?;
-    let files = as_paths(expand(&arguments.inputs, Kind::Scenes, &mut std::io::stdin().lock())?);
-    refuse_twice(&files)?;
-    refuse_overwriting_inputs(&arguments.output, &files)?;
+    let inputs = scenes_of(arguments)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
-    let scenes = files.len();
-    let mut source = SceneSource::new(
-        files.into_iter().map(SceneInput::from).collect(),
-        opener(&arguments.scene, &arguments.remote),
-        options.clone(),
-    );
+    let columns = job.columns(&inputs);
+    let scenes = inputs.len();
+    let mut source = SceneSource::new(inputs, job.opener.clone(), job.options.clone());
     if let Some(survey) = source.survey()
         && survey.chips == 0
     {
@@ -55,54 +43,43 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
             _ => eprintln!("note: no scene is as large as a chip, and --edges drop leaves out what is smaller"),
         }
     }
-    if !is_for_satellites(&spec) {
-        let sat = "vit_large_patch16_dinov3.sat493m";
-        eprintln!("note: {} was trained on pictures of the web; {sat} was trained on satellite scenes", spec.name);
-    }
+    hint_at_weights(&job.spec);
 
-    let opened = open_model(&spec, &arguments.model)?;
-    refuse_overwriting(&arguments.output, weight_files(&opened))?;
-    report_weights(&opened);
-    let recipe = Recipe::Native { statistics: options.statistics };
-    let provenance = Provenance::start(&opened, Some(&recipe), arguments.model.precision)
-        .with("pooling", json!(request.poolings.iter().map(|pooling| pooling.name()).collect::<Vec<_>>()))
-        .with("normalized", json!(arguments.vectors.normalize))
-        .with("scene", described(&options));
-    let mut fingerprint = provenance.fingerprint(&opened);
-    fingerprint.insert("limits".to_owned(), json!({"max_tokens": arguments.model.max_tokens}));
-    // Known rows keep what they say of their scene.
-    fingerprint.insert("datetime_us".to_owned(), json!(arguments.datetime));
-    agree(&mut journal, &arguments.journal, fingerprint, &layout)?;
+    let Machine { opened: _opened, fingerprint, mut encoder, provenance } = job.open()?;
+    agree(&mut journal, &arguments.journal, fingerprint, &job.layout)?;
 
     // Before the output exists, so that an interruption always removes it.
-    let batch = Batch::begin(&arguments.batch, &arguments.output).of("chips");
-    let finish = Box::new(move |_: &Summary| provenance.finish());
-    let sink = GeoParquetSink::create(journal, layout, ChipColumns::default(), finish)?;
+    let batch = Batch::begin(&arguments.batch, &arguments.output).of("chips").knowing(journal.known_rows());
+    let kept = journal.path().to_owned();
+    let finish = Box::new(move |_: &Summary| provenance.value());
+    let sink = GeoParquetSink::create(journal, job.layout.clone(), columns, finish)?;
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
-    let mut encoder: Box<dyn Encoder> = match arguments.vectors.normalize {
-        true => Box::new(Normalized(opened.model.session())),
-        false => Box::new(opened.model.session()),
-    };
     let source = JournaledSource::new(&source, Some(sink.journal()));
-    batch.run(&source, encoder.as_mut(), sink, &request, |sink| match sink.keep() {
+    let outcome = batch.run(&source, encoder.as_mut(), sink, &job.request, |sink| match sink.keep() {
         Ok(0) => "nothing was written".to_string(),
         Ok(rows) => format!("{rows} finished rows are kept, --resume continues"),
         Err(error) => format!("{error}; --resume continues with what was kept"),
-    })
+    })?;
+    if outcome == Outcome::SomeFailed && kept.exists() {
+        eprintln!("note: the rows are kept beside it, too: the same command with --resume makes just what is missing");
+    }
+    Ok(outcome)
 }
 
-/// What was made of the scenes, for provenance.
-fn described(options: &SceneOptions) -> Value {
-    json!({
-        "chip_px": options.cut.chip_px,
-        "stride_px": options.cut.stride_px,
-        "edges": options.cut.edges.name(),
-        "min_valid": dinov3::image::decimal(options.min_valid),
-        "bands": options.bands,
-        "scale": options.scale.map(|scale| scale.to_string()),
-        "crs": options.crs.as_ref().map(ToString::to_string),
-        "no_data": "mean",
-    })
+/// The scenes that the command line names.
+pub fn scenes_of(arguments: &SceneEmbedArguments) -> Result<Vec<SceneInput>> {
+    let files = as_paths(expand(&arguments.inputs, Kind::Scenes, &mut std::io::stdin().lock())?);
+    refuse_twice(&files)?;
+    refuse_overwriting_inputs(&arguments.output, &files)?;
+    Ok(files.into_iter().map(SceneInput::from).collect())
+}
+
+/// Scenes deserve the weights that know them.
+pub fn hint_at_weights(spec: &ModelSpec) {
+    if !is_for_satellites(spec) {
+        let sat = "vit_large_patch16_dinov3.sat493m";
+        eprintln!("note: {} was trained on pictures of the web; {sat} was trained on satellite scenes", spec.name);
+    }
 }
 
 /// `file://` URLs as the paths that they are.
@@ -132,7 +109,7 @@ fn check_output(output: &Path) -> Result<()> {
     match is_parquet {
         true => Ok(()),
         false => Err(usage(format!(
-            "{}: the output of scenes is GeoParquet, a file that ends in .parquet",
+            "{}: the output of scenes is GeoParquet, a file that ends in .parquet, or a folder",
             output.display()
         ))),
     }
