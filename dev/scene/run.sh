@@ -2,6 +2,7 @@
 # Checks `dinov3 scene embed` against GDAL, numpy, PROJ and the programs that read GeoParquet.
 #
 #   run.sh --binary DINOV3 [--only pixels,footprints,validators,resume,server] [--keep FOLDER]
+#   run.sh --binary DINOV3 --only plan                     plans, folders, STAC documents, an S3 double
 #   run.sh --binary DINOV3 --figures [--only memory,sparse,speed]      memory and speed, a release build
 #
 # The last line counts what held; the exit code is 1 if anything did not. The environment is made in target/geo-venv;
@@ -21,6 +22,10 @@ program=check.py
 arguments=()
 for argument in "$@"; do
     case $argument in
+        plan)
+            program=plan.py
+            arguments+=("$argument")
+            ;;
         --figures) program=figures.py ;;
         *) arguments+=("$argument") ;;
     esac

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dinov3_http::{Client, HttpError as OurHttpError};
+use http_body_util::BodyExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::{
@@ -140,7 +141,10 @@ impl StoreFolder {
     /// If the store does not take it.
     pub fn put(&self, name: &str, content: Vec<u8>) -> Result<(), RasterError> {
         let key = self.key(name)?;
-        self.runtime.block_on(self.store.put(&key, content.into())).map(drop).map_err(|error| self.not_written(name, error))
+        self.runtime
+            .block_on(self.store.put(&key, content.into()))
+            .map(drop)
+            .map_err(|error| self.not_written(name, error))
     }
 
     /// Writes what `content` gives, in parts if it is large. Nothing is there until all of it is.
@@ -358,10 +362,8 @@ impl HttpConnector for Connector {
 impl HttpService for Connector {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (head, body) = request.into_parts();
-        let Some(body) = body.as_bytes().cloned().or_else(|| body.is_empty().then(bytes::Bytes::new)) else {
-            let reason = std::io::Error::other("a body in several pieces");
-            return Err(HttpError::new(HttpErrorKind::Unknown, reason));
-        };
+        // Not by `is_empty`, which in 0.14.2 says so of what is to be written, and the client then waits for the rest.
+        let body = body.collect().await?.to_bytes();
         let told = |error: OurHttpError| {
             let kind = match error {
                 OurHttpError::Unreachable { .. } => HttpErrorKind::Connect,
