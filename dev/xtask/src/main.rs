@@ -39,9 +39,7 @@ fn main() -> ExitCode {
         ["draw-samples", "--check", folder] => samples::check(Path::new(folder)),
         ["draw-samples", folder] if !folder.starts_with('-') => samples::draw(Path::new(folder)),
         ["sample-scene", folder] if !folder.starts_with('-') => scene::draw(Path::new(folder)),
-        ["kill-and-resume", "--scenes", "--folder", arguments @ ..] => {
-            kill_and_resume::run(arguments, Input::Folder)
-        }
+        ["kill-and-resume", "--scenes", "--folder", arguments @ ..] => kill_and_resume::run(arguments, Input::Folder),
         ["kill-and-resume", "--scenes", arguments @ ..] => kill_and_resume::run(arguments, Input::Scenes),
         ["kill-and-resume", arguments @ ..] => kill_and_resume::run(arguments, Input::Pictures),
         ["make-checkpoint", arguments @ ..] => make_checkpoint::run(arguments),
