@@ -3,6 +3,7 @@
 #
 #   run.sh --binary DINOV3 [--only pixels,radiometry,footprints,validators,resume,server,sources,cut,dense,seams,zarr]
 #          [--keep FOLDER]
+#   run.sh --binary DINOV3 --only plan                     plans, folders, STAC documents, an S3 double
 #   run.sh --binary DINOV3 --recall [--chip PX] [--stride PX]            nearest neighbours with f16 and int8
 #   run.sh --binary DINOV3 --figures [--only memory,sparse,speed]      memory and speed, a release build
 #
@@ -23,6 +24,10 @@ program=check.py
 arguments=()
 for argument in "$@"; do
     case $argument in
+        plan)
+            program=plan.py
+            arguments+=("$argument")
+            ;;
         --figures) program=figures.py ;;
         --recall) program=recall.py ;;
         *) arguments+=("$argument") ;;

@@ -73,6 +73,15 @@ pub enum SceneCommand {
     /// One vector per chip of each scene, as GeoParquet
     #[command(after_help = SCENE_EMBED_EXAMPLES)]
     Embed(Box<SceneEmbedArguments>),
+    /// A large job in units, for several machines: the work list that `run` takes
+    #[command(after_help = SCENE_PLAN_EXAMPLES)]
+    Plan(Box<ScenePlanArguments>),
+    /// The units of a plan, or the part of them that an array job gives to this machine
+    #[command(after_help = SCENE_RUN_EXAMPLES)]
+    Run(Box<SceneRunArguments>),
+    /// Whether all units of a folder are there and whole, and the STAC collection of them
+    #[command(after_help = SCENE_MERGE_EXAMPLES)]
+    Merge(Box<SceneMergeArguments>),
     /// What a scene is: its grid, its bands, how it is stored, and how it would be cut
     #[command(after_help = SCENE_INFO_EXAMPLES)]
     Info(Box<SceneInfoArguments>),
@@ -92,11 +101,41 @@ Examples:
   dinov3 scene embed products/ --band-files '*_B04.tif,*_B03.tif,*_B02.tif' --scale 'range 1000,4000' \
     -m vit_large_patch16_dinov3.sat493m -o chips.parquet
   dinov3 scene embed s2/ --gsd 10 --grid utm --aoi forest.geojson -m vit_large_patch16_dinov3.sat493m -o chips.parquet
+  dinov3 scene embed scenes/ -m vit_large_patch16_dinov3.sat493m --datetime 2026-05-17 -o embeddings/
   dinov3 scene embed b432.tif --bands 3,2,1 --scale 'range 0,3000' -m vit_large_patch16_dinov3.sat493m -o chips.parquet
   dinov3 scene embed psscene_sr.tif --preset planetscope-sr-4b -m vit_large_patch16_dinov3.sat493m -o chips.parquet
   dinov3 scene embed scene.tif --dense -m vit_large_patch16_dinov3.sat493m --precision bf16 -o patches.tif
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
+
+const SCENE_PLAN_EXAMPLES: &str = "\
+The options are those of 'scene embed' and travel in the plan; paths in them mean the same on every machine. A plan is a
+Parquet file with a row per unit: a scene, or a range of rows of chips of a large one.
+
+Examples:
+  dinov3 scene plan scenes/ -m vit_large_patch16_dinov3.sat493m --datetime 2026-05-17 -o plan.parquet
+  dinov3 scene plan - --unit-chips 4096 -m vit_large_patch16_dinov3.sat493m -o plan.parquet < scenes.txt
+  duckdb -c \"SELECT unit, chips, error FROM 'plan.parquet'\"
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some scenes cannot be used: they are rows with an error";
+
+const SCENE_RUN_EXAMPLES: &str = "\
+Without --shard, the variables of array jobs say which part is meant: SLURM_ARRAY_TASK_ID (with _COUNT, _MIN, _STEP),
+AWS_BATCH_JOB_ARRAY_INDEX and _SIZE, or JOB_COMPLETION_INDEX of Kubernetes with --shards; without these, all of it. Units
+that are done are skipped: what failed or was interrupted is made by the same command.
+
+Examples:
+  dinov3 scene run --plan plan.parquet --shard 0/8 -o out/
+  dinov3 scene run --plan plan.parquet -o s3://bucket/embeddings --scratch /local/scratch
+
+Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 some units failed or have failed chips";
+
+const SCENE_MERGE_EXAMPLES: &str = "\
+Examples:
+  dinov3 scene merge out/
+  dinov3 scene merge out/ --plan plan.parquet --parquet all.parquet
+
+Exit codes: 0 all is there, 1 failed, 2 wrong usage, 3 units are missing or damaged: they are named";
 
 const SCENE_INFO_EXAMPLES: &str = "Examples:
   dinov3 scene info scene.tif
@@ -393,9 +432,16 @@ pub struct SceneEmbedArguments {
     /// Acquisition, for the column `datetime`: 2026-05-17 or 2026-05-17T10:30:00Z. By default what a STAC item says
     #[arg(long, value_name = "TIME", value_parser = parse_datetime)]
     pub datetime: Option<i64>,
-    /// Output: .parquet, or .zarr: chips as cells of a raster, one group per scene if there are several; with --dense .tif
+    /// Output: .parquet for one file; .zarr for a store, chips as cells of a raster; a folder, s3://..., gs://... or
+    /// az://... for a file and a STAC item per scene, and their collection; with --dense .tif
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
+    /// What a folder gets for each scene
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: SceneFormat,
+    /// Folder for what is unfinished, where OUT is in an object store; by default one in the folder for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
     #[command(flatten)]
     pub remote: RemoteArguments,
     // Last: their headings hold for everything after them.
@@ -453,6 +499,85 @@ pub struct DenseArguments {
     /// No picture
     #[arg(long, requires = "dense", conflicts_with = "picture")]
     pub no_picture: bool,
+}
+
+/// What a folder of results holds for each scene.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SceneFormat {
+    /// GeoParquet, a row per chip
+    #[default]
+    Parquet,
+}
+
+#[derive(Args)]
+pub struct ScenePlanArguments {
+    /// Chips above which a scene becomes several units, at rows of chips; each has files of its own
+    #[arg(long, value_name = "N", default_value = "16384")]
+    pub unit_chips: std::num::NonZero<u64>,
+    #[command(flatten)]
+    pub embed: SceneEmbedArguments,
+}
+
+#[derive(Args)]
+pub struct SceneRunArguments {
+    /// The work list of `scene plan`
+    #[arg(long, value_name = "PLAN")]
+    pub plan: PathBuf,
+    /// Part I of N, I from 0: units are given out so that all parts have about as many chips
+    #[arg(long, value_name = "I/N", value_parser = crate::scene::Shard::parse)]
+    pub shard: Option<crate::scene::Shard>,
+    /// How many parts there are, where the environment says only which one this is
+    #[arg(long, value_name = "N")]
+    pub shards: Option<std::num::NonZero<u32>>,
+    /// Output: a folder, s3://..., gs://... or az://...; the same for all parts
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+    /// Folder for what is unfinished, where OUT is in an object store; by default one in the folder for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+    /// Make the units of this part anew, also those that are done
+    #[arg(long)]
+    pub fresh: bool,
+    #[command(flatten)]
+    pub batch: BatchArguments,
+    /// Threads of the encoder; by default all that this process may use
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Keep the weights packed in the user's cache
+    #[arg(long)]
+    pub cache: bool,
+    /// Memory that may be used, 8G for instance; by default the machine's or the container's
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub max_memory: Option<u64>,
+    /// Memory for decoded blocks, 64M for instance
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_memory)]
+    pub block_cache: u64,
+    #[command(flatten)]
+    pub remote: RemoteArguments,
+}
+
+#[derive(Args)]
+pub struct SceneMergeArguments {
+    /// What `scene run` has written to
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// The work list; by default the copy of it in OUT
+    #[arg(long, value_name = "PLAN")]
+    pub plan: Option<PathBuf>,
+    /// Also write the rows of all units into one GeoParquet file
+    #[arg(long, value_name = "FILE.parquet")]
+    pub parquet: Option<PathBuf>,
+    /// Licence of the collection: an SPDX identifier, various, or proprietary
+    #[arg(long, value_name = "SPDX", default_value = "various")]
+    pub license: String,
+    /// Compare sizes alone, and not checksums, for which every file is read
+    #[arg(long)]
+    pub sizes_only: bool,
+    /// Folder for what is fetched from an object store; by default one in the folder for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+    #[command(flatten)]
+    pub remote: RemoteArguments,
 }
 
 /// From scenes to chips.

@@ -55,6 +55,8 @@ pub struct Batch<'a> {
     cancel: CancelToken,
     /// What is encoded, for messages.
     items: &'static str,
+    /// Rows of an earlier run that this one may take.
+    known: usize,
     pub reporter: Arc<Reporter>,
 }
 
@@ -64,12 +66,17 @@ impl<'a> Batch<'a> {
         catch_interruptions();
         let cancel = interruption();
         let items = "images";
-        Self { arguments, output, cancel, items, reporter: Arc::new(Reporter::new(items, None)) }
+        Self { arguments, output, cancel, items, known: 0, reporter: Arc::new(Reporter::new(items, None)) }
     }
 
     /// Calls what is encoded something else than images.
     pub fn of(self, items: &'static str) -> Self {
         Self { items, reporter: Arc::new(Reporter::new(items, None)), ..self }
+    }
+
+    /// Says at the end how many rows of an earlier run, of so many, were not taken.
+    pub fn knowing(self, known: usize) -> Self {
+        Self { known, ..self }
     }
 
     /// Counts rows as done once they are safe on disk.
@@ -87,7 +94,7 @@ impl<'a> Batch<'a> {
         request: &Request,
         left: impl FnOnce(T) -> String,
     ) -> Result<Outcome> {
-        let Self { arguments, output, cancel, items, reporter } = self;
+        let Self { arguments, output, cancel, items, known, reporter } = self;
         let told = Arc::clone(&reporter);
         let options = RunOptions::new()
             .batch_size(usize::from(arguments.batch_size))
@@ -130,6 +137,12 @@ impl<'a> Batch<'a> {
             if summary.skipped > 0 { format!(", {} without enough data", summary.skipped) } else { String::new() },
             if stream { "standard output".into() } else { output.display().to_string() }
         );
+        if known > summary.known {
+            let left = known - summary.known;
+            eprintln!(
+                "note: {left} rows from before were left out: what they were made of is not named any more, or has changed"
+            );
+        }
         Ok(if failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
     }
 }

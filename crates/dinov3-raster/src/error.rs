@@ -29,6 +29,14 @@ pub enum RasterError {
         /// What the system or the server said.
         reason: String,
     },
+    /// An object cannot be written.
+    #[error("{location} cannot be written: {reason}")]
+    Write {
+        /// Which object.
+        location: String,
+        /// Why.
+        reason: String,
+    },
     /// The file cannot be read.
     #[error("{location} cannot be read: {reason}")]
     Io {

@@ -40,4 +40,6 @@ pub use profile::{
 };
 pub use raster::{Raster, RasterWindow};
 pub use samples::{SampleType, Samples};
+#[cfg(feature = "object-stores")]
+pub use source::StoreFolder;
 pub use stack::Stack;

@@ -11,9 +11,9 @@ use crate::cache::BlockCache;
 use crate::geotiff::GeoTiff;
 use crate::location::Location;
 use crate::raster::Raster;
-#[cfg(feature = "object-stores")]
-use crate::source::Stores;
 use crate::source::{ByteSource, FetchPool, LocalFile, MemoryFile, RemoteFile, WebFile, too_long};
+#[cfg(feature = "object-stores")]
+use crate::source::{StoreFolder, Stores};
 use crate::stack::Stack;
 
 /// Limits and settings.
@@ -122,6 +122,28 @@ impl Opener {
             }
         };
         self.open_source(location, source)
+    }
+
+    /// The objects of a store whose keys begin alike, to write to: `s3://BUCKET/PREFIX`, `gs://...` or `az://...`.
+    ///
+    /// # Errors
+    /// If it names nothing of the kind, or if the store's settings are wrong.
+    #[cfg(feature = "object-stores")]
+    pub fn store_folder(&self, text: &str) -> Result<StoreFolder, RasterError> {
+        let text = text.trim_end_matches('/');
+        // An object in it names its bucket and prefix.
+        match Location::parse(&format!("{text}/object"))? {
+            Location::Object { store, bucket, key } => {
+                let prefix = key.strip_suffix("object").unwrap_or_default().trim_end_matches('/');
+                let folder = Location::Object { store, bucket: bucket.clone(), key: prefix.to_owned() };
+                let shown = folder.shown().trim_end_matches('/').to_owned();
+                self.stores()?.folder(store, &bucket, prefix, shown)
+            }
+            other => {
+                let reason = "results go into folders of this machine and of object stores".to_string();
+                Err(RasterError::Location { location: other.shown(), reason })
+            }
+        }
     }
 
     /// Opens a file that is in memory; `name` is for messages.

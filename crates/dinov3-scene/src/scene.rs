@@ -1,5 +1,6 @@
 //! An opened scene: a raster of which everything is known that a run must know.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +16,7 @@ use crate::align::{CellNames, Ground};
 use crate::cells::ChipCells;
 use crate::cut::Choice;
 use crate::pixels::{chip_pixels, without_nan};
+use crate::plan::rows_window;
 use crate::preset::{Fit, Preset};
 use crate::product::ProductFacts;
 use crate::radiometry::{Measured, Radiometry, masked};
@@ -168,6 +170,11 @@ impl Scene {
         *self.whole_stamp.get_or_init(|| self.radiometry.stamp(self.stamp?, self.measured().ok()?))
     }
 
+    /// The same of its files alone, whatever is made of their samples.
+    pub fn stamp_of_files(&self) -> Option<Stamp> {
+        self.stamp
+    }
+
     /// What is known of the raster.
     pub fn profile(&self) -> &RasterProfile {
         self.raster.profile()
@@ -277,6 +284,50 @@ impl Scene {
     pub fn footprint(&self) -> Result<Footprint, SceneError> {
         self.footprint_of(&self.profile().window())
             .map_err(|source| SceneError::Coordinates { scene: self.name.clone(), source })
+    }
+
+    /// Where the part of it lies that the chips which start in these rows take their pixels from; all of it without rows.
+    ///
+    /// # Errors
+    /// If a part of the outline lies nowhere on the Earth.
+    pub fn footprint_of_rows(&self, rows_px: Option<(i64, i64)>) -> Result<Footprint, SceneError> {
+        self.footprint_of(&rows_window(self, rows_px))
+            .map_err(|source| SceneError::Coordinates { scene: self.name.clone(), source })
+    }
+
+    /// EPSG code of its grid, if it has one.
+    pub fn epsg(&self) -> Option<i32> {
+        self.epsg
+    }
+
+    /// Acquisition, in microseconds since 1970-01-01T00:00:00Z, if it is known.
+    pub fn datetime_us(&self) -> Option<i64> {
+        self.datetime_us
+    }
+
+    /// Metres on the ground between the middle pixel and its neighbour to the right; nothing where that cannot be told.
+    pub fn ground_distance_m(&self) -> Option<f64> {
+        const EARTH_RADIUS_M: f64 = 6_371_008.8;
+        let profile = self.profile();
+        let (column, row) = (f64::from(profile.width_px) / 2.0, f64::from(profile.height_px) / 2.0);
+        let at = |column: f64| {
+            let (x, y) = self.transform.apply(column, row);
+            self.crs.to_lon_lat(x, y).ok().map(|(lon, lat)| (lon.to_radians(), lat.to_radians()))
+        };
+        let ((lon, lat), (next_lon, next_lat)) = (at(column)?, at(column + 1.0)?);
+        let sine = |angle: f64| (angle / 2.0).sin().powi(2);
+        let chord = sine(next_lat - lat) + lat.cos() * next_lat.cos() * sine(next_lon - lon);
+        let distance = 2.0 * EARTH_RADIUS_M * chord.sqrt().asin();
+        (distance.is_finite() && distance > 0.0).then_some(distance)
+    }
+
+    /// For each row of pixels in which chips start: how many of them may have data.
+    pub(crate) fn chips_by_row(&self) -> BTreeMap<i64, u64> {
+        let mut rows = BTreeMap::new();
+        for window in (0..self.grid.len()).map(|index| self.grid.window(index)) {
+            *rows.entry(window.y_px).or_default() += u64::from(self.inside(&window).is_some());
+        }
+        rows
     }
 
     fn footprint_of(&self, window: &PixelWindow) -> Result<Footprint, GeoError> {

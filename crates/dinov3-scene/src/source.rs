@@ -106,6 +106,8 @@ pub struct SceneSource {
     listener: Option<Box<SceneListener>>,
     /// Scenes that the listener knows.
     told: Mutex<BTreeSet<usize>>,
+    /// First row of pixels in which a chip starts, and the row after the last.
+    rows_px: Option<(i64, i64)>,
 }
 
 /// Hears of every scene whose pixels were looked at, with its place among the scenes.
@@ -125,7 +127,13 @@ impl SceneSource {
             resampled,
             listener: None,
             told: Mutex::default(),
+            rows_px: None,
         }
+    }
+
+    /// Only the chips that start in these rows of pixels: from the first to that before the second.
+    pub fn within_rows(self, rows_px: Option<(i64, i64)>) -> Self {
+        Self { rows_px, ..self }
     }
 
     /// Tells which rows there are from an earlier run: nothing is fetched for their chips.
@@ -157,7 +165,7 @@ impl SceneSource {
                 false => self.scene(index),
             };
             match scene {
-                Ok(scene) => survey.chips += scene.chips().len(),
+                Ok(scene) => survey.chips += self.numbers(&scene).len(),
                 Err(error) => survey.unusable.push(error),
             }
         }
@@ -195,9 +203,23 @@ impl SceneSource {
         Ok(scene)
     }
 
+    /// Of this scene's chips, those that are wanted.
+    fn numbers(&self, scene: &Scene) -> Numbers {
+        let grid = scene.chips();
+        match self.rows_px {
+            None => Numbers::All(grid.len()),
+            Some((first, end)) => Numbers::Some(
+                (0..grid.len()).filter(|&number| (first..end).contains(&grid.window(number).y_px)).collect(),
+            ),
+        }
+    }
+
     fn keys_of(&self, index: usize) -> Box<dyn Iterator<Item = ChipKey> + Send + '_> {
         match self.measured_scene(index) {
-            Ok(scene) => Box::new(chips(scene, self.known.clone())),
+            Ok(scene) => {
+                let numbers = self.numbers(&scene);
+                Box::new(chips(scene, numbers, self.known.clone()))
+            }
             Err(error) => {
                 let name = self.scenes[index].name.clone();
                 let error = ItemError::new(ItemErrorKind::Read, without_name(&error.to_string(), &name));
@@ -213,20 +235,47 @@ pub fn without_name(error: &str, name: &str) -> String {
     rest.unwrap_or(error).to_owned()
 }
 
+/// Chips of a scene, by their numbers.
+enum Numbers {
+    All(u64),
+    Some(Vec<u64>),
+}
+
+impl Numbers {
+    fn len(&self) -> u64 {
+        match self {
+            Self::All(count) => *count,
+            Self::Some(numbers) => numbers.len() as u64,
+        }
+    }
+
+    fn at(&self, index: u64) -> u64 {
+        match self {
+            Self::All(_) => index,
+            Self::Some(numbers) => numbers[index as usize],
+        }
+    }
+}
+
 /// The chips that may have data. What `known` has is not fetched.
-fn chips(scene: Arc<Scene>, known: Option<Arc<KnownRows>>) -> impl Iterator<Item = ChipKey> + Send {
-    let count = scene.chips().len();
+fn chips(
+    scene: Arc<Scene>,
+    numbers: Numbers,
+    known: Option<Arc<KnownRows>>,
+) -> impl Iterator<Item = ChipKey> + Send {
+    let count = numbers.len();
     (0..count).filter_map(move |index| {
         if index.is_multiple_of(ANNOUNCED) {
             // Those before were announced earlier.
             let first = if index == 0 { 0 } else { index + AHEAD - ANNOUNCED };
-            let is_known = |index: &u64| match (&known, scene.stamp()) {
-                (Some(known), Some(stamp)) => known.has(&scene.chip_id(&scene.chips().window(*index)), stamp),
+            let is_known = |number: &u64| match (&known, scene.stamp()) {
+                (Some(known), Some(stamp)) => known.has(&scene.chip_id(&scene.chips().window(*number)), stamp),
                 _ => false,
             };
-            scene.prefetch((first.min(count)..(index + AHEAD).min(count)).filter(|index| !is_known(index)));
+            let ahead = (first.min(count)..(index + AHEAD).min(count)).map(|index| numbers.at(index));
+            scene.prefetch(ahead.filter(|number| !is_known(number)));
         }
-        let window = scene.chips().window(index);
+        let window = scene.chips().window(numbers.at(index));
         scene.inside(&window)?;
         Some(ChipKey(Kind::Chip { scene: Arc::clone(&scene), window, row: OnceLock::new() }))
     })

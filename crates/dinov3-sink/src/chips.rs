@@ -16,7 +16,7 @@ use crate::chip::{Chip, ChipCell, ChipRow};
 use crate::embedding::{Failure, Provenance, Report};
 use crate::error::OutputError;
 use crate::geoparquet::{ChipColumns, GeoParquet};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, Stamp};
 use crate::journaled::JournalKey;
 use crate::layout::EmbeddingLayout;
 use crate::zarr::{ChipStore, ChipStoreOptions};
@@ -84,6 +84,7 @@ pub struct ChipSink {
     /// The rows of this run in the order of the file, and their places in the journal.
     rows: BTreeMap<(u128, Box<str>), u64>,
     failures: Vec<Failure>,
+    keeps_journal: bool,
     /// `None` after the end and after an error.
     open: Option<Open>,
 }
@@ -138,7 +139,22 @@ impl ChipSink {
 
     fn new(journal: Journal, layout: EmbeddingLayout, format: Box<dyn ChipFormat>, provenance: Provenance) -> Self {
         let open = Some(Open { format, provenance });
-        Self { layout, journal, rows: BTreeMap::new(), failures: Vec::new(), open }
+        Self { layout, journal, rows: BTreeMap::new(), failures: Vec::new(), keeps_journal: false, open }
+    }
+
+    /// Leaves the journal where it is when the file is there: whoever still has something to do with the file removes it
+    /// then, with [`remove_journal`](crate::remove_journal). It also stays where chips have failed, for a run that makes
+    /// just those.
+    pub fn keeping_the_journal(self) -> Self {
+        Self { keeps_journal: true, ..self }
+    }
+
+    /// Writes a row that comes from no encoder, into a file that needs no cells.
+    ///
+    /// # Errors
+    /// If it cannot stand in the file, or cannot be stored.
+    pub fn row(&mut self, row: &ChipRow, vectors: &[&[f32]]) -> Result<(), SinkError> {
+        self.with_open(|sink| sink.append_row(&row.id, row, None, None, vectors))
     }
 
     /// The journal, for [`JournaledSource`](crate::JournaledSource).
@@ -168,11 +184,22 @@ impl ChipSink {
         let name = key.key.row_name();
         let row = key.key.chip_row();
         let vectors = self.layout.vectors(&name, features)?;
-        let details = details_of(&row).map_err(|problem| OutputError::Chip { row: name.to_string(), problem })?;
+        self.append_row(&name, &row, key.key.cell(), key.stamp(), &vectors)
+    }
+
+    fn append_row(
+        &mut self,
+        name: &str,
+        row: &ChipRow,
+        cell: Option<ChipCell<'_>>,
+        stamp: Option<Stamp>,
+        vectors: &[&[f32]],
+    ) -> Result<(), SinkError> {
+        let details = details_of(row).map_err(|problem| OutputError::Chip { row: name.to_owned(), problem })?;
         // Before it is on the disk, where it would spoil every later run.
-        let order = admit(&mut self.open, &name, &row, key)?;
-        let place = self.journal.append_row(&name, key.stamp(), &details, &vectors)?;
-        self.note(&name, order, place)
+        let order = admit(&mut self.open, name, row, cell)?;
+        let place = self.journal.append_row(name, stamp, &details, vectors)?;
+        self.note(name, order, place)
     }
 
     /// Takes a row that is in the journal.
@@ -180,7 +207,7 @@ impl ChipSink {
         let name = key.key.row_name();
         let (place, found) = self.journal.known_row(&name)?;
         let row = parse_details(&found.details, &name).ok_or_else(|| self.journal.damaged(&name))?;
-        let order = admit(&mut self.open, &name, &row, key)?;
+        let order = admit(&mut self.open, &name, &row, key.key.cell())?;
         self.note(&name, order, place)
     }
 
@@ -202,18 +229,18 @@ impl ChipSink {
 }
 
 /// The place of a row in the file, or why it cannot stand there.
-fn admit<K: Chip>(
+fn admit(
     open: &mut Option<Open>,
     name: &str,
     row: &ChipRow,
-    key: &JournalKey<K>,
+    cell: Option<ChipCell<'_>>,
 ) -> Result<u128, OutputError> {
     let refuse = |problem: String| OutputError::Chip { row: name.to_owned(), problem };
     if row.id != name {
         return Err(refuse(format!("its row is called {}", row.id)));
     }
     let open = open.as_mut().ok_or(OutputError::Closed)?;
-    open.format.admit(row, key.key.cell()).map_err(refuse)
+    open.format.admit(row, cell).map_err(refuse)
 }
 
 impl<K: Chip> Sink<JournalKey<K>> for ChipSink {
@@ -240,7 +267,10 @@ impl<K: Chip> Sink<JournalKey<K>> for ChipSink {
         let report = Report::new(provenance(summary), summary, Some(&self.layout), failures);
         let rows = ChipRows { layout: &self.layout, journal: &mut self.journal, places: &self.rows };
         format.finish(rows, report.complete())?;
-        Ok(self.journal.remove()?)
+        match self.keeps_journal || !summary.failed.is_empty() {
+            true => Ok(()),
+            false => Ok(self.journal.remove()?),
+        }
     }
 }
 

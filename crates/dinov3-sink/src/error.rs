@@ -177,6 +177,30 @@ pub enum OutputError {
         /// Its own error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A file cannot be opened.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file that should be a work list is none.
+    #[error("{}: not a plan of 'dinov3 scene plan': {problem}", path.display())]
+    NotAWorkList {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file that should hold chips does not.
+    #[error("{}: not a file of chips that was written here: {problem}", path.display())]
+    NotAChipFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The sink was used after its end, or after an error.
     #[error("the output is closed")]
     Closed,

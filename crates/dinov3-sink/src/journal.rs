@@ -149,6 +149,22 @@ impl Stamp {
         Self::of_version(size_bytes, &format!("{} {text}", each.join(" ")))
     }
 
+    /// The size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// The last change of a file, in nanoseconds since 1970; 0 for something that is not a file of this machine.
+    pub fn modified_ns(&self) -> i64 {
+        self.modified_ns
+    }
+
+    /// What names the version of something that is not a file of this machine; nothing for a file, whose times and inode
+    /// are other ones on another machine.
+    pub fn version(&self) -> Option<u64> {
+        (self.modified_ns == 0).then_some(self.file_id)
+    }
+
     fn to_bytes(self) -> [u8; STAMP_BYTES] {
         let mut bytes = [0; STAMP_BYTES];
         bytes[..8].copy_from_slice(&self.size_bytes.to_le_bytes());
@@ -292,6 +308,11 @@ impl Journal {
     /// Rows that are in it.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Rows that this run may take, if their images have not changed: a name counts once.
+    pub fn known_rows(&self) -> usize {
+        self.known.0.len()
     }
 
     /// Bytes behind the last readable row that are damaged, and more than a killed process leaves; 0 if all is well.
@@ -558,6 +579,23 @@ impl Journal {
             None => Err(JournalError::NotAJournal { path: self.path.clone() }),
         }
     }
+}
+
+/// Removes the journal that was kept beside a finished output, if there is one that nobody has.
+///
+/// # Errors
+/// If it cannot be removed.
+pub fn remove_journal(output: impl AsRef<Path>) -> Result<(), JournalError> {
+    let path = hidden_beside(&target_of(output.as_ref())?, "journal");
+    let remove = || match DiskFile::open_to_append(&path) {
+        Ok((file, _)) if !file.lock() => Ok(()),
+        _ => disk::remove(&path),
+    };
+    match fs::symlink_metadata(&path) {
+        Ok(found) if found.is_file() => remove(),
+        _ => Ok(()),
+    }
+    .map_err(|source| JournalError::Disk { path, operation: "removed", source })
 }
 
 impl Drop for Journal {

@@ -76,6 +76,7 @@
 mod atomic;
 mod atomic_folder;
 mod chip;
+mod chip_file;
 mod chips;
 mod cog;
 mod components;
@@ -100,10 +101,12 @@ mod spill;
 mod table;
 #[cfg(test)]
 mod tests;
+mod work_list;
 mod zarr;
 
 pub use atomic::AtomicFile;
 pub use chip::{Chip, ChipCell, ChipFootprint, ChipRow};
+pub use chip_file::ChipFile;
 pub use chips::ChipSink;
 pub use cog::{CogFile, CogOptions, CogSample};
 pub use components::{fit_components, write_components_picture};
@@ -112,11 +115,12 @@ pub use embedding::{EmbeddingSink, Format, Provenance};
 pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};
 pub use geoparquet::ChipColumns;
-pub use journal::{Journal, JournalError, KnownRows, Stamp};
+pub use journal::{Journal, JournalError, KnownRows, Stamp, remove_journal};
 pub use journaled::{JournalKey, JournaledSink, JournaledSource, Stamped};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};
 pub use name::{RowName, row_name_bytes};
 pub use patches::{PatchSink, PatchWindow, PatchWindows, WriteRaster};
 pub use raster::{ArrayRaster, FeatureBlock, FeatureGrid, FeatureRaster, NorthUpRaster, ReducedRaster};
 pub use records::RecordSink;
+pub use work_list::{WorkUnit, read_work_list, write_work_list};
 pub use zarr::{ChipStoreOptions, DenseStoreOptions, check_grid, group_names, is_store_name, write_dense_store};

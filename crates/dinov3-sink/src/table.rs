@@ -34,7 +34,7 @@ use crate::spill::Spill;
 pub(crate) const PROVENANCE_KEY: &str = "dinov3";
 
 /// Who wrote the file: neither a time nor a library's version, so that the same rows make the same bytes.
-const CREATED_BY: &str = concat!("dinov3 version ", env!("CARGO_PKG_VERSION"));
+pub(crate) const CREATED_BY: &str = concat!("dinov3 version ", env!("CARGO_PKG_VERSION"));
 
 /// Raw size of a row group: large enough to scan fast, small enough to be held by readers.
 const ROW_GROUP_BYTES: usize = 128 << 20;
@@ -212,7 +212,7 @@ impl Table {
 }
 
 /// A full disk is a full disk, whoever noticed.
-fn parquet_error(path: &Path, error: ParquetError) -> OutputError {
+pub(crate) fn parquet_error(path: &Path, error: ParquetError) -> OutputError {
     let path = path.to_owned();
     let source: Box<dyn std::error::Error + Send + Sync> = match error {
         ParquetError::External(source) => source,

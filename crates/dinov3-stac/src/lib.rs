@@ -2,5 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod read;
+mod write;
 
 pub use read::{Asset, Document, Item, StacError, format_datetime, parse_datetime, parse_document, resolve};
+pub use write::{CollectionFacts, ItemFacts, Link, collection, href, item};

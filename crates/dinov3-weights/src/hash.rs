@@ -134,6 +134,22 @@ fn compute(path: &Path, progress: &mut dyn FnMut(usize)) -> std::io::Result<Stri
     Ok(hex(&hasher.finalize()))
 }
 
+/// The SHA-256 of bytes that come in pieces.
+#[derive(Clone, Default)]
+pub struct StreamHash(Sha256);
+
+impl StreamHash {
+    /// Takes the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all pieces, in hexadecimal.
+    pub fn finish(self) -> String {
+        hex(&self.0.finalize())
+    }
+}
+
 /// The SHA-256 of some bytes, in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))

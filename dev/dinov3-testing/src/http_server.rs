@@ -9,12 +9,14 @@ use std::time::Duration;
 /// What a client asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpRequest {
-    /// `GET` or `HEAD`.
+    /// `GET`, `HEAD`, ...
     pub method: String,
     /// Path and query.
     pub path: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
+    /// What came with it, of the length that it announced.
+    pub body: Vec<u8>,
 }
 
 impl HttpRequest {
@@ -116,18 +118,20 @@ impl Drop for HttpServer {
 
 fn answer(mut stream: TcpStream, seen: &Mutex<Vec<HttpRequest>>, handler: &Handler) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let mut reader = BufReader::new(stream.try_clone()?.take(1 << 20));
+    let mut reader = BufReader::new(stream.try_clone()?.take(1 << 26));
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace().map(str::to_string);
     let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(()) };
-    let mut request = HttpRequest { method, path, headers: Vec::new() };
+    let mut request = HttpRequest { method, path, headers: Vec::new(), body: Vec::new() };
     loop {
         line.clear();
         reader.read_line(&mut line)?;
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         request.headers.push((name.to_ascii_lowercase(), value.trim().to_string()));
     }
+    let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    reader.by_ref().take(length).read_to_end(&mut request.body)?;
     seen.lock().map_err(|_| std::io::Error::other("poisoned"))?.push(request.clone());
     let reply = handler(&request);
     let mut head = format!("HTTP/1.1 {} Told\r\nConnection: close\r\n", reply.status);

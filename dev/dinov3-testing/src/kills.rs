@@ -14,6 +14,8 @@ pub enum Input {
     Pictures,
     /// By `dinov3 scene embed`: 130 overlapping chips of each.
     Scenes,
+    /// The same into a folder: units one after the other, with their items and markers, and the collection.
+    Folder,
 }
 
 /// What to do.
@@ -140,7 +142,7 @@ impl Plan<'_> {
         for index in 0..self.pictures as u32 {
             match input {
                 Input::Pictures => fs::write(inputs.join(format!("{index:04}.bmp")), crate::bmp(48, 40, index)),
-                Input::Scenes => fs::write(inputs.join(format!("{index:04}.tif")), scene(index)),
+                Input::Scenes | Input::Folder => fs::write(inputs.join(format!("{index:04}.tif")), scene(index)),
             }
             .unwrap();
         }
@@ -151,23 +153,30 @@ impl Plan<'_> {
     }
 
     fn start(&self, input: Input) -> Child {
+        self.command(input).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    fn command(&self, input: Input) -> Command {
         let (command, options) = match input {
             Input::Pictures => ("embed photos", "--size 32"),
             Input::Scenes => ("scene embed scenes", "--chip 32 --stride 24"),
+            Input::Folder => ("scene embed scenes", "--chip 32 --stride 24 --datetime 2026-05-17"),
         };
-        let output = format!("out.{}", self.extension);
+        let output = match input {
+            Input::Folder => "out/".to_owned(),
+            _ => format!("out.{}", self.extension),
+        };
         let line = format!(
             "{command} {options} -m tiny.json --weights synthetic:7 --threads 1 --batch-size 2 --resume -o {output}"
         );
-        Command::new(self.program)
+        let mut command = Command::new(self.program);
+        command
             .current_dir(self.folder)
             .env("DINOV3_CACHE", self.folder.join(input.folder()).join(".cache"))
             .args(line.split(' '))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
+            .stdout(Stdio::null());
+        command
     }
 
     /// The output's files, the largest size of the journal, and the time before and after it was reached.
@@ -212,7 +221,192 @@ impl Input {
     fn folder(self) -> &'static str {
         match self {
             Self::Pictures => "photos",
-            Self::Scenes => "scenes",
+            Self::Scenes | Self::Folder => "scenes",
+        }
+    }
+}
+
+/// What was done to a folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FolderTally {
+    /// Kills.
+    pub kills: usize,
+    /// Of these, after the last row of the unit that was in work: while its files were written.
+    pub finishing: usize,
+    /// Folders that were completed after one or several kills, and compared.
+    pub folders: usize,
+    /// Chips of these folders.
+    pub chips: usize,
+    /// Chips that were on the disk when a process was killed, and were encoded once more.
+    pub repeated: usize,
+    /// Most rows that are not on the disk while a process encodes: what one kill can cost.
+    pub interval: usize,
+}
+
+impl Plan<'_> {
+    /// As [`run_on`](Self::run_on), with a folder as output: data files shall be byte-identical, items equal but for time and
+    /// energy, nothing there twice, and no chip encoded again that was on the disk.
+    ///
+    /// # Panics
+    /// If that does not hold, or a run fails.
+    pub fn run_on_folder(&self, say: &mut dyn FnMut(String)) -> FolderTally {
+        let input = Input::Folder;
+        self.prepare(input);
+        let start = Instant::now();
+        assert!(self.start(input).wait().unwrap().success(), "the undisturbed run failed");
+        let whole = start.elapsed();
+        let expected = folder_state(&self.folder.join("out"));
+        let chips = 130 * self.pictures;
+        fs::remove_dir_all(self.folder.join("out")).unwrap();
+        say(format!("folder: undisturbed: {:.0} ms, {} files", whole.as_secs_f64() * 1e3, expected.len()));
+        let mut random = Random(self.seed);
+        // The batch that is encoded and the one that waits for the sink.
+        let mut tally = FolderTally { interval: 2 * BATCH, ..FolderTally::default() };
+        while tally.kills < self.kills || tally.finishing < self.finishing {
+            assert!(tally.folders < 10 * self.kills, "the runs end before they can be killed");
+            let mut encoded = 0;
+            let mut kills = 0;
+            for _ in 0..1 + random.below(4) {
+                let before = rows_on_disk(&self.folder.join("out"));
+                let mut child = self.start(input);
+                if tally.finishing < self.finishing {
+                    // Just after a journal is full: files are written then.
+                    let deadline = Instant::now() + whole;
+                    let goal = before / 130 * 130 + 130;
+                    while rows_on_disk(&self.folder.join("out")) < goal.min(chips)
+                        && Instant::now() < deadline
+                        && !ended(&mut child)
+                    {
+                        std::thread::sleep(Duration::from_micros(200));
+                    }
+                    std::thread::sleep(random.duration(Duration::from_millis(12)));
+                } else {
+                    std::thread::sleep(random.duration(whole));
+                }
+                if ended(&mut child) {
+                    assert!(child.wait().unwrap().success(), "a run that was not killed failed");
+                    encoded += rows_on_disk(&self.folder.join("out")) - before;
+                    break;
+                }
+                child.kill().unwrap();
+                child.wait().unwrap();
+                let after = rows_on_disk(&self.folder.join("out"));
+                let at_end = self.is_finishing();
+                encoded += after.saturating_sub(before);
+                kills += 1;
+                tally.kills += 1;
+                tally.finishing += usize::from(at_end);
+                say(format!(
+                    "folder: kill {}: {after} of {chips} rows on the disk{}",
+                    tally.kills,
+                    if at_end { ", finishing" } else { "" }
+                ));
+            }
+            let last = self.command(input).stderr(Stdio::piped()).output().unwrap();
+            let told = String::from_utf8_lossy(&last.stderr).into_owned();
+            assert!(last.status.success(), "the run that continues failed: {told}");
+            encoded += told_encoded(&told);
+            let found = folder_state(&self.folder.join("out"));
+            assert!(found == expected, "{}", first_difference(&found, &expected));
+            tally.folders += usize::from(kills > 0);
+            tally.chips += chips;
+            tally.repeated += encoded.saturating_sub(chips);
+            fs::remove_dir_all(self.folder.join("out")).unwrap();
+        }
+        tally
+    }
+
+    /// Whether a journal is full whose unit has no marker.
+    fn is_finishing(&self) -> bool {
+        let out = self.folder.join("out");
+        journals(&out).iter().any(|(unit, rows)| *rows == 130 && !marker(&out, unit).exists())
+    }
+}
+
+/// What a run says that it has encoded: `130 chips in 0.1 s, 900.0 chips/s, 0 failed, 50 from before -> ...`, per unit.
+fn told_encoded(text: &str) -> usize {
+    let number_before =
+        |line: &str, what: &str| -> Option<usize> { line.split_once(what)?.0.rsplit([' ', ',']).next()?.parse().ok() };
+    let of_units = text.lines().filter(|line| line.contains(" chips in "));
+    of_units
+        .map(|line| {
+            let done = number_before(line, " chips in ").unwrap_or_default();
+            done - number_before(line, " from before").unwrap_or_default()
+        })
+        .sum()
+}
+
+/// Images per batch of the runs.
+const BATCH: usize = 2;
+
+fn marker(out: &Path, unit: &str) -> PathBuf {
+    out.join(".dinov3/units").join(format!("{unit}.json"))
+}
+
+/// Units with a journal, and its whole rows.
+fn journals(out: &Path) -> Vec<(String, usize)> {
+    let Ok(entries) = fs::read_dir(out) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let unit = |name: String| {
+        let unit = name.strip_prefix('.')?.strip_suffix(".parquet.dinov3-journal")?.to_owned();
+        let bytes = fs::read(out.join(&name)).ok()?;
+        // Magic; then records of a length, a checksum and so many bytes, of which the first is the fingerprint.
+        let (mut rest, mut records) = (bytes.get(16..)?, 0_usize);
+        while let Some(length) = rest.first_chunk::<4>() {
+            let Some(after) = rest.get(8 + u32::from_le_bytes(*length) as usize..) else { break };
+            (rest, records) = (after, records + 1);
+        }
+        Some((unit, records.saturating_sub(1)))
+    };
+    names.filter_map(unit).collect()
+}
+
+/// Chips that need not be encoded any more: those of finished units, and those in journals.
+fn rows_on_disk(out: &Path) -> usize {
+    let finished = fs::read_dir(out.join(".dinov3/units")).into_iter().flatten().flatten();
+    let finished = finished.filter(|entry| entry.file_name().to_string_lossy().ends_with(".json")).count();
+    let waiting = journals(out).into_iter().filter(|(unit, _)| !marker(out, unit).exists()).map(|(_, rows)| rows);
+    130 * finished + waiting.sum::<usize>()
+}
+
+/// All files below, without what tells the time: items without it, markers by name alone.
+fn folder_state(out: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![out.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(out).unwrap().to_string_lossy().into_owned();
+            let bytes = fs::read(&path).unwrap();
+            let of_time = ["processing:datetime", "emb:energy"];
+            let kept = match name.as_str() {
+                marker if marker.starts_with(".dinov3/units") => Vec::new(),
+                item if item.ends_with(".json") => {
+                    let mut item: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+                    if let Some(properties) = item["properties"].as_object_mut() {
+                        properties.retain(|name, _| !of_time.contains(&name.as_str()));
+                    }
+                    item.to_string().into_bytes()
+                }
+                _ => bytes,
+            };
+            files.push((name, kept));
+        }
+    }
+    files.sort();
+    files
+}
+
+fn first_difference(found: &[(String, Vec<u8>)], expected: &[(String, Vec<u8>)]) -> String {
+    let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    match names(found) == names(expected) {
+        false => format!("files are {:?}, and should be {:?}", names(found), names(expected)),
+        true => {
+            let differs = found.iter().zip(expected).find(|(found, expected)| found != expected);
+            format!("{} differs", differs.map_or("nothing", |(found, _)| &found.0))
         }
     }
 }

@@ -12,10 +12,9 @@ pub(super) const BASIS: Target = Target {
     name: "pca_basis",
     run: |bytes| match PcaBasis::from_safetensors(bytes, &ORIGIN) {
         Ok(basis) => {
-            let channels = basis.mean.len();
-            assert!(channels > 0 && basis.components.iter().all(|component| component.len() == channels));
-            let values =
-                basis.mean.iter().chain(basis.components.iter().flatten()).chain(&basis.low).chain(&basis.high);
+            let channels = basis.pca.mean.len();
+            assert!(channels > 0 && basis.pca.components.len() == 3 * channels);
+            let values = basis.pca.mean.iter().chain(&basis.pca.components).chain(&basis.low).chain(&basis.high);
             assert!(values.clone().all(|value| value.is_finite()));
             // What was read can be written and read again.
             let written = basis.to_safetensors(&ORIGIN);

@@ -20,7 +20,7 @@ use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::features::{weights_name, write_whole};
 use crate::resume::{agree, open_journal};
-use crate::scene::embed::described;
+use crate::scene::job::described;
 use crate::scene::inputs::{as_paths, named_scenes};
 use crate::scene::reports::SceneReports;
 use crate::scene::{is_for_satellites, opener, scene_options};

@@ -5,55 +5,38 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use dinov3::engine::{Source, Summary};
-use dinov3::image::statistics;
-use dinov3::pixels::Recipe;
-use dinov3::sink::{
-    ChipColumns, ChipSink, ChipStoreOptions, EmbeddingLayout, JournaledSource, check_grid, group_names, is_store_name,
-};
-use dinov3::{Encoder, Normalized, Opened, Request, WeightsIdentity};
-use dinov3_scene::{AreaOfInterest, Cut, Edges, Preset, ResampledFiles, SceneOptions, SceneSource};
+use dinov3::sink::{ChipSink, ChipStoreOptions, JournaledSource, check_grid, group_names, is_store_name};
+use dinov3::{ModelSpec, Opened, WeightsIdentity};
+use dinov3_scene::{Cut, Edges, ResampledFiles, SceneInput, SceneSource};
 use serde_json::{Value, json};
 
-use crate::arguments::{SceneArguments, SceneEmbedArguments};
+use crate::arguments::SceneEmbedArguments;
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::resume::{agree, open_journal};
 use crate::scene::inputs::{as_paths, named_scenes, refuse_twice};
+use crate::scene::job::{Job, Machine};
 use crate::scene::reports::SceneReports;
-use crate::scene::{is_for_satellites, opener, resampling_told, scene_options};
-use crate::setup::{
-    Provenance, check_chip, chosen_poolings, model_spec, open_model, refuse_overwriting, refuse_overwriting_inputs,
-    report_weights, weight_files,
-};
+use crate::scene::store::is_store;
+use crate::scene::{folder, is_for_satellites, resampling_told};
+use crate::setup::refuse_overwriting_inputs;
 
 /// Runs the command.
 pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
-    // Everything that can be wrong with the command line is found before the weights are read.
-    let spec = model_spec(&arguments.model)?;
-    check_chip(&spec, arguments.scene.chip, arguments.model.max_tokens)?;
-    let poolings = chosen_poolings(&spec, &arguments.vectors.pool)?;
-    let request = Request::new().poolings(poolings);
-    let layout = EmbeddingLayout::for_request(&spec, &request)?.with_element(arguments.vectors.embedding_type.into());
-    let options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
-    check_output(&arguments.output, options.cut)?;
-    let opener = opener(&arguments.scene, &arguments.remote);
-    // Before a document among them is read.
-    refuse_overwriting_inputs(&arguments.output, &as_paths(arguments.inputs.clone()))?;
-    let named = named_scenes(&opener, &arguments.inputs, &arguments.scene)?;
-    refuse_twice(&named.scenes)?;
-    refuse_overwriting_inputs(&arguments.output, &named.files())?;
-    let scenes = named.scenes;
-    let has_items = scenes.iter().any(|scene| scene.stac_item.is_some());
-    let grid_cell = options.grid.is_some() || options.cell_ids.is_some();
-    let columns = ChipColumns { grid_cell, stac_item: has_items, ..ChipColumns::default() };
+    let job = Job::new(arguments)?;
+    let is_zarr = is_store_name(&arguments.output);
+    if !is_zarr && is_store(&arguments.output) {
+        return folder::run(&job);
+    }
+    check_output(&arguments.output, job.options.cut)?;
+    let scenes = scenes_of(&job)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
+    let columns = job.columns(&scenes);
     let count = scenes.len();
     let has_several_files = scenes.iter().any(|scene| scene.files.len() > 1);
     let names: Vec<String> = scenes.iter().map(|scene| scene.name.clone()).collect();
-    let mut source = SceneSource::new(scenes, opener, options.clone());
-    let reports = Arc::new(SceneReports::default());
-    let heard = Arc::clone(&reports);
-    source.listen(move |index, scene, measured| heard.add(index, scene, measured));
+    let mut source = SceneSource::new(scenes, job.opener.clone(), job.options.clone());
+    let reports = SceneReports::of(&mut source);
     if let Some(survey) = source.survey()
         && survey.chips == 0
     {
@@ -63,7 +46,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
             Some(error) if survey.unusable.len() == count => {
                 return Err(anyhow!("none of {count} scenes can be used; the first one: {error}"));
             }
-            _ if options.area.is_some() => {
+            _ if job.options.area.is_some() => {
                 eprintln!("note: no chip of any scene lies in the area of interest: the output has no rows");
             }
             _ => eprintln!("note: no scene is as large as a chip, and --edges drop leaves out what is smaller"),
@@ -72,58 +55,67 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     if has_several_files {
         note_resampling(&source);
     }
-    let is_store = is_store_name(&arguments.output);
-    if is_store {
+    if is_zarr {
         check_cells(&source, count)?;
     }
-    if !is_for_satellites(&spec) {
-        let sat = "vit_large_patch16_dinov3.sat493m";
-        eprintln!("note: {} was trained on pictures of the web; {sat} was trained on satellite scenes", spec.name);
-    }
+    hint_at_weights(&job.spec);
 
-    let opened = open_model(&spec, &arguments.model)?;
-    refuse_overwriting(&arguments.output, weight_files(&opened))?;
-    report_weights(&opened);
-    let recipe = Recipe::Native { statistics: options.statistics };
-    let provenance = Provenance::start(&opened, Some(&recipe), arguments.model.precision)
-        .with("pooling", json!(request.poolings.iter().map(|pooling| pooling.name()).collect::<Vec<_>>()))
-        .with("normalized", json!(arguments.vectors.normalize))
-        .with("scene", described(&options, &arguments.scene));
-    let mut fingerprint = provenance.fingerprint(&opened);
-    fingerprint.insert("limits".to_owned(), json!({"max_tokens": arguments.model.max_tokens}));
-    // Known rows keep what they say of their scene.
-    fingerprint.insert("datetime_us".to_owned(), json!(arguments.datetime));
-    agree(&mut journal, &arguments.journal, fingerprint, &layout)?;
+    let Machine { opened, fingerprint, mut encoder, provenance } = job.open()?;
+    agree(&mut journal, &arguments.journal, fingerprint, &job.layout)?;
 
     // Before the output exists, so that an interruption always removes it.
-    let batch = Batch::begin(&arguments.batch, &arguments.output).of("chips");
+    let batch = Batch::begin(&arguments.batch, &arguments.output).of("chips").knowing(journal.known_rows());
+    let kept = journal.path().to_owned();
     let resampled = source.resampled_files();
     let listed = Arc::clone(&reports);
-    let finish = Box::new(move |_: &Summary| {
-        let told = resampled_told(&resampled);
-        let provenance = provenance.with("scenes", listed.list());
-        match told.as_array().is_some_and(|files| !files.is_empty()) {
-            true => provenance.with("resampled", told).finish(),
-            false => provenance.finish(),
-        }
-    });
-    let sink = match is_store {
-        true => ChipSink::zarr(journal, layout, store_options(&opened, options.cut, &names), finish)?,
+    let finish = Box::new(move |_: &Summary| with_scenes(provenance.value(), &listed, &resampled));
+    let layout = job.layout.clone();
+    let sink = match is_zarr {
+        true => ChipSink::zarr(journal, layout, store_options(&opened, job.options.cut, &names), finish)?,
         false => ChipSink::geoparquet(journal, layout, columns, finish)?,
     };
     source.continue_from(sink.journal().known());
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
     reports.through(&batch.reporter);
-    let mut encoder: Box<dyn Encoder> = match arguments.vectors.normalize {
-        true => Box::new(Normalized(opened.model.session())),
-        false => Box::new(opened.model.session()),
-    };
     let source = JournaledSource::new(&source, Some(sink.journal()));
-    batch.run(&source, encoder.as_mut(), sink, &request, |sink| match sink.keep() {
+    let outcome = batch.run(&source, encoder.as_mut(), sink, &job.request, |sink| match sink.keep() {
         Ok(0) => "nothing was written".to_string(),
         Ok(rows) => format!("{rows} finished rows are kept, --resume continues"),
         Err(error) => format!("{error}; --resume continues with what was kept"),
-    })
+    })?;
+    if outcome == Outcome::SomeFailed && kept.exists() {
+        eprintln!("note: the rows are kept beside it, too: the same command with --resume makes just what is missing");
+    }
+    Ok(outcome)
+}
+
+/// A provenance with what is known of the scenes at the end of a run.
+pub fn with_scenes(mut provenance: Value, reports: &SceneReports, resampled: &ResampledFiles) -> Value {
+    provenance["scenes"] = reports.list();
+    let told = resampled_told(resampled);
+    if told.as_array().is_some_and(|files| !files.is_empty()) {
+        provenance["resampled"] = told;
+    }
+    provenance
+}
+
+/// The scenes that the command line names.
+pub fn scenes_of(job: &Job<'_>) -> Result<Vec<SceneInput>> {
+    let arguments = job.arguments;
+    // Before a document among them is read.
+    refuse_overwriting_inputs(&arguments.output, &as_paths(arguments.inputs.clone()))?;
+    let named = named_scenes(&job.opener, &arguments.inputs, &arguments.scene)?;
+    refuse_twice(&named.scenes)?;
+    refuse_overwriting_inputs(&arguments.output, &named.files())?;
+    Ok(named.scenes)
+}
+
+/// Scenes deserve the weights that know them.
+pub fn hint_at_weights(spec: &ModelSpec) {
+    if !is_for_satellites(spec) {
+        let sat = "vit_large_patch16_dinov3.sat493m";
+        eprintln!("note: {} was trained on pictures of the web; {sat} was trained on satellite scenes", spec.name);
+    }
 }
 
 /// What a store says beside the chips.
@@ -149,42 +141,6 @@ fn model_uri(opened: &Opened) -> String {
             format!("urn:dinov3:{}{}", name, if is_synthetic { ":synthetic" } else { "" })
         }
     }
-}
-
-/// What was made of the scenes, for provenance.
-pub(super) fn described(options: &SceneOptions, arguments: &SceneArguments) -> Value {
-    let names = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
-    json!({
-        "assets": names(&arguments.assets),
-        "band_files": names(&arguments.band_files),
-        "chip_px": options.cut.chip_px,
-        "stride_px": options.cut.stride_px,
-        "edges": options.cut.edges.name(),
-        "gsd_m": options.gsd_m,
-        "grid": options.grid.map(|grid| grid.to_string()),
-        "grid_id": options.cell_ids.map(|scheme| scheme.to_string()),
-        "aoi_sha256": options.area.as_ref().map(AreaOfInterest::sha256),
-        "min_valid": dinov3::image::decimal(options.min_valid),
-        "preset": options.preset.map(Preset::name),
-        "overrides": overrides(options),
-        "baseline": options.baseline.map(|baseline| baseline.to_string()),
-        "bands": options.bands,
-        "scale": options.scale.map(|scale| scale.to_string()),
-        "mask_values": options.mask_values.as_ref().map(ToString::to_string),
-        "crs": options.crs.as_ref().map(ToString::to_string),
-        "no_data": "mean",
-    })
-}
-
-/// What was declared otherwise than the preset says.
-fn overrides(options: &SceneOptions) -> Vec<&'static str> {
-    let Some(preset) = options.preset else { return Vec::new() };
-    let declared = [
-        ("bands", options.bands.is_some()),
-        ("scale", options.scale.is_some_and(|scale| scale != preset.scale())),
-        ("mask_values", options.mask_values.is_some() && options.mask_values != preset.mask_values()),
-    ];
-    declared.into_iter().filter(|(_, is_declared)| *is_declared).map(|(name, _)| name).collect()
 }
 
 /// Says of the first scene which files are resampled; of all scenes, provenance says it.
@@ -224,7 +180,7 @@ fn check_output(output: &Path, cut: Cut) -> Result<()> {
     match is_parquet {
         true => Ok(()),
         false => Err(usage(format!(
-            "{}: the output of scenes is GeoParquet, a file that ends in .parquet, or a Zarr store, a folder that ends in .zarr",
+            "{}: the output of scenes is GeoParquet, a file that ends in .parquet, a Zarr store that ends in .zarr, or a folder",
             output.display()
         ))),
     }

@@ -2,10 +2,21 @@
 
 mod dense;
 mod embed;
+mod energy;
+mod folder;
 mod info;
 mod inputs;
+mod item;
+mod job;
 mod masks;
+mod merge;
+mod options;
+mod plan;
 mod reports;
+mod run;
+mod shard;
+mod store;
+mod units;
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,18 +31,27 @@ use crate::arguments::{Edges, RemoteArguments, SceneArguments, SceneCommand};
 use crate::failure::{Outcome, usage};
 use crate::setup::chosen_statistics;
 
+pub use shard::Shard;
+
 /// Runs the command.
 pub fn run(command: &SceneCommand) -> Result<Outcome> {
     match command {
         SceneCommand::Embed(arguments) if arguments.dense.dense => dense::run(arguments),
         SceneCommand::Embed(arguments) => embed::run(arguments),
+        SceneCommand::Plan(arguments) => plan::run(arguments),
+        SceneCommand::Run(arguments) => run::run(arguments),
+        SceneCommand::Merge(arguments) => merge::run(arguments),
         SceneCommand::Info(arguments) => info::run(arguments),
     }
 }
 
 fn opener(scene: &SceneArguments, remote: &RemoteArguments) -> Opener {
+    opener_with(scene.block_cache, remote)
+}
+
+fn opener_with(block_cache_bytes: u64, remote: &RemoteArguments) -> Opener {
     let mut options = Options::default();
-    options.block_cache_bytes = scene.block_cache;
+    options.block_cache_bytes = block_cache_bytes;
     options.concurrent_requests = usize::from(remote.requests);
     options.silence_timeout = Duration::from_secs(remote.url_timeout.into());
     if remote.allow_local_addresses {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use dinov3_scene::{Measured, Remark, Scene};
+use dinov3_scene::{Measured, Remark, Scene, SceneSource};
 use serde_json::Value;
 
 use crate::failure::printable_line;
@@ -32,6 +32,14 @@ struct Found {
 }
 
 impl SceneReports {
+    /// Those of a source.
+    pub fn of(source: &mut SceneSource) -> Arc<Self> {
+        let reports = Arc::new(Self::default());
+        let heard = Arc::clone(&reports);
+        source.listen(move |index, scene, measured| heard.add(index, scene, measured));
+        reports
+    }
+
     /// Lets lines go past a progress bar from now on.
     pub fn through(&self, reporter: &Arc<Reporter>) {
         let _ = self.reporter.set(Arc::clone(reporter));

@@ -16,6 +16,8 @@ use crate::RasterError;
 
 pub(crate) use file::{LocalFile, MemoryFile};
 #[cfg(feature = "object-stores")]
+pub use object::StoreFolder;
+#[cfg(feature = "object-stores")]
 pub(crate) use object::Stores;
 pub(crate) use pool::FetchPool;
 pub(crate) use remote::RemoteFile;

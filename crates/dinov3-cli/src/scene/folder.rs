@@ -1,0 +1,26 @@
+//! `dinov3 scene embed -o OUT/`: plan, run and merge in one process.
+
+use anyhow::Result;
+
+use crate::failure::Outcome;
+use crate::scene::embed::scenes_of;
+use crate::scene::job::Job;
+use crate::scene::merge::{Catalogue, catalogue};
+use crate::scene::plan::Plan;
+use crate::scene::store::Store;
+use crate::scene::{options, units};
+
+/// Runs the command with an output that is a folder or in an object store.
+pub fn run(job: &Job<'_>) -> Result<Outcome> {
+    let arguments = job.arguments;
+    let inputs = scenes_of(job)?;
+    let plan = Plan::new(job, &inputs, None, options::of_this_process("embed")?)?;
+    let store = Store::create(&arguments.output, &job.opener, arguments.scratch.as_deref())?;
+    let own = plan.units.clone();
+    let plan = plan.join(&store)?;
+    let tally = units::run(job, &plan.options, &own, &store, arguments.journal.fresh)?;
+    let made = tally.tell(&store);
+    let options = Catalogue { license: "various", sizes_only: true, parquet: None };
+    let merged = catalogue(&plan, &store, &options)?;
+    Ok(if made == Outcome::Done { merged } else { made })
+}

@@ -1,0 +1,41 @@
+//! `dinov3 scene run`: the units of a plan, or the part of them that is this process's.
+
+use anyhow::Result;
+use dinov3_scene::assign;
+
+use crate::arguments::SceneRunArguments;
+use crate::failure::{Outcome, usage};
+use crate::scene::job::Job;
+use crate::scene::plan::Plan;
+use crate::scene::shard;
+use crate::scene::store::{Store, is_store};
+use crate::scene::{opener_with, options, units};
+
+/// Runs the command.
+pub fn run(arguments: &SceneRunArguments) -> Result<Outcome> {
+    if !is_store(&arguments.output) {
+        return Err(usage(format!("{}: the output of a plan is a folder", arguments.output.display())));
+    }
+    let plan = Plan::read(&arguments.plan)?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let (shard, source) = shard::chosen(arguments.shard, arguments.shards, &variable).map_err(usage)?;
+    let embed = options::replayed(&plan.options, "run", &arguments.output)?;
+    let job = Job::new(&embed)?;
+    let opener = opener_with(arguments.block_cache, &arguments.remote);
+    let store = Store::create(&arguments.output, &opener, arguments.scratch.as_deref())?;
+    let assigned = assign(&plan.units, shard.count);
+    let own: Vec<_> = (plan.units.iter().zip(&assigned)).filter(|(_, owner)| **owner == shard.index).collect();
+    let own: Vec<_> = own.into_iter().map(|(unit, _)| unit.clone()).collect();
+    if !source.is_empty() {
+        let chips: u64 = own.iter().map(|unit| unit.chips).sum();
+        eprintln!(
+            "shard {} of {}, from 0 ({source}): {} of {} units, {chips} chips",
+            shard.index,
+            shard.count,
+            own.len(),
+            plan.units.len()
+        );
+    }
+    let plan = plan.join(&store)?;
+    units::run(&job, &plan.options, &own, &store, arguments.fresh).map(|tally| tally.tell(&store))
+}

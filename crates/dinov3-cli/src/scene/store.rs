@@ -1,0 +1,250 @@
+//! Where a job's results go: a folder of this machine, or the objects of a store whose keys begin alike.
+//!
+//! ```text
+//! OUT/UNIT.parquet                  the data of a unit
+//! OUT/UNIT.json                     its STAC item
+//! OUT/collection.json               the STAC collection
+//! OUT/.dinov3/plan.parquet          the work list
+//! OUT/.dinov3/units/UNIT.json       what is there of a unit: written last
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use dinov3::checkpoint::hash::{StreamHash, sha256};
+use dinov3::sink::AtomicFile;
+use dinov3_scene::raster::{Opener, RasterError, StoreFolder};
+
+/// The copy of the work list.
+pub const PLAN: &str = ".dinov3/plan.parquet";
+const HIDDEN: &str = ".dinov3/units";
+/// A document that is longer is none of ours.
+const LONGEST_DOCUMENT_BYTES: u64 = 64 << 20;
+
+/// Where results go.
+pub enum Store {
+    Folder(PathBuf),
+    Objects {
+        objects: StoreFolder,
+        /// For what is unfinished.
+        scratch: PathBuf,
+    },
+}
+
+/// Whether results of this name go into a folder or a store, and not into one file.
+pub fn is_store(output: &Path) -> bool {
+    let text = output.to_string_lossy();
+    is_remote(output)
+        || text.ends_with(std::path::is_separator)
+        || output.is_dir()
+        || (output.extension().is_none() && !output.exists())
+}
+
+fn is_remote(output: &Path) -> bool {
+    output.to_string_lossy().contains("://")
+}
+
+impl Store {
+    /// Prepares a place for results.
+    pub fn create(output: &Path, opener: &Opener, scratch: Option<&Path>) -> Result<Self> {
+        let store = Self::open(output, opener, scratch)?;
+        if let Self::Folder(folder) = &store {
+            let hidden = folder.join(HIDDEN);
+            fs::create_dir_all(&hidden).with_context(|| hidden.display().to_string())?;
+        }
+        Ok(store)
+    }
+
+    /// The same for one that is there.
+    pub fn open(output: &Path, opener: &Opener, scratch: Option<&Path>) -> Result<Self> {
+        let text = output.to_string_lossy();
+        if let Some(path) = text.strip_prefix("file://") {
+            return Ok(Self::Folder(path.into()));
+        }
+        if !is_remote(output) {
+            return Ok(Self::Folder(output.to_path_buf()));
+        }
+        let objects = opener.store_folder(&text)?;
+        let scratch = match scratch {
+            Some(folder) => folder.to_path_buf(),
+            None => {
+                let name = format!("dinov3-scratch-{}", &sha256(objects.shown().as_bytes())[..16]);
+                let folder = std::env::temp_dir().join(name);
+                eprintln!("note: what is unfinished is kept in {} (--scratch)", folder.display());
+                folder
+            }
+        };
+        fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
+        Ok(Self::Objects { objects, scratch })
+    }
+
+    /// For messages.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.display().to_string(),
+            Self::Objects { objects, .. } => objects.shown().to_owned(),
+        }
+    }
+
+    /// The last part of its name.
+    pub fn name(&self) -> String {
+        let path = match self {
+            Self::Folder(folder) => folder.canonicalize().unwrap_or_else(|_| folder.clone()),
+            Self::Objects { objects, .. } => PathBuf::from(objects.shown()),
+        };
+        path.file_name().map_or_else(|| "embeddings".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// The folder, if it is one of this machine.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(folder) => Some(folder),
+            Self::Objects { .. } => None,
+        }
+    }
+
+    /// Where a file of this name is made, with its journal beside it: in its place, or on the way there.
+    pub fn workplace(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Folder(folder) => folder.join(name),
+            Self::Objects { scratch, .. } => scratch.join(name),
+        }
+    }
+
+    /// Brings the file that was made in its workplace to its place.
+    pub fn deliver(&self, name: &str) -> Result<()> {
+        if let Self::Objects { objects, .. } = self {
+            let path = self.workplace(name);
+            let file = File::open(&path).with_context(|| path.display().to_string())?;
+            objects.put_from(name, file)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is in the workplace and was delivered elsewhere.
+    pub fn clear_workplace(&self, name: &str) {
+        if let Self::Objects { .. } = self {
+            // Only room on the disk.
+            let _ = fs::remove_file(self.workplace(name));
+        }
+    }
+
+    /// Writes a document, whole or not at all.
+    pub fn put(&self, name: &str, content: &[u8]) -> Result<()> {
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                let mut file = AtomicFile::create(&path)?;
+                file.write_all(content).with_context(|| path.display().to_string())?;
+                Ok(file.commit()?)
+            }
+            Self::Objects { objects, .. } => Ok(objects.put(name, content.to_vec())?),
+        }
+    }
+
+    /// A document; nothing if there is none.
+    pub fn get(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                let read = || -> io::Result<Vec<u8>> {
+                    let mut content = Vec::new();
+                    File::open(&path)?.take(LONGEST_DOCUMENT_BYTES).read_to_end(&mut content)?;
+                    Ok(content)
+                };
+                match read() {
+                    Ok(content) => Ok(Some(content)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(error).with_context(|| path.display().to_string()),
+                }
+            }
+            Self::Objects { objects, .. } => Ok(objects.get(name, LONGEST_DOCUMENT_BYTES)?),
+        }
+    }
+
+    /// The length of a file; nothing if there is none.
+    pub fn size_bytes(&self, name: &str) -> Result<Option<u64>> {
+        match self {
+            Self::Folder(folder) => match fs::metadata(folder.join(name)) {
+                Ok(found) => Ok(Some(found.len())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error).with_context(|| folder.join(name).display().to_string()),
+            },
+            Self::Objects { objects, .. } => Ok(objects.size_bytes(name)?),
+        }
+    }
+
+    /// The SHA-256 of a file that is there, all of which is read.
+    pub fn sha256(&self, name: &str) -> Result<String> {
+        match self {
+            Self::Folder(folder) => sha256_of(&folder.join(name)),
+            Self::Objects { objects, .. } => {
+                let mut hash = StreamHash::default();
+                objects.read(name, |part| -> Result<(), RasterError> {
+                    hash.update(part);
+                    Ok(())
+                })?;
+                Ok(hash.finish())
+            }
+        }
+    }
+
+    /// A file of this machine with this content: itself, or a copy in the scratch folder.
+    pub fn fetched(&self, name: &str) -> Result<PathBuf> {
+        let path = self.workplace(name);
+        if let Self::Objects { objects, .. } = self {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+            }
+            let mut file = AtomicFile::create(&path)?;
+            objects.read(name, |part| -> Result<()> {
+                file.write_all(part).with_context(|| path.display().to_string())
+            })?;
+            file.commit()?;
+        }
+        Ok(path)
+    }
+
+    /// Removes a document, if it is there.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        match self {
+            Self::Folder(folder) => match fs::remove_file(folder.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(error).with_context(|| folder.join(name).display().to_string())
+                }
+                _ => Ok(()),
+            },
+            Self::Objects { objects, .. } => Ok(objects.remove(name)?),
+        }
+    }
+}
+
+/// The SHA-256 of a file of this machine.
+pub fn sha256_of(path: &Path) -> Result<String> {
+    let mut file = File::open(path).with_context(|| path.display().to_string())?;
+    let mut hash = StreamHash::default();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).with_context(|| path.display().to_string())? {
+            0 => return Ok(hash.finish()),
+            count => hash.update(&buffer[..count]),
+        }
+    }
+}
+
+/// Where the marker of a unit is.
+pub fn marker_of(unit: &str) -> String {
+    format!("{HIDDEN}/{unit}.json")
+}
+
+/// The data of a unit.
+pub fn data_of(unit: &str) -> String {
+    format!("{unit}.parquet")
+}
+
+/// The STAC item of a unit.
+pub fn item_of(unit: &str) -> String {
+    format!("{unit}.json")
+}

@@ -1,0 +1,350 @@
+//! The units of a job, one after the other, with one model: each is data, a STAC item and, last, a marker.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow, bail};
+use dinov3::checkpoint::hash::sha256;
+use dinov3::engine::{ImageFeatures, ItemError, Sink, SinkError, Summary};
+use dinov3::sink::{ChipSink, Journal, JournaledSource, RowName, WorkUnit, remove_journal};
+use dinov3_scene::{SceneInput, SceneSource, check_unchanged, scene_version};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::batch::{Batch, interruption};
+use crate::failure::{Outcome, in_words_of_the_command, printable_line, usage};
+use crate::scene::embed::{hint_at_weights, with_scenes};
+use crate::scene::energy::EnergyMeter;
+use crate::scene::item::{Made, asset, item};
+use crate::scene::job::{Job, Machine};
+use crate::scene::options::DecidingOptions;
+use crate::scene::reports::SceneReports;
+use crate::scene::store::{Store, data_of, item_of, marker_of, sha256_of};
+
+/// Failed chips that a marker names; it says how many there are.
+const MOST_FAILURES: usize = 100;
+
+/// What is there of a unit: one small object, written last.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Marker {
+    pub schema: u32,
+    pub unit: String,
+    /// The hash of the options.
+    pub plan: String,
+    pub options: DecidingOptions,
+    /// The hash of the unit's scene and rows.
+    pub work: String,
+    /// The scene's version, as it was planned, or as it was found.
+    pub stamp: Option<String>,
+    pub chips: Chips,
+    pub failures: Vec<FailedChip>,
+    pub files: BTreeMap<String, FileFacts>,
+    pub weights: Value,
+    pub instruction_set: Value,
+}
+
+/// What became of a unit's chips.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chips {
+    pub done: usize,
+    /// Without enough data.
+    pub skipped: usize,
+    pub failed: usize,
+}
+
+/// A chip without a row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FailedChip {
+    pub chip: String,
+    pub error: String,
+}
+
+/// What a file is when it is whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFacts {
+    pub size_bytes: u64,
+    pub sha256: String,
+}
+
+impl Marker {
+    /// The marker of a unit, if there is one that can be read.
+    pub fn read(store: &Store, unit: &str) -> Result<Option<Self>> {
+        Ok(store.get(&marker_of(unit))?.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// Whether it says what was planned; a sentence if it is of another plan.
+    pub fn check_plan(&self, plan: &DecidingOptions) -> Result<(), String> {
+        match plan.difference(&self.options) {
+            None if self.plan == plan.hash() => Ok(()),
+            None => Err("is of another plan".to_owned()),
+            Some(difference) => Err(format!("is of another plan: it was made with {difference}")),
+        }
+    }
+
+    /// Whether it is of this scene, in this version.
+    pub fn is_of(&self, unit: &WorkUnit) -> bool {
+        let is_same_version = match (&self.stamp, &unit.stamp) {
+            (Some(own), Some(planned)) => own == planned,
+            _ => true,
+        };
+        self.work == work_hash(unit) && is_same_version
+    }
+}
+
+fn work_hash(unit: &WorkUnit) -> String {
+    sha256(json!([unit.input, unit.rows_px]).to_string().as_bytes())
+}
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    made: usize,
+    from_before: usize,
+    incomplete: usize,
+    failed: usize,
+}
+
+impl Tally {
+    /// The closing line.
+    pub fn tell(self, store: &Store) -> Outcome {
+        let Self { made, from_before, incomplete, failed } = self;
+        let told = |count: usize, what: &str| if count > 0 { format!(", {count} {what}") } else { String::new() };
+        eprintln!(
+            "{} units: {made} made{}{}{} -> {}",
+            made + from_before + incomplete + failed,
+            told(from_before, "from before"),
+            told(incomplete, "with failed chips"),
+            told(failed, "failed"),
+            store.shown()
+        );
+        if incomplete + failed == 0 {
+            return Outcome::Done;
+        }
+        eprintln!("note: the same command makes just what is missing");
+        Outcome::SomeFailed
+    }
+}
+
+/// Makes the units that are not there yet. What fails is told, and the rest goes on.
+///
+/// # Errors
+/// If the weights cannot be read, if a unit of another plan is in the way, or if the run is interrupted.
+pub fn run(job: &Job<'_>, plan: &DecidingOptions, units: &[WorkUnit], store: &Store, fresh: bool) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut waiting = Vec::new();
+    for unit in units {
+        if fresh {
+            store.remove(&marker_of(&unit.unit))?;
+            forget_journal(store, unit);
+        }
+        match is_finished(plan, unit, store)? {
+            true => tally.from_before += 1,
+            false => waiting.push(unit),
+        }
+    }
+    if waiting.is_empty() {
+        return Ok(tally);
+    }
+    hint_at_weights(&job.spec);
+    let mut machine = job.open()?;
+    let count = waiting.len();
+    for (index, unit) in waiting.into_iter().enumerate() {
+        if count > 1 {
+            eprintln!("unit {} of {count}: {}, {} chips", index + 1, unit.unit, unit.chips);
+        }
+        match make(job, plan, unit, store, &mut machine) {
+            Ok(chips) if chips.failed == 0 => tally.made += 1,
+            Ok(_) => tally.incomplete += 1,
+            Err(error) if interruption().is_cancelled() => return Err(error),
+            Err(error) if job.arguments.batch.strict => {
+                return Err(error.context(format!("{}: stopped at the first failure (--strict)", unit.scene)));
+            }
+            Err(error) => {
+                let told = in_words_of_the_command(&format!("{error:#}"));
+                // The scene's name is in most errors.
+                let name = if told.contains(&unit.scene) { String::new() } else { format!("{}: ", unit.scene) };
+                eprintln!("{}", printable_line(&format!("failed: unit {}: {name}{told}", unit.unit)));
+                tally.failed += 1;
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// Whether all of a unit is there. A marker of a version of the scene that is no more goes.
+fn is_finished(plan: &DecidingOptions, unit: &WorkUnit, store: &Store) -> Result<bool> {
+    let Some(marker) = Marker::read(store, &unit.unit)? else { return Ok(false) };
+    if let Err(problem) = marker.check_plan(plan) {
+        let place = format!("{}/{}", store.shown(), unit.unit);
+        return Err(usage(format!("{place} {problem}; give another OUT, or make it anew with --fresh")));
+    }
+    let mut is_whole = marker.is_of(unit);
+    if !is_whole {
+        eprintln!("note: {} has changed since unit {} was made: it is made anew", unit.scene, unit.unit);
+    } else {
+        for (name, facts) in &marker.files {
+            let found = store.size_bytes(name)?;
+            if found != Some(facts.size_bytes) {
+                eprintln!("note: {name} is not as it was written: unit {} is made anew", unit.unit);
+                is_whole = false;
+            }
+        }
+    }
+    if !is_whole {
+        store.remove(&marker_of(&unit.unit))?;
+        return Ok(false);
+    }
+    if marker.chips.failed == 0 {
+        // Left by a process that was killed after its last step but one.
+        forget_journal(store, unit);
+    }
+    Ok(marker.chips.failed == 0)
+}
+
+fn forget_journal(store: &Store, unit: &WorkUnit) {
+    let data = data_of(&unit.unit);
+    // Only room on the disk, and maybe someone else's by now.
+    let _ = remove_journal(store.workplace(&data));
+    store.clear_workplace(&data);
+}
+
+fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, machine: &mut Machine) -> Result<Chips> {
+    let input: SceneInput = serde_json::from_str(&unit.input).context("its row in the plan is damaged")?;
+    let source = SceneSource::new(vec![input.clone()], job.opener.clone(), job.options.clone());
+    let mut source = source.within_rows(unit.rows_px);
+    let reports = SceneReports::of(&mut source);
+    let resampled = source.resampled_files();
+    let scene = source.scene(0)?;
+    check_unchanged(&scene, unit).map_err(|problem| anyhow!("{problem}; plan anew"))?;
+    let Some(datetime_us) = scene.datetime_us() else {
+        bail!("no time of acquisition is known, and a STAC item needs one: plan with --datetime");
+    };
+    source.survey();
+
+    let data = data_of(&unit.unit);
+    let path = store.workplace(&data);
+    let mut journal = Journal::open(&path)?;
+    if journal.check().is_err() {
+        eprintln!("note: {}: the journal was damaged; its chips are encoded anew", path.display());
+        journal.discard();
+    }
+    journal
+        .agree(machine.fingerprint.clone(), &job.layout)
+        .map_err(|error| anyhow!("{error}; repeat its command, or start anew with --fresh"))?;
+    if journal.rows() > 0 {
+        eprintln!("continuing: {} rows are there", journal.rows());
+    }
+    let shown = PathBuf::from(format!("{}/{data}", store.shown()));
+    let batch = Batch::begin(&job.arguments.batch, &shown).of("chips");
+    let asset = asset(unit);
+    let mut columns = job.columns(std::slice::from_ref(&input));
+    columns.emb = Some(asset.clone());
+    let provenance = machine.provenance.value();
+    let (said, listed) = (provenance.clone(), Arc::clone(&reports));
+    let finish = Box::new(move |_: &Summary| with_scenes(said, &listed, &resampled));
+    let sink = ChipSink::geoparquet(journal, job.layout.clone(), columns, finish)?;
+    source.continue_from(sink.journal().known());
+    let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
+    let sink = sink.keeping_the_journal();
+    let journaled = JournaledSource::new(&source, Some(sink.journal()));
+    let report: Arc<Mutex<Report>> = Arc::default();
+    let told = Told { sink, report: Arc::clone(&report) };
+    let meter = EnergyMeter::start();
+    batch.run(&journaled, machine.encoder.as_mut(), told, &job.request, |told| match told.sink.keep() {
+        Ok(0) => "nothing was written of this unit; the same command continues".to_owned(),
+        Ok(rows) => format!("{rows} finished rows of this unit are kept, the same command continues"),
+        Err(error) => format!("{error}; the same command continues with what was kept"),
+    })?;
+    let energy = meter.stop();
+    let Report { chips, failures } = std::mem::take(&mut *report.lock().unwrap_or_else(PoisonError::into_inner));
+
+    // From here on all rows are in the journal, and the next run has nothing to encode, whatever happens.
+    let facts = FileFacts {
+        size_bytes: std::fs::metadata(&path).with_context(|| path.display().to_string())?.len(),
+        sha256: sha256_of(&path)?,
+    };
+    store.deliver(&data)?;
+    let made = Made {
+        store,
+        unit,
+        input: &input,
+        scene: &scene,
+        spec: &job.spec,
+        provenance: &provenance,
+        plan: plan.hash(),
+        chips,
+        dimensions: job.spec.embed_dim(),
+        asset,
+        data: &facts,
+        energy,
+        datetime_us,
+        processed_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as i64),
+    };
+    let document = format!("{:#}\n", item(&made)?).into_bytes();
+    store.put(&item_of(&unit.unit), &document)?;
+    let item_facts = FileFacts { size_bytes: document.len() as u64, sha256: sha256(&document) };
+    let marker = Marker {
+        schema: 1,
+        unit: unit.unit.clone(),
+        plan: plan.hash(),
+        options: plan.clone(),
+        work: work_hash(unit),
+        stamp: unit.stamp.clone().or_else(|| scene_version(&scene)),
+        chips,
+        failures,
+        files: BTreeMap::from([(data, facts), (item_of(&unit.unit), item_facts)]),
+        weights: provenance["weights"].clone(),
+        instruction_set: provenance["instruction_set"].clone(),
+    };
+    store.put(&marker_of(&unit.unit), format!("{:#}\n", json!(marker)).as_bytes())?;
+    if chips.failed == 0 {
+        forget_journal(store, unit);
+    } else {
+        // The journal stays, so that the next run makes just the failed chips.
+        store.clear_workplace(&data_of(&unit.unit));
+    }
+    Ok(chips)
+}
+
+/// What a unit's run did.
+#[derive(Debug, Default)]
+struct Report {
+    chips: Chips,
+    failures: Vec<FailedChip>,
+}
+
+/// Takes down what a marker says.
+struct Told {
+    sink: ChipSink,
+    report: Arc<Mutex<Report>>,
+}
+
+impl<K: RowName> Sink<K> for Told
+where
+    ChipSink: Sink<K>,
+{
+    fn write(&mut self, key: &K, features: ImageFeatures<'_>) -> Result<(), SinkError> {
+        self.sink.write(key, features)
+    }
+
+    fn known(&mut self, key: &K) -> Result<(), SinkError> {
+        self.sink.known(key)
+    }
+
+    fn failed(&mut self, key: &K, error: &ItemError) -> Result<(), SinkError> {
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        if report.failures.len() < MOST_FAILURES {
+            report.failures.push(FailedChip { chip: key.row_name().into_owned(), error: error.to_string() });
+        }
+        drop(report);
+        self.sink.failed(key, error)
+    }
+
+    fn finish(&mut self, summary: &Summary) -> Result<(), SinkError> {
+        let chips = Chips { done: summary.done, skipped: summary.skipped, failed: summary.failed.len() };
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).chips = chips;
+        Sink::<K>::finish(&mut self.sink, summary)
+    }
+}

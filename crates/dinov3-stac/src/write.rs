@@ -1,0 +1,346 @@
+//! Items and collections of embeddings, as the embeddings extension v0.0.1 has them.
+//!
+//! Its schema refers to STAC core 1.0.0, where `stac_version` is a constant: a 1.1.0 document is not valid. It allows no
+//! `emb:` field that it does not know, so our own facts are called `dinov3:`.
+
+use serde_json::{Map, Value, json};
+
+use crate::read::format_datetime;
+
+const STAC_VERSION: &str = "1.0.0";
+const EMBEDDINGS: &str = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json";
+const PROCESSING: &str = "https://stac-extensions.github.io/processing/v1.2.0/schema.json";
+const PROJECTION: &str = "https://stac-extensions.github.io/projection/v2.0.0/schema.json";
+const FILE: &str = "https://stac-extensions.github.io/file/v2.1.0/schema.json";
+
+/// The key of the asset that the extension demands.
+const ASSET: &str = "embeddings";
+/// Of the multihash prefix of `file:checksum`: SHA-256, 32 bytes.
+const SHA256_MULTIHASH: &str = "1220";
+
+/// A link to another document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// How it relates: `derived_from`, `emb:model`, ...
+    pub rel: &'static str,
+    /// Where it is: a URL, or a path relative to the document.
+    pub href: String,
+    /// Its media type.
+    pub media_type: Option<&'static str>,
+    /// For people.
+    pub title: Option<String>,
+}
+
+impl Link {
+    /// A link without type and title.
+    pub fn new(rel: &'static str, href: impl Into<String>) -> Self {
+        Self { rel, href: href.into(), media_type: None, title: None }
+    }
+
+    /// With a title for people.
+    pub fn titled(self, title: impl Into<String>) -> Self {
+        Self { title: Some(title.into()), ..self }
+    }
+
+    /// With a media type.
+    pub fn of_type(self, media_type: &'static str) -> Self {
+        Self { media_type: Some(media_type), ..self }
+    }
+
+    fn to_json(&self) -> Value {
+        let mut link = json!({"rel": self.rel, "href": self.href});
+        if let Some(media_type) = self.media_type {
+            link["type"] = json!(media_type);
+        }
+        if let Some(title) = &self.title {
+            link["title"] = json!(title);
+        }
+        link
+    }
+}
+
+/// What an item of embeddings says.
+#[derive(Clone, Debug)]
+pub struct ItemFacts {
+    /// Unique in its collection.
+    pub id: String,
+    /// The collection's id; its document lies beside the item's, as `collection.json`.
+    pub collection: String,
+    /// The outline: for each polygon its outer ring of longitudes and latitudes, counter-clockwise, closed.
+    pub polygons: Vec<Vec<(f64, f64)>>,
+    /// West, south, east, north, in degrees.
+    pub bbox: [f64; 4],
+    /// Acquisition, in microseconds since 1970-01-01T00:00:00Z.
+    pub datetime_us: i64,
+    /// When it was computed, likewise.
+    pub processed_us: i64,
+    /// The asset `embeddings` as it stands in the data file, too: `href`, `type`, `roles`, `title`.
+    pub asset: Value,
+    /// Length of the asset.
+    pub size_bytes: u64,
+    /// SHA-256 of the asset, in hexadecimal digits.
+    pub sha256: String,
+    /// Program and version.
+    pub software: (String, String),
+    /// `EPSG:CODE` of the grid that was cut, if it has one.
+    pub projection: Option<String>,
+    /// Rows and columns of the grid that was cut.
+    pub shape: [u64; 2],
+    /// From its columns and rows to coordinates: `a b c d e f`, the first two rows of the matrix.
+    pub transform: [f64; 6],
+    /// Metres on the ground per pixel of the grid that was cut.
+    pub gsd_m: Option<f64>,
+    /// What the numbers depend on beside the pixels: `emb:runtime_parameters`.
+    pub runtime_parameters: Value,
+    /// From samples to the encoder's pixels: `emb:preprocessing`.
+    pub preprocessing: Value,
+    /// `emb:energy`, where it could be measured.
+    pub energy: Option<Value>,
+    /// Further facts, without their prefix `dinov3:`.
+    pub own: Map<String, Value>,
+    /// Links beside those to the collection.
+    pub links: Vec<Link>,
+}
+
+/// The item, a GeoJSON Feature.
+pub fn item(facts: &ItemFacts) -> Value {
+    let ring = |ring: &Vec<(f64, f64)>| json!([ring.iter().map(|(lon, lat)| json!([lon, lat])).collect::<Vec<_>>()]);
+    let geometry = match facts.polygons.as_slice() {
+        [one] => json!({"type": "Polygon", "coordinates": ring(one)}),
+        several => json!({"type": "MultiPolygon", "coordinates": several.iter().map(ring).collect::<Vec<_>>()}),
+    };
+    let (program, version) = &facts.software;
+    let mut properties = json!({
+        "datetime": rfc3339(facts.datetime_us),
+        "processing:datetime": rfc3339(facts.processed_us),
+        "processing:software": {program.as_str(): version},
+        "proj:code": facts.projection,
+        "proj:shape": facts.shape,
+        "proj:transform": facts.transform,
+        "emb:runtime_parameters": facts.runtime_parameters,
+        "emb:preprocessing": {"format": "dinov3", "expression": facts.preprocessing},
+    });
+    if let Some(gsd) = facts.gsd_m {
+        properties["gsd"] = json!(gsd);
+    }
+    if let Some(energy) = &facts.energy {
+        properties["emb:energy"] = energy.clone();
+    }
+    for (name, value) in &facts.own {
+        properties[format!("dinov3:{name}")] = value.clone();
+    }
+    let mut asset = facts.asset.clone();
+    asset["file:size"] = json!(facts.size_bytes);
+    asset["file:checksum"] = json!(format!("{SHA256_MULTIHASH}{}", facts.sha256));
+    let catalogue = ["root", "parent", "collection"].map(|rel| Link::new(rel, "./collection.json").of_type(JSON));
+    json!({
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [EMBEDDINGS, PROCESSING, PROJECTION, FILE],
+        "id": facts.id,
+        "collection": facts.collection,
+        "geometry": geometry,
+        "bbox": facts.bbox,
+        "properties": properties,
+        "links": catalogue.iter().chain(&facts.links).map(Link::to_json).collect::<Vec<_>>(),
+        "assets": {ASSET: asset},
+    })
+}
+
+const JSON: &str = "application/json";
+const GEO_JSON: &str = "application/geo+json";
+
+/// What a collection of embeddings says, beside what its items say.
+#[derive(Clone, Debug)]
+pub struct CollectionFacts {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub description: String,
+    /// An SPDX identifier, `various` or `proprietary`.
+    pub license: String,
+    /// Values of a vector.
+    pub dimensions: u64,
+    /// numpy's name of their type.
+    pub data_type: String,
+    /// `emb:chip_layout`.
+    pub chip_layout: Value,
+    /// Links beside those to the items: `emb:model` and `emb:source-data` are demanded.
+    pub links: Vec<Link>,
+    /// Further facts, without their prefix `dinov3:`.
+    pub own: Map<String, Value>,
+}
+
+/// The collection of these items, each with the name of its document beside `collection.json`.
+pub fn collection(facts: &CollectionFacts, items: &[(String, Value)]) -> Value {
+    let mut links = vec![json!({"rel": "root", "href": "./collection.json", "type": JSON})];
+    links.extend(facts.links.iter().map(Link::to_json));
+    links.extend(items.iter().map(|(name, item)| {
+        json!({"rel": "item", "href": format!("./{}", href(name)), "type": GEO_JSON, "title": item["id"]})
+    }));
+    let gsd: Vec<f64> = items.iter().filter_map(|(_, item)| item["properties"]["gsd"].as_f64()).collect();
+    let mut collection = json!({
+        "type": "Collection",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [EMBEDDINGS],
+        "id": facts.id,
+        "description": facts.description,
+        "license": facts.license,
+        "extent": extent(items),
+        "emb:type": "chip",
+        "emb:dimensions": facts.dimensions,
+        "data_type": facts.data_type,
+        "emb:chip_layout": facts.chip_layout,
+        "links": links,
+    });
+    if let Some(first) = gsd.first()
+        && gsd.len() == items.len()
+        && gsd.iter().all(|other| other == first)
+    {
+        collection["gsd"] = json!(first);
+    }
+    for (name, value) in &facts.own {
+        collection[format!("dinov3:{name}")] = value.clone();
+    }
+    collection
+}
+
+/// The whole Earth, and no time, where there are no items: the specification demands both.
+fn extent(items: &[(String, Value)]) -> Value {
+    let number = |item: &Value, at: usize| item["bbox"][at].as_f64();
+    let mut boxes: Vec<[f64; 4]> = Vec::new();
+    for (_, item) in items {
+        let corners: Option<Vec<f64>> = (0..4).map(|at| number(item, at)).collect();
+        boxes.extend(corners.and_then(|corners| <[f64; 4]>::try_from(corners).ok()));
+    }
+    // What crosses the antimeridian makes a box of all longitudes, unless everything does.
+    let crosses = |[west, _, east, _]: &[f64; 4]| west > east;
+    let all_cross = !boxes.is_empty() && boxes.iter().all(crosses);
+    let bbox = boxes.into_iter().reduce(|a, b| {
+        let [west, south, east, north] = [a[0].min(b[0]), a[1].min(b[1]), a[2].max(b[2]), a[3].max(b[3])];
+        match all_cross || !(crosses(&a) || crosses(&b)) {
+            true => [west, south, east, north],
+            false => [-180.0, south, 180.0, north],
+        }
+    });
+    let mut times: Vec<&str> = items.iter().filter_map(|(_, item)| item["properties"]["datetime"].as_str()).collect();
+    // All are in UTC and of one length, up to a fraction that sorts after none.
+    times.sort_by_key(|time| time.trim_end_matches('Z').to_owned());
+    json!({
+        "spatial": {"bbox": [bbox.unwrap_or([-180.0, -90.0, 180.0, 90.0])]},
+        "temporal": {"interval": [[times.first(), times.last()]]},
+    })
+}
+
+/// `2026-05-17T10:30:00Z`, with microseconds where there are any, from microseconds since 1970.
+fn rfc3339(time_us: i64) -> String {
+    // Years that the calendar does not reach are as good as its last.
+    format_datetime(time_us).unwrap_or_else(|| "9999-12-31T23:59:59Z".to_owned())
+}
+
+/// A path as it stands in a link: what has a meaning in a URL, and what is not ASCII, is escaped.
+pub fn href(path: &str) -> String {
+    let mut href = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' => href.push(char::from(byte)),
+            other => href.push_str(&format!("%{other:02X}")),
+        }
+    }
+    href
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(id: &str, bbox: [f64; 4], datetime_us: i64) -> ItemFacts {
+        let [west, south, east, north] = bbox;
+        ItemFacts {
+            id: id.to_owned(),
+            collection: "all".to_owned(),
+            polygons: vec![vec![(west, south), (east, south), (east, north), (west, north), (west, south)]],
+            bbox,
+            datetime_us,
+            processed_us: 0,
+            asset: json!({"href": "./a.parquet"}),
+            size_bytes: 12,
+            sha256: "ab".repeat(32),
+            software: ("dinov3".to_owned(), "1".to_owned()),
+            projection: Some("EPSG:32633".to_owned()),
+            shape: [10, 20],
+            transform: [10.0, 0.0, 0.0, 0.0, -10.0, 0.0],
+            gsd_m: Some(10.0),
+            runtime_parameters: json!({"precision": "f32"}),
+            preprocessing: json!({"scale": "u8"}),
+            energy: None,
+            own: Map::from_iter([("model".to_owned(), json!("tiny"))]),
+            links: vec![Link::new("derived_from", "../a.tif").titled("a.tif")],
+        }
+    }
+
+    #[test]
+    fn an_item_has_what_the_schema_demands_and_no_other_field_of_the_extension() {
+        let item = item(&facts("a", [1.0, 2.0, 3.0, 4.0], 0));
+        assert_eq!((&item["stac_version"], &item["type"]), (&json!("1.0.0"), &json!("Feature")));
+        assert_eq!(item["properties"]["datetime"], "1970-01-01T00:00:00Z");
+        assert_eq!(item["properties"]["dinov3:model"], "tiny");
+        assert_eq!(item["properties"]["processing:software"]["dinov3"], "1");
+        assert_eq!(item["assets"]["embeddings"]["file:checksum"], format!("1220{}", "ab".repeat(32)));
+        assert_eq!(item["geometry"]["coordinates"][0][0], json!([1.0, 2.0]));
+        let properties = item["properties"].as_object().unwrap();
+        let of_extension: Vec<_> = properties.keys().filter(|name| name.starts_with("emb:")).collect();
+        assert_eq!(of_extension, ["emb:preprocessing", "emb:runtime_parameters"]);
+        let links: Vec<_> = item["links"].as_array().unwrap().iter().map(|link| link["rel"].clone()).collect();
+        assert_eq!(links, ["root", "parent", "collection", "derived_from"]);
+    }
+
+    #[test]
+    fn a_collection_spans_its_items() {
+        let of = |bbox, time| item(&facts("i", bbox, time));
+        let collection_of = |items: Vec<Value>| {
+            let facts = CollectionFacts {
+                id: "all".to_owned(),
+                description: "text".to_owned(),
+                license: "various".to_owned(),
+                dimensions: 4,
+                data_type: "float32".to_owned(),
+                chip_layout: json!({"layout_type": "regular_grid"}),
+                links: Vec::new(),
+                own: Map::new(),
+            };
+            let named: Vec<_> = items.into_iter().map(|item| ("a b.json".to_owned(), item)).collect();
+            collection(&facts, &named)
+        };
+        let found = collection_of(vec![of([1.0, 2.0, 3.0, 4.0], 86_400_000_000), of([0.0, 3.0, 2.0, 5.0], 500_000)]);
+        assert_eq!(found["extent"]["spatial"]["bbox"], json!([[0.0, 2.0, 3.0, 5.0]]));
+        let times = json!([["1970-01-01T00:00:00.500000Z", "1970-01-02T00:00:00Z"]]);
+        assert_eq!((&found["extent"]["temporal"]["interval"], &found["gsd"]), (&times, &json!(10.0)));
+        assert_eq!(found["links"][1]["href"], "./a%20b.json");
+        let across = collection_of(vec![of([179.0, 0.0, -179.0, 1.0], 0), of([178.0, 0.0, -178.0, 1.0], 0)]);
+        assert_eq!(across["extent"]["spatial"]["bbox"], json!([[178.0, 0.0, -178.0, 1.0]]));
+        let mixed = collection_of(vec![of([179.0, 0.0, -179.0, 1.0], 0), of([1.0, 0.0, 2.0, 1.0], 0)]);
+        assert_eq!(mixed["extent"]["spatial"]["bbox"], json!([[-180.0, 0.0, 180.0, 1.0]]));
+        assert_eq!(collection_of(Vec::new())["extent"]["temporal"]["interval"], json!([[null, null]]));
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (1_779_013_800, "2026-05-17T10:30:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(rfc3339(seconds * 1_000_000), text);
+        }
+        assert_eq!(rfc3339(1_779_013_800_000_250), "2026-05-17T10:30:00.000250Z");
+    }
+
+    #[test]
+    fn paths_become_parts_of_urls() {
+        assert_eq!(href("a/b c#1%ä.tif"), "a/b%20c%231%25%C3%A4.tif");
+    }
+}
