@@ -11,6 +11,7 @@ pub use dinov3_raster as raster;
 
 mod cut;
 mod error;
+mod input;
 mod pixels;
 mod scale;
 mod scene;
@@ -18,6 +19,7 @@ mod source;
 
 pub use cut::{ChipGrid, Cut, Edges};
 pub use error::SceneError;
+pub use input::SceneInput;
 pub use scale::Scale;
 pub use scene::{Scene, SceneOptions, scene_name};
 pub use source::{ChipKey, SceneSource, Survey};

@@ -13,7 +13,7 @@ use dinov3_raster::{
 use dinov3_sink::{ChipFootprint, ChipRow, RowName, Stamp};
 
 use crate::pixels::chip_pixels;
-use crate::{ChipGrid, Cut, Scale, SceneError};
+use crate::{ChipGrid, Cut, Scale, SceneError, SceneInput};
 
 /// Largest distance between a chip's polygon and its true outline, in pixels.
 const FOOTPRINT_TOLERANCE_PX: f64 = 0.05;
@@ -35,7 +35,7 @@ pub struct SceneOptions {
     pub min_valid: f32,
     /// The reference system, whatever the file says.
     pub crs: Option<Crs>,
-    /// Acquisition, in microseconds since 1970-01-01T00:00:00Z.
+    /// Acquisition, in microseconds since 1970-01-01T00:00:00Z; by default what the [`SceneInput`] says.
     pub datetime_us: Option<i64>,
     /// Statistics to normalise by.
     pub statistics: Statistics,
@@ -73,22 +73,22 @@ pub struct Scene {
     grid: ChipGrid,
     min_valid: f32,
     datetime_us: Option<i64>,
+    stac_item: Option<String>,
     statistics: Statistics,
 }
 
 impl Scene {
-    /// Opens what a user writes: a path or a URL.
+    /// Opens what a user writes.
     ///
     /// # Errors
     /// If it cannot be read, lies nowhere, or if it is not clear which of its samples are colours.
-    pub fn open(opener: &Opener, location: &Path, options: &SceneOptions) -> Result<Arc<Self>, SceneError> {
-        let parsed = parse(location)?;
+    pub fn open(opener: &Opener, input: &SceneInput, options: &SceneOptions) -> Result<Arc<Self>, SceneError> {
+        let parsed = parse(input.files.first().map_or(Path::new(""), |file| file.as_path()))?;
         // Before it is read: what changes later is found by the next run.
         let stamp = match &parsed {
             Location::File(path) => Stamp::of_file(path),
             _ => None,
         };
-        let name = name_of(&parsed);
         let raster = opener.open_location(&parsed)?;
         let stamp = stamp.or_else(|| raster.version().map(|(bytes, version)| Stamp::of_version(bytes, version)));
         let profile = raster.profile();
@@ -106,9 +106,10 @@ impl Scene {
             scale,
             grid,
             min_valid: options.min_valid,
-            datetime_us: options.datetime_us,
+            datetime_us: options.datetime_us.or(input.datetime_us),
+            stac_item: input.stac_item.clone(),
             statistics: options.statistics,
-            name,
+            name: input.name.clone(),
             raster,
         }))
     }
@@ -215,7 +216,7 @@ impl Scene {
             height_px: place(inside.height_px.into()),
             grid_cell: None,
             valid_fraction,
-            stac_item: None,
+            stac_item: self.stac_item.clone(),
             hilbert: HilbertCurve::EARTH.index(lon, lat),
         };
         Ok(Some((item, row)))

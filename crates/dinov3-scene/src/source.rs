@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dinov3_engine::{Item, ItemError, ItemErrorKind, Source};
@@ -10,7 +9,7 @@ use dinov3_geo::PixelWindow;
 use dinov3_raster::Opener;
 use dinov3_sink::{Chip, ChipFootprint, ChipRow, RowName, Stamp, Stamped};
 
-use crate::{Scene, SceneError, SceneOptions, scene_name};
+use crate::{Scene, SceneError, SceneInput, SceneOptions};
 
 /// Scenes that stay open: the one that is read, the next one, and what the start of a run looked at.
 const OPEN_SCENES: usize = 4;
@@ -90,7 +89,7 @@ pub struct Survey {
 
 /// The chips of scenes, scene after scene. A scene that cannot be used is one failed item.
 pub struct SceneSource {
-    scenes: Vec<PathBuf>,
+    scenes: Vec<SceneInput>,
     opener: Opener,
     options: SceneOptions,
     open: Mutex<VecDeque<(usize, Arc<Scene>)>>,
@@ -98,16 +97,15 @@ pub struct SceneSource {
 }
 
 impl SceneSource {
-    /// The chips of these scenes: paths or URLs.
-    pub fn new(scenes: Vec<PathBuf>, opener: Opener, options: SceneOptions) -> Self {
+    /// The chips of these scenes.
+    pub fn new(scenes: Vec<SceneInput>, opener: Opener, options: SceneOptions) -> Self {
         Self { scenes, opener, options, open: Mutex::default(), chips: None }
     }
 
     /// Opens all scenes once, so that the number of chips is known, if that costs little: files, or few scenes. Nothing is
     /// known of others.
     pub fn survey(&mut self) -> Option<Survey> {
-        let is_remote = |scene: &PathBuf| scene.to_str().is_some_and(|text| text.contains("://"));
-        if self.scenes.len() > OPEN_SCENES && self.scenes.iter().any(is_remote) {
+        if self.scenes.len() > OPEN_SCENES && self.scenes.iter().any(SceneInput::is_remote) {
             return None;
         }
         let mut survey = Survey::default();
@@ -143,7 +141,7 @@ impl SceneSource {
         match self.scene(index) {
             Ok(scene) => Box::new(chips(scene)),
             Err(error) => {
-                let name = scene_name(&self.scenes[index]);
+                let name = self.scenes[index].name.clone();
                 let error = ItemError::new(ItemErrorKind::Read, error.to_string());
                 Box::new(std::iter::once(ChipKey(Kind::Unusable { name, error })))
             }

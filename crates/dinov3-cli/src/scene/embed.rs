@@ -10,7 +10,7 @@ use dinov3::inputs::{Kind, expand};
 use dinov3::pixels::Recipe;
 use dinov3::sink::{ChipColumns, EmbeddingLayout, GeoParquetSink, JournaledSource};
 use dinov3::{Encoder, Normalized, Request};
-use dinov3_scene::{SceneOptions, SceneSource, scene_name};
+use dinov3_scene::{SceneInput, SceneOptions, SceneSource, scene_name};
 use serde_json::{Value, json};
 
 use crate::arguments::SceneEmbedArguments;
@@ -38,7 +38,11 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     refuse_overwriting_inputs(&arguments.output, &files)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let scenes = files.len();
-    let mut source = SceneSource::new(files, opener(&arguments.scene, &arguments.remote), options.clone());
+    let mut source = SceneSource::new(
+        files.into_iter().map(SceneInput::from).collect(),
+        opener(&arguments.scene, &arguments.remote),
+        options.clone(),
+    );
     if let Some(survey) = source.survey()
         && survey.chips == 0
     {

@@ -15,7 +15,7 @@ use crate::scene::{opener, scene_options};
 pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
     let options = scene_options(&arguments.cut, Statistics::SATELLITE, None)?;
     let opener = opener(&arguments.cut, &arguments.remote);
-    let scene = match Scene::open(&opener, &arguments.scene, &options) {
+    let scene = match Scene::open(&opener, &arguments.scene.clone().into(), &options) {
         Ok(scene) => scene,
         // What it is can be told even so, and helps to find the option that is missing.
         Err(error @ SceneError::Raster(_)) => return Err(error.into()),
