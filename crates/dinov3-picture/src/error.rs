@@ -62,25 +62,9 @@ pub enum PictureError {
         /// Channels of the map.
         map: usize,
     },
-    /// The basis was made from another model, other weights or another layer: its colours would mean nothing here.
-    #[error("the basis was made with {what} {found}, not {expected}")]
-    BasisOrigin {
-        /// `model`, `tap` or `weights`.
-        what: &'static str,
-        /// What the file says.
-        found: String,
-        /// What the caller works with.
-        expected: String,
-    },
-    /// The file holds no basis that this crate reads.
-    #[error("not a PCA basis: {reason}")]
-    NotABasis {
-        /// What is missing or wrong.
-        reason: String,
-    },
-    /// The file is not in the safetensors format.
-    #[error("not a readable safetensors file")]
-    Safetensors(#[from] safetensors::SafeTensorError),
+    /// The basis cannot be used.
+    #[error(transparent)]
+    Basis(#[from] dinov3_pca::PcaError),
     /// The PNG could not be written.
     #[error("the PNG could not be written")]
     Png(#[from] png::EncodingError),

@@ -32,10 +32,11 @@ mod map;
 mod pca;
 mod rgb;
 mod similarity;
-mod subspace;
+
+pub use dinov3_pca::Origin as BasisOrigin;
 
 pub use colour_map::{ColourMap, colour_map};
 pub use error::PictureError;
-pub use pca::{BasisOrigin, PcaBasis, pca_picture};
+pub use pca::{PcaBasis, pca_picture};
 pub use rgb::RgbPicture;
 pub use similarity::{similarity, similarity_picture};

@@ -1,12 +1,12 @@
 //! How alike each patch is to a chosen one.
 
 use dinov3_model::array::Array;
+use dinov3_pca::{percentile_range, place_in};
 
 use crate::colour_map::colour_map;
 use crate::enlarge::enlarge;
 use crate::error::PictureError;
 use crate::map::Map;
-use crate::pca::{percentile_range, place_in};
 use crate::rgb::{RgbPicture, checked_pixels};
 
 /// Cosine similarity of one patch with all, as `[rows, columns]`. Patch (`column`, `row`) itself gets 1; a patch whose

@@ -1,50 +1,46 @@
-//! The leading eigenvectors of a covariance matrix that is never formed.
+//! The leading eigenvectors of a covariance.
 //!
 //! Subspace iteration: a block of vectors is multiplied by the covariance again and again, and made orthonormal each
-//! time; it turns towards the leading eigenvectors. The product is taken as two passes over the map, `projections =
-//! block × map` and `block = projections × mapᵀ`: for n patches of D channels that is n × D per vector and pass, where
-//! the matrix itself would cost n × D² (D is 4096 for the largest model).
+//! time; it turns towards the leading eigenvectors.
 
-use crate::map::Map;
+use crate::covariance::Operator;
 
-/// Vectors in the block. Five more than wanted: convergence is ruled by the ratio of the third eigenvalue to the ninth.
-const BLOCK: usize = 8;
-
-/// Passes after which a map without structure is left as it is: its eigenvalues almost coincide, any picture is as good.
+/// Passes after which vectors without structure are left as they are: their eigenvalues almost coincide, and any choice is
+/// as good.
 const PASS_LIMIT: usize = 100;
 
 /// The iteration ends when no leading vector turns by more than this (sine of the angle) in one pass.
 const TURN_LIMIT: f64 = 1e-6;
 
 /// Directions whose variance is below this part of the largest are rounding noise.
-const NOISE: f64 = 1e-14;
+const NOISE: f64 = 1e-13;
 
-/// Means of the channels.
-pub(crate) fn channel_means(map: &Map<'_>) -> Vec<f64> {
-    map.by_channel().map(|channel| channel.iter().map(|&v| f64::from(v)).sum::<f64>() / channel.len() as f64).collect()
+/// Vectors in the block for so many wanted ones. Convergence is ruled by the ratio of the last wanted eigenvalue to the
+/// first one beyond the block.
+fn block_size(wanted: usize, dims: usize) -> usize {
+    (wanted + wanted / 2 + 4).min(dims)
 }
 
-/// The three directions of largest variance, `[3][D]`, in falling order. A direction that the map does not have
-/// (fewer than four distinct patches, fewer than three channels) is zero.
-pub(crate) fn leading_directions(map: &Map<'_>, means: &[f64]) -> [Vec<f64>; 3] {
-    let mut block: Vec<Vec<f64>> = (0..BLOCK).map(|vector| scattered(vector, map.channels)).collect();
+/// The `wanted` directions of largest variance and these variances, in falling order. A direction that there is not (fewer
+/// distinct vectors or dimensions) is zero.
+pub(crate) fn leading_directions(operator: &impl Operator, wanted: usize) -> (Vec<Vec<f64>>, Vec<f64>) {
+    let dims = operator.dims();
+    let mut block: Vec<Vec<f64>> = (0..block_size(wanted, dims)).map(|vector| scattered(vector, dims)).collect();
     orthonormalise(&mut block, 0.0);
     let mut values = vec![0.0; block.len()];
     for _ in 0..PASS_LIMIT {
-        let projections = project(map, means, &block);
         // Rayleigh-Ritz: rotate the block onto the eigenvectors of the covariance within its span.
-        let gram = gram(&projections);
-        let (rotation, found) = symmetric_eigen(gram);
-        let rotated_projections = rotate(&projections, &rotation);
+        let product = operator.multiply(&block);
+        let (rotation, found) = symmetric_eigen(symmetric_products(&block, &product));
         let ritz = rotate(&block, &rotation);
-        let mut next = back_project(map, means, &rotated_projections);
+        let mut next = rotate(&product, &rotation);
         let largest = found.first().copied().unwrap_or(0.0);
         if largest <= 0.0 {
             values = vec![0.0; block.len()];
             break;
         }
         // How far the product of a Ritz vector is from being a multiple of it: the sine of its angle to the old one.
-        let turn = (0..next.len().min(3))
+        let turn = (0..next.len().min(wanted))
             .filter(|&index| found[index] > NOISE * largest)
             .map(|index| {
                 let length = dot(&next[index], &next[index]).sqrt();
@@ -61,43 +57,15 @@ pub(crate) fn leading_directions(map: &Map<'_>, means: &[f64]) -> [Vec<f64>; 3] 
         block = next;
     }
     let largest = values.first().copied().unwrap_or(0.0);
-    std::array::from_fn(|index| match block.get(index) {
-        Some(vector) if values[index] > NOISE * largest => vector.clone(),
-        _ => vec![0.0; map.channels],
-    })
-}
-
-/// `[vectors][patches]`: the patches, mean-centred, along each vector.
-pub(crate) fn project(map: &Map<'_>, means: &[f64], vectors: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    let mut out = vec![vec![0.0; map.patches()]; vectors.len()];
-    for (index, channel) in map.by_channel().enumerate() {
-        for (vector, projection) in vectors.iter().zip(&mut out) {
-            let factor = vector[index];
-            for (sum, &value) in projection.iter_mut().zip(channel) {
-                *sum += factor * (f64::from(value) - means[index]);
-            }
-        }
-    }
-    out
-}
-
-/// `[vectors][D]`: the patches, mean-centred, summed with the projections as weights.
-fn back_project(map: &Map<'_>, means: &[f64], projections: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    let mut out = vec![Vec::with_capacity(map.channels); projections.len()];
-    let mut centred = vec![0.0; map.patches()];
-    for (index, channel) in map.by_channel().enumerate() {
-        for (to, &value) in centred.iter_mut().zip(channel) {
-            *to = f64::from(value) - means[index];
-        }
-        for (vector, projection) in out.iter_mut().zip(projections) {
-            vector.push(dot(projection, &centred));
-        }
-    }
-    out
+    let direction = |index: usize| match block.get(index) {
+        Some(vector) if values[index] > NOISE * largest => (vector.clone(), values[index]),
+        _ => (vec![0.0; dims], 0.0),
+    };
+    (0..wanted).map(direction).unzip()
 }
 
 /// In sixteen partial sums, so that the compiler may use vectors; the order is fixed, the result is too.
-fn dot(left: &[f64], right: &[f64]) -> f64 {
+pub(crate) fn dot(left: &[f64], right: &[f64]) -> f64 {
     let mut sums = [0.0; 16];
     let (left_blocks, left_rest) = left.as_chunks::<16>();
     let (right_blocks, right_rest) = right.as_chunks::<16>();
@@ -109,8 +77,16 @@ fn dot(left: &[f64], right: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + left_rest.iter().zip(right_rest).map(|(a, b)| a * b).sum::<f64>()
 }
 
-fn gram(vectors: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    vectors.iter().map(|left| vectors.iter().map(|right| dot(left, right)).collect()).collect()
+/// The products of each vector with each, which are symmetric but for rounding.
+fn symmetric_products(left: &[Vec<f64>], right: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let mut products = vec![vec![0.0; left.len()]; left.len()];
+    for row in 0..left.len() {
+        for column in row..left.len() {
+            let product = 0.5 * (dot(&left[row], &right[column]) + dot(&left[column], &right[row]));
+            (products[row][column], products[column][row]) = (product, product);
+        }
+    }
+    products
 }
 
 /// Gram-Schmidt, twice for accuracy. Vectors that the others already span (to `tolerance` of the longest, squared) are
@@ -155,9 +131,10 @@ fn rotate(vectors: &[Vec<f64>], rotation: &[Vec<f64>]) -> Vec<Vec<f64>> {
 /// Eigenvectors (columns) and eigenvalues of a small symmetric matrix, largest first, by Jacobi's rotations.
 fn symmetric_eigen(mut matrix: Vec<Vec<f64>>) -> (Vec<Vec<f64>>, Vec<f64>) {
     let size = matrix.len();
+    // By rows, which are the columns of what is given back: a rotation then works on two contiguous rows.
     let mut vectors: Vec<Vec<f64>> =
         (0..size).map(|row| (0..size).map(|column| f64::from(u8::from(row == column))).collect()).collect();
-    // Jacobi converges quadratically: a handful of sweeps suffices for eight rows.
+    // Jacobi converges quadratically: a handful of sweeps suffices.
     for _ in 0..30 {
         let mut rotated = false;
         for p in 0..size {
@@ -174,12 +151,11 @@ fn symmetric_eigen(mut matrix: Vec<Vec<f64>>) -> (Vec<Vec<f64>>, Vec<f64>) {
                 for row in matrix.iter_mut() {
                     (row[p], row[q]) = (cosine * row[p] - sine * row[q], sine * row[p] + cosine * row[q]);
                 }
-                let (above, below) = matrix.split_at_mut(q);
-                for (upper, lower) in above[p].iter_mut().zip(&mut below[0]) {
-                    (*upper, *lower) = (cosine * *upper - sine * *lower, sine * *upper + cosine * *lower);
-                }
-                for row in vectors.iter_mut() {
-                    (row[p], row[q]) = (cosine * row[p] - sine * row[q], sine * row[p] + cosine * row[q]);
+                for rows in [&mut matrix, &mut vectors] {
+                    let (above, below) = rows.split_at_mut(q);
+                    for (upper, lower) in above[p].iter_mut().zip(&mut below[0]) {
+                        (*upper, *lower) = (cosine * *upper - sine * *lower, sine * *upper + cosine * *lower);
+                    }
                 }
             }
         }
@@ -189,15 +165,15 @@ fn symmetric_eigen(mut matrix: Vec<Vec<f64>>) -> (Vec<Vec<f64>>, Vec<f64>) {
     }
     let mut order: Vec<usize> = (0..size).collect();
     order.sort_by(|&left, &right| matrix[right][right].total_cmp(&matrix[left][left]));
-    let sorted = vectors.iter().map(|row| order.iter().map(|&column| row[column]).collect()).collect();
+    let sorted = (0..size).map(|row| order.iter().map(|&column| vectors[column][row]).collect()).collect();
     (sorted, order.iter().map(|&index| matrix[index][index]).collect())
 }
 
 /// A start without pattern, the same on every run: multiples of an odd constant, mixed.
-fn scattered(vector: usize, channels: usize) -> Vec<f64> {
-    (0..channels)
-        .map(|channel| {
-            let mut state = (channel as u64 * 8 + vector as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn scattered(vector: usize, dims: usize) -> Vec<f64> {
+    (0..dims)
+        .map(|dim| {
+            let mut state = (((dim as u64) << 16) + vector as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
