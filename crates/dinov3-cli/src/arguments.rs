@@ -76,6 +76,9 @@ pub enum SceneCommand {
     /// What a scene is: its grid, its bands, how it is stored, and how it would be cut
     #[command(after_help = SCENE_INFO_EXAMPLES)]
     Info(SceneInfoArguments),
+    /// One page, without network, that shows which places of a scene look alike
+    #[command(after_help = SCENE_MAP_EXAMPLES)]
+    Map(Box<SceneMapArguments>),
 }
 
 const SCENE_EMBED_EXAMPLES: &str = "\
@@ -93,6 +96,16 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
 const SCENE_INFO_EXAMPLES: &str = "Examples:
   dinov3 scene info scene.tif
   dinov3 scene info https://example.org/naip.tif --chip 512 --json
+
+Exit codes: 0 done, 1 failed or cannot be used as it is, 2 wrong usage";
+
+const SCENE_MAP_EXAMPLES: &str = "\
+The page holds the scene's picture, its features as colours with a slider between them, and the vectors: click a place, and
+those most like it light up. It opens from the disk, in any browser, and asks nobody for anything.
+
+Examples:
+  dinov3 scene map map.html --embeddings chips.parquet
+  dinov3 scene map map.html moved/scene.tif --embeddings chips.parquet --dims 256 --max-page 60MB
 
 Exit codes: 0 done, 1 failed or cannot be used as it is, 2 wrong usage";
 
@@ -429,6 +442,36 @@ pub struct SceneInfoArguments {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub remote: RemoteArguments,
+    // Last: its heading holds for everything after it.
+    #[command(flatten)]
+    pub cut: SceneArguments,
+}
+
+#[derive(Args)]
+pub struct SceneMapArguments {
+    /// Output: .html
+    #[arg(value_name = "OUT.html")]
+    pub output: PathBuf,
+    /// The scene: a path or a URL. By default the one that the chips name; needed where they name several, or it has moved
+    pub scene: Option<PathBuf>,
+    /// Chips of the scene, a file that 'dinov3 scene embed' wrote
+    #[arg(long, value_name = "FILE")]
+    pub embeddings: Option<PathBuf>,
+    /// Which of the file's vectors
+    #[arg(long, value_name = "NAME", default_value = "embedding")]
+    pub column: String,
+    /// Most dimensions of a vector in the page; longer ones are reduced to their principal components, and the page says
+    /// what that costs
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = parse_positive)]
+    pub dims: usize,
+    /// Refuse to make a larger page
+    #[arg(long, value_name = "SIZE", default_value = "30MB", value_parser = parse_memory)]
+    pub max_page: u64,
+    /// Longer side of the scene's picture
+    #[arg(long, value_name = "PX", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(16..=16384))]
+    pub overview: u32,
     #[command(flatten)]
     pub remote: RemoteArguments,
     // Last: its heading holds for everything after it.

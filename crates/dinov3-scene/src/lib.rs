@@ -12,6 +12,7 @@ pub use dinov3_raster as raster;
 mod cut;
 mod error;
 mod input;
+mod overview;
 mod pixels;
 mod scale;
 mod scene;

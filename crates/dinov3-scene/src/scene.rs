@@ -129,6 +129,11 @@ impl Scene {
         self.raster.profile()
     }
 
+    /// What it is read from.
+    pub(crate) fn raster(&self) -> &dyn Raster {
+        &*self.raster
+    }
+
     /// Its reference system.
     pub fn crs(&self) -> &Crs {
         &self.crs
@@ -179,7 +184,7 @@ impl Scene {
     }
 
     /// Bands to read: one that counts for several is read once.
-    fn distinct_bands(&self) -> Vec<usize> {
+    pub(crate) fn distinct_bands(&self) -> Vec<usize> {
         match self.bands {
             [a, b, c] if a == b && b == c => vec![a],
             bands => bands.to_vec(),
@@ -254,7 +259,7 @@ fn read_error(error: dinov3_raster::RasterError) -> ItemError {
 }
 
 /// What is no number is no data, whatever the file says.
-fn without_nan(read: &mut RasterWindow) {
+pub(crate) fn without_nan(read: &mut RasterWindow) {
     if !read.samples.sample_type().is_float() {
         return;
     }

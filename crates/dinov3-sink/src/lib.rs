@@ -75,6 +75,7 @@
 
 mod atomic;
 mod chip;
+mod chip_file;
 mod disk;
 mod embedding;
 mod error;
@@ -96,6 +97,7 @@ mod tests;
 
 pub use atomic::AtomicFile;
 pub use chip::{Chip, ChipFootprint, ChipRow};
+pub use chip_file::{ChipFile, ChipFileError, ChipPlace, ChipVectors};
 pub use embedding::{EmbeddingSink, Format, Provenance};
 pub use error::OutputError;
 pub use features::{write_features_safetensors, write_npy};

@@ -2,6 +2,7 @@
 
 mod embed;
 mod info;
+mod map;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub fn run(command: &SceneCommand) -> Result<Outcome> {
     match command {
         SceneCommand::Embed(arguments) => embed::run(arguments),
         SceneCommand::Info(arguments) => info::run(arguments),
+        SceneCommand::Map(arguments) => map::run(arguments),
     }
 }
 
