@@ -101,6 +101,7 @@ impl Report {
                 ColumnContent::Logits(pooling) => {
                     json!({"content": "logits", "pooling": pooling.name(), "width": width})
                 }
+                ColumnContent::Patches => json!({"content": "patches", "width": width}),
             };
             (column.name.clone(), content)
         });

@@ -57,6 +57,9 @@ pub enum OutputError {
         /// Why.
         source: io::Error,
     },
+    /// What a raster of features is made of cannot be read.
+    #[error(transparent)]
+    Features(Box<dyn std::error::Error + Send + Sync>),
     /// The file name does not say which format is wanted.
     #[error("{}: the format is not known by this name; known are {}", path.display(), Format::known())]
     UnknownFormat {

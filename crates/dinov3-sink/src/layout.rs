@@ -14,6 +14,8 @@ pub enum ColumnContent {
     Embedding(Pooling),
     /// Class scores of that pooling.
     Logits(Pooling),
+    /// The vectors of all patches, one after the other: what a journal of windows holds, and no table.
+    Patches,
 }
 
 /// One vector per row.
@@ -60,8 +62,9 @@ impl EmbeddingLayout {
             return Err(OutputError::NoColumns);
         }
         for column in &columns {
-            let (ColumnContent::Embedding(pooling) | ColumnContent::Logits(pooling)) = column.content;
-            if pooling == Pooling::None {
+            if let ColumnContent::Embedding(pooling @ Pooling::None) | ColumnContent::Logits(pooling @ Pooling::None) =
+                column.content
+            {
                 return Err(OutputError::NotAVector { pooling });
             }
             let width = column.width;
@@ -72,6 +75,11 @@ impl EmbeddingLayout {
             }
         }
         Ok(Self { columns })
+    }
+
+    /// What a journal keeps of a window: so many values.
+    pub fn patches(values: usize) -> Self {
+        Self { columns: vec![Column { name: "patches".to_owned(), content: ColumnContent::Patches, width: values }] }
     }
 
     /// The columns that this model gives for this request. Tokens and taps in the request are ignored.
@@ -112,6 +120,7 @@ impl EmbeddingLayout {
                     features.pooled(position).filter(|(found, _)| *found == pooling).map(|(_, view)| view)
                 }
                 ColumnContent::Logits(_) => features.logits(),
+                ColumnContent::Patches => features.maps().next().map(|found| found.map),
             };
             match view {
                 Some(view) if view.shape == [column.width] => Ok(view.data),
