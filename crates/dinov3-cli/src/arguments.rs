@@ -90,6 +90,7 @@ Examples:
   dinov3 scene embed scenes/ -m vit_large_patch16_dinov3.sat493m --precision bf16 --stride 128 -o chips.parquet --resume
   dinov3 scene embed https://example.org/naip.tif -m vit_small_patch16_dinov3 --weights synthetic:7 -o chips.parquet
   dinov3 scene embed b432.tif --bands 3,2,1 --scale 'range 0,3000' -m vit_large_patch16_dinov3.sat493m -o chips.parquet
+  dinov3 scene embed scene.tif --dense -m vit_large_patch16_dinov3.sat493m --precision bf16 -o patches.tif
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
 
@@ -374,14 +375,66 @@ pub struct SceneEmbedArguments {
     /// Acquisition, for the column `datetime`: 2026-05-17 or 2026-05-17T10:30:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_datetime)]
     pub datetime: Option<i64>,
-    /// Output: .parquet
+    /// Output: .parquet, or .tif with --dense
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     #[command(flatten)]
     pub remote: RemoteArguments,
-    // Last: its heading holds for everything after it.
+    // Last: their headings hold for everything after them.
     #[command(flatten)]
     pub scene: SceneArguments,
+    #[command(flatten)]
+    pub dense: DenseArguments,
+}
+
+/// How many values a cell has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dims {
+    /// As many principal components.
+    Components(usize),
+    /// The model's own vector.
+    All,
+}
+
+fn parse_dims(text: &str) -> Result<Dims, String> {
+    match text {
+        "all" => Ok(Dims::All),
+        number => parse_positive(number).map(Dims::Components),
+    }
+}
+
+/// One vector per patch instead of one per chip.
+#[derive(Args)]
+#[command(next_help_heading = "Dense output")]
+pub struct DenseArguments {
+    /// The patches of the whole scene as one seamless raster, a GeoTIFF (COG), instead of one vector per chip
+    #[arg(long, conflicts_with_all = ["chip", "stride", "edges", "pool", "datetime"])]
+    pub dense: bool,
+    /// Side of a cell in pixels of the scene: 16, the patch, or 8, 4, 2, by as many shifted passes
+    #[arg(long, value_name = "PX", default_value_t = 16, requires = "dense")]
+    pub dense_step: u32,
+    /// Side of the windows that are encoded
+    #[arg(long, value_name = "PX", default_value_t = 512, requires = "dense")]
+    pub window: u32,
+    /// How far windows overlap; 0 shows their borders
+    #[arg(long, value_name = "PX", default_value_t = 128, requires = "dense")]
+    pub overlap: u32,
+    /// Values per cell: so many principal components of the scene, or all for the model's own vector
+    #[arg(long, value_name = "N|all", default_value = "64", value_parser = parse_dims, requires = "dense")]
+    pub dims: Dims,
+    /// 16-bit floats: half the size. GDAL reads them from 3.11 on
+    #[arg(long, requires = "dense")]
+    pub f16: bool,
+    /// The basis of the components: used if the file exists, else fitted and saved there, so that scenes can be compared.
+    /// By default OUT-pca.safetensors, always fitted anew
+    #[arg(long, value_name = "FILE", requires = "dense")]
+    pub pca_basis: Option<PathBuf>,
+    /// Picture of the first three components, a COG too. By default OUT-pca.tif
+    #[arg(long, value_name = "OUT.tif", requires = "dense")]
+    pub picture: Option<PathBuf>,
+    /// No picture
+    #[arg(long, requires = "dense", conflicts_with = "picture")]
+    pub no_picture: bool,
 }
 
 /// From scenes to chips.

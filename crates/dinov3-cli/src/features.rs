@@ -238,14 +238,14 @@ fn write_picture(path: &Path, picture: &RgbPicture) -> Result<()> {
     write_whole(path, &png)
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).with_context(|| path.display().to_string())?;
     Ok(file.commit()?)
 }
 
 /// One text for weights: where they are computed from, or the hash of their files' hashes.
-fn weights_name(weights: &Value) -> String {
+pub(crate) fn weights_name(weights: &Value) -> String {
     match (&weights["synthetic"], &weights["files"]) {
         (Value::String(seed), _) => seed.clone(),
         (_, Value::Array(files)) => match &files[..] {

@@ -266,6 +266,12 @@ pub fn check_chip(spec: &ModelSpec, chip_px: u32, max_tokens: Option<usize>) -> 
     check_sides(spec, ("--chip", &side, ""), (chip_px, chip_px), false, max_tokens)
 }
 
+/// The same for the side of a window.
+pub fn check_window(spec: &ModelSpec, window_px: u32, max_tokens: Option<usize>) -> Result<()> {
+    let side = |window_px: u32, _: u32| window_px.to_string();
+    check_sides(spec, ("--window", &side, ""), (window_px, window_px), false, max_tokens)
+}
+
 /// `said` is how the option is called, how its value is written, and what helps beside another value.
 fn check_sides(
     spec: &ModelSpec,

@@ -10,6 +10,7 @@ pub use dinov3_geo as geo;
 pub use dinov3_raster as raster;
 
 mod cut;
+mod dense;
 mod error;
 mod input;
 mod overview;
@@ -19,6 +20,7 @@ mod scene;
 mod source;
 
 pub use cut::{ChipGrid, Cut, Edges};
+pub use dense::{DenseCut, DenseKey, DenseSource};
 pub use error::SceneError;
 pub use input::SceneInput;
 pub use scale::Scale;

@@ -179,8 +179,32 @@ impl Scene {
 
     /// Starts fetching what these chips need.
     pub(crate) fn prefetch(&self, chips: impl Iterator<Item = u64>) {
-        let windows: Vec<_> = chips.filter_map(|index| self.inside(&self.grid.window(index))).collect();
+        self.prefetch_windows(chips.map(|index| self.grid.window(index)));
+    }
+
+    /// Starts fetching what these windows need.
+    pub(crate) fn prefetch_windows(&self, windows: impl Iterator<Item = PixelWindow>) {
+        let windows: Vec<_> = windows.filter_map(|window| self.inside(&window)).collect();
         self.raster.prefetch(&windows, &self.distinct_bands());
+    }
+
+    /// Least share of valid pixels.
+    pub(crate) fn min_valid(&self) -> f32 {
+        self.min_valid
+    }
+
+    /// What a window takes from the scene, three bands; nothing where the file's index says that no pixel of it is data.
+    pub(crate) fn read(&self, window: &PixelWindow) -> Result<Option<RasterWindow>, ItemError> {
+        let Some(inside) = self.inside(window) else { return Ok(None) };
+        let bands = self.distinct_bands();
+        let mut read = self.raster.read(inside, &bands).map_err(read_error)?;
+        without_nan(&mut read);
+        Ok(Some(if bands.len() == 1 { thrice(read) } else { read }))
+    }
+
+    /// The pixels of a window of which `read` is what lies in the scene.
+    pub(crate) fn item(&self, read: &RasterWindow, window: PixelWindow) -> Result<Item, ItemError> {
+        chip_pixels(read, window, self.scale, &self.statistics)
     }
 
     /// Bands to read: one that counts for several is read once.
@@ -193,18 +217,13 @@ impl Scene {
 
     /// A chip's pixels and its row; nothing where it has too little data.
     pub(crate) fn chip(&self, chip: PixelWindow) -> Result<Option<(Item, ChipRow)>, ItemError> {
-        let Some(inside) = self.inside(&chip) else { return Ok(None) };
-        let bands = self.distinct_bands();
-        let mut read = self.raster.read(inside, &bands).map_err(read_error)?;
-        without_nan(&mut read);
+        let Some(read) = self.read(&chip)? else { return Ok(None) };
+        let inside = read.window;
         let valid_fraction = read.valid_fraction() as f32;
         if valid_fraction < self.min_valid || valid_fraction == 0.0 {
             return Ok(None);
         }
-        if bands.len() == 1 {
-            read = thrice(read);
-        }
-        let item = chip_pixels(&read, chip, self.scale, &self.statistics)?;
+        let item = self.item(&read, chip)?;
         let footprint =
             self.footprint_of(&inside).map_err(|error| ItemError::new(ItemErrorKind::Other, error.to_string()))?;
         let (lon, lat) = footprint.bbox_centre();

@@ -32,8 +32,8 @@ const LARGEST_TILE_PX: u32 = 512;
 const SMALLEST_TILE_PX: u32 = 16;
 /// Overviews end with one that is no larger.
 const SMALLEST_OVERVIEW_PX: u32 = 128;
-/// Values that are read at once, 64 MB.
-const READ_VALUES: usize = 16 << 20;
+/// Values that are read at once, 16 MB.
+const READ_VALUES: usize = 4 << 20;
 /// Files beyond it have 64-bit offsets.
 const LARGEST_CLASSIC_BYTES: u64 = 4_000_000_000;
 /// Bytes around a tile, by which GDAL reads it with one request: its size before it, its last four bytes once more after it.

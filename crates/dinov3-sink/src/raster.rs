@@ -30,16 +30,35 @@ impl FeatureGrid {
 
     /// Blocks of this size that cover the raster, row by row from the top; those at the right and lower edge are smaller.
     pub fn blocks(&self, width_px: u32, height_px: u32) -> impl Iterator<Item = PixelWindow> + use<> {
-        let (width_px, height_px) = (width_px.max(1), height_px.max(1));
-        let whole = self.window();
-        let starts = |length: u32, step: u32| (0..length).step_by(step as usize).map(i64::from);
-        let columns = self.width_px;
-        starts(self.height_px, height_px).flat_map(move |y_px| {
-            starts(columns, width_px)
-                .filter_map(move |x_px| PixelWindow::new(x_px, y_px, width_px, height_px).intersection(&whole))
-        })
+        blocks_of(self.window(), width_px, height_px)
+    }
+
+    /// Blocks that cover the raster, from the top, of as many cells as are well read at once if each has so many values.
+    pub fn pieces(&self, dims: usize) -> impl Iterator<Item = PixelWindow> + use<> {
+        pieces_of(self.window(), dims)
     }
 }
+
+fn blocks_of(whole: PixelWindow, width_px: u32, height_px: u32) -> impl Iterator<Item = PixelWindow> {
+    let (width_px, height_px) = (width_px.max(1), height_px.max(1));
+    let starts =
+        |start: i64, length: u32, step: u32| (0..length).step_by(step as usize).map(move |at| start + i64::from(at));
+    starts(whole.y_px, whole.height_px, height_px).flat_map(move |y_px| {
+        starts(whole.x_px, whole.width_px, width_px)
+            .filter_map(move |x_px| PixelWindow::new(x_px, y_px, width_px, height_px).intersection(&whole))
+    })
+}
+
+/// Not lower than a window of patches, where it can be avoided: a window is read again for each piece that it meets.
+fn pieces_of(whole: PixelWindow, dims: usize) -> impl Iterator<Item = PixelWindow> {
+    const LEAST_ROWS: usize = 32;
+    let cells = (PIECE_VALUES / dims.max(1)).max(1);
+    let width = (whole.width_px as usize).min((cells / LEAST_ROWS).max(1));
+    blocks_of(whole, width as u32, (cells / width.max(1)).clamp(1, u32::MAX as usize) as u32)
+}
+
+/// Values that are read at once: 16 MB, and as much again where they are made.
+const PIECE_VALUES: usize = 4 << 20;
 
 /// The vectors of a window of cells.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,13 +104,14 @@ pub trait FeatureRaster {
 pub struct ReducedRaster<'a> {
     raster: &'a mut dyn FeatureRaster,
     pca: &'a Pca,
+    threads: usize,
     whole: FeatureBlock,
 }
 
 impl<'a> ReducedRaster<'a> {
-    /// `pca` is a basis for vectors of the raster's length.
-    pub fn new(raster: &'a mut dyn FeatureRaster, pca: &'a Pca) -> Self {
-        Self { raster, pca, whole: FeatureBlock::default() }
+    /// `pca` is a basis for vectors of the raster's length. The number of threads changes no value.
+    pub fn new(raster: &'a mut dyn FeatureRaster, pca: &'a Pca, threads: usize) -> Self {
+        Self { raster, pca, threads: threads.max(1), whole: FeatureBlock::default() }
     }
 }
 
@@ -105,10 +125,30 @@ impl FeatureRaster for ReducedRaster<'_> {
     }
 
     fn read(&mut self, window: PixelWindow, block: &mut FeatureBlock) -> Result<(), OutputError> {
-        self.raster.read(window, &mut self.whole)?;
-        block.values = self.pca.project(&self.whole.values);
-        block.valid.clone_from(&self.whole.valid);
-        (block.width_px, block.height_px) = (window.width_px, window.height_px);
+        let (dims, count, width) = (self.raster.dims(), self.pca.count(), window.width_px as usize);
+        block.clear(window, count);
+        // A block of few values per cell is one of many before it is reduced.
+        for piece in pieces_of(window, dims) {
+            self.raster.read(piece, &mut self.whole)?;
+            let cells = self.whole.valid.len();
+            let share = cells.div_ceil(self.threads).max(1);
+            let mut projected = vec![0.0; cells * count];
+            std::thread::scope(|scope| {
+                let shares = self.whole.values.chunks(share * dims).zip(projected.chunks_mut(share * count));
+                for (vectors, to) in shares {
+                    let pca = self.pca;
+                    scope.spawn(move || to.copy_from_slice(&pca.project(vectors)));
+                }
+            });
+            let (first_column, first_row) = ((piece.x_px - window.x_px) as usize, (piece.y_px - window.y_px) as usize);
+            let columns = piece.width_px as usize;
+            for row in 0..piece.height_px as usize {
+                let (from, to) = (row * columns, (first_row + row) * width + first_column);
+                block.values[to * count..][..columns * count]
+                    .copy_from_slice(&projected[from * count..][..columns * count]);
+                block.valid[to..][..columns].copy_from_slice(&self.whole.valid[from..][..columns]);
+            }
+        }
         Ok(())
     }
 }
@@ -237,7 +277,7 @@ mod tests {
         let mut raster = raster(-10.0);
         raster.values[2] = f32::NAN;
         let pca = Pca::of_directions(vec![1.0, 0.0], vec![0.0, 1.0]);
-        let mut reduced = ReducedRaster::new(&mut raster, &pca);
+        let mut reduced = ReducedRaster::new(&mut raster, &pca, 2);
         assert_eq!(reduced.dims(), 1);
         let mut block = FeatureBlock::default();
         reduced.read(PixelWindow::new(0, 0, 3, 1), &mut block).unwrap();

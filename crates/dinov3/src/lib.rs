@@ -65,6 +65,7 @@ pub use dinov3_model::encoder::{EncodeError, Encoder, FeatureMap, Features, Imag
 pub use dinov3_model::rope::RopePeriods;
 pub use dinov3_model::spec::{self, ModelSpec};
 pub use dinov3_model::{config_json, cost, synthetic, tensors, weights};
+pub use dinov3_pca as pca;
 pub use dinov3_picture as picture;
 pub use dinov3_pixels as pixels;
 pub use dinov3_sink as sink;

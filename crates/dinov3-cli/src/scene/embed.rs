@@ -92,7 +92,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
 }
 
 /// What was made of the scenes, for provenance.
-fn described(options: &SceneOptions) -> Value {
+pub(super) fn described(options: &SceneOptions) -> Value {
     json!({
         "chip_px": options.cut.chip_px,
         "stride_px": options.cut.stride_px,
@@ -106,7 +106,7 @@ fn described(options: &SceneOptions) -> Value {
 }
 
 /// `file://` URLs as the paths that they are.
-fn as_paths(scenes: Vec<PathBuf>) -> Vec<PathBuf> {
+pub(super) fn as_paths(scenes: Vec<PathBuf>) -> Vec<PathBuf> {
     let path = |scene: &PathBuf| scene.to_str()?.strip_prefix("file://").map(PathBuf::from);
     scenes.into_iter().map(|scene| path(&scene).unwrap_or(scene)).collect()
 }

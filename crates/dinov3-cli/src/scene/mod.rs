@@ -1,5 +1,6 @@
 //! `dinov3 scene`: satellite scenes. What its commands share.
 
+mod dense;
 mod embed;
 mod info;
 mod map;
@@ -19,6 +20,7 @@ use crate::setup::chosen_statistics;
 /// Runs the command.
 pub fn run(command: &SceneCommand) -> Result<Outcome> {
     match command {
+        SceneCommand::Embed(arguments) if arguments.dense.dense => dense::run(arguments),
         SceneCommand::Embed(arguments) => embed::run(arguments),
         SceneCommand::Info(arguments) => info::run(arguments),
         SceneCommand::Map(arguments) => map::run(arguments),

@@ -1,0 +1,267 @@
+//! `dinov3 scene embed --dense`: one vector per patch, as one raster.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use dinov3::image::statistics;
+use dinov3::inputs::{Kind, expand};
+use dinov3::pca::{Origin, Pca};
+use dinov3::pixels::Recipe;
+use dinov3::sink::{
+    CogFile, CogOptions, CogSample, FeatureRaster, JournaledSource, OutputError, PatchSink, ReducedRaster,
+    fit_components, write_components_picture,
+};
+use dinov3::{Encoder, MapLayout, Request};
+use dinov3_scene::{Cut, DenseCut, DenseSource, Edges, SceneInput, SceneSource};
+use serde_json::{Value, json};
+
+use crate::arguments::{DenseArguments, Dims, SceneEmbedArguments};
+use crate::batch::Batch;
+use crate::failure::{Outcome, usage};
+use crate::features::{weights_name, write_whole};
+use crate::resume::{agree, open_journal};
+use crate::scene::embed::{as_paths, described};
+use crate::scene::{is_for_satellites, opener, scene_options};
+use crate::setup::{
+    Provenance, check_window, extension, model_spec, open_model, place_of, refuse_overwriting,
+    refuse_overwriting_inputs, report_weights, weight_files,
+};
+
+/// The picture needs as many.
+const PICTURE_COMPONENTS: usize = 3;
+
+/// Runs the command.
+pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
+    let dense = &arguments.dense;
+    // Everything that can be wrong with the command line is found before the weights are read.
+    let spec = model_spec(&arguments.model)?;
+    let Some(vit) = spec.vit() else {
+        return Err(usage(format!("--dense: {} has no patches; name a ViT", spec.name)));
+    };
+    check_window(&spec, dense.window, arguments.model.max_tokens)?;
+    let cut = DenseCut {
+        patch_px: vit.patch_px as u32,
+        window_px: dense.window,
+        overlap_px: dense.overlap,
+        step_px: dense.dense_step,
+    };
+    if let Some(problem) = cut.problem() {
+        return Err(usage(format!("--dense: {problem}")));
+    }
+    let dims = spec.embed_dim();
+    if let Dims::Components(count) = dense.dims
+        && count > dims
+    {
+        return Err(usage(format!("--dims {count}: {} has {dims} dimensions", spec.name)));
+    }
+    let outputs = Outputs::named(&arguments.output, dense)?;
+    let files = as_paths(expand(&arguments.inputs, Kind::Scenes, &mut std::io::stdin().lock())?);
+    let [file] = &files[..] else {
+        return Err(usage(format!("--dense makes one raster of one scene, and there are {}", files.len())));
+    };
+    outputs.written().try_for_each(|output| refuse_overwriting_inputs(output, &files))?;
+    let mut options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
+    // Blocks are kept for windows, as they would be for chips.
+    options.cut = Cut { chip_px: cut.window_px, stride_px: cut.window_px - cut.overlap_px, edges: Edges::Pad };
+    let mut journal = open_journal(&arguments.output, &arguments.journal)?;
+    let input = SceneInput::from(file.clone());
+    let mut scenes = SceneSource::new(vec![input], opener(&arguments.scene, &arguments.remote), options.clone());
+    scenes.survey();
+    let source = DenseSource::new(scenes.scene(0)?, cut);
+    if !is_for_satellites(&spec) {
+        let sat = "vit_large_patch16_dinov3.sat493m";
+        eprintln!("note: {} was trained on pictures of the web; {sat} was trained on satellite scenes", spec.name);
+    }
+
+    let opened = open_model(&spec, &arguments.model)?;
+    outputs.written().try_for_each(|output| refuse_overwriting(output, weight_files(&opened)))?;
+    report_weights(&opened);
+    let last = spec.depth() - 1;
+    let request = Request::new().taps([last]).tap_norm(true).tap_layout(MapLayout::Rows);
+    let recipe = Recipe::Native { statistics: options.statistics };
+    let mut about_scene = described(&options);
+    // Of chips, which there are not.
+    for of_chips in ["chip_px", "stride_px", "edges"] {
+        about_scene.as_object_mut().map(|fields| fields.remove(of_chips));
+    }
+    let provenance = Provenance::start(&opened, Some(&recipe), arguments.model.precision)
+        .with("taps", json!([format!("blocks.{last}")]))
+        .with("norm", json!(true))
+        .with("normalized", json!(arguments.vectors.normalize))
+        .with("scene", about_scene)
+        .with(
+            "dense",
+            json!({
+                "source": scenes.scene(0)?.name(),
+                "window_px": cut.window_px,
+                "overlap_px": cut.overlap_px,
+                "step_px": cut.step_px,
+                "blending": "tent",
+            }),
+        );
+    let windows = source.windows(dims, arguments.vectors.normalize);
+    let mut fingerprint = provenance.fingerprint(&opened);
+    fingerprint.insert("limits".to_owned(), json!({"max_tokens": arguments.model.max_tokens}));
+    agree(&mut journal, &arguments.journal, fingerprint, &windows.layout())?;
+
+    // Features of length one have other directions.
+    let tap = format!("blocks.{last}{}", if arguments.vectors.normalize { " normalized" } else { "" });
+    let provenance = provenance.finish();
+    let weights = weights_name(&provenance["weights"]);
+    let origin = Origin { model: &spec.name, weights: &weights, tap: &tap };
+    let known = outputs.known_basis(&origin, dense.dims)?;
+    let threads = arguments.model.threads.map_or_else(available_threads, usize::from);
+
+    // Before the outputs exist, so that an interruption always removes them.
+    let batch = Batch::begin(&arguments.batch, &arguments.output).of("windows");
+    let files = outputs.create()?;
+    let write = Box::new(|raster: &mut dyn FeatureRaster, report: Value| {
+        outputs.write(files, raster, report, dense, known, &origin, threads)
+    });
+    let sink = PatchSink::new(journal, windows, source.grid(), Box::new(move |_| provenance), write);
+    let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
+    let mut encoder: Box<dyn Encoder> = Box::new(opened.model.session());
+    let source = JournaledSource::new(&source, Some(sink.journal()));
+    batch.run(&source, encoder.as_mut(), sink, &request, |sink| match sink.keep() {
+        Ok(0) => "nothing was written".to_string(),
+        Ok(rows) => format!("{rows} finished windows are kept, --resume continues"),
+        Err(error) => format!("{error}; --resume continues with what was kept"),
+    })
+}
+
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The files that come of a run.
+struct Outputs {
+    raster: PathBuf,
+    picture: Option<PathBuf>,
+    /// Where the basis lies or will lie; nothing where none is needed.
+    basis: Option<PathBuf>,
+    /// Whether a basis that lies there is used.
+    is_basis_kept: bool,
+}
+
+/// Those that were begun.
+struct Files {
+    raster: CogFile,
+    picture: Option<CogFile>,
+}
+
+impl Outputs {
+    fn named(output: &Path, dense: &DenseArguments) -> Result<Self> {
+        for (option, path) in [("--output", Some(output)), ("--picture", dense.picture.as_deref())] {
+            if let Some(path) = path
+                && !matches!(extension(path).as_str(), "tif" | "tiff")
+            {
+                let path = path.display();
+                return Err(usage(format!("{option} {path}: a dense output is a GeoTIFF, a file that ends in .tif")));
+            }
+        }
+        let beside = |ending: &str| {
+            let mut name = OsString::from(output.file_stem().unwrap_or_default());
+            name.push(ending);
+            output.with_file_name(name)
+        };
+        let picture = (!dense.no_picture).then(|| dense.picture.clone().unwrap_or_else(|| beside("-pca.tif")));
+        let needs_basis = picture.is_some() || dense.dims != Dims::All;
+        let basis = dense.pca_basis.clone().or_else(|| needs_basis.then(|| beside("-pca.safetensors")));
+        let outputs = Self { raster: output.to_path_buf(), picture, basis, is_basis_kept: dense.pca_basis.is_some() };
+        let named: Vec<_> =
+            [Some(&outputs.raster), outputs.picture.as_ref(), outputs.basis.as_ref()].into_iter().flatten().collect();
+        for (index, path) in named.iter().enumerate() {
+            if named[..index].iter().any(|other| place_of(other) == place_of(path)) {
+                return Err(usage(format!("{} is named twice among the outputs", path.display())));
+            }
+        }
+        Ok(outputs)
+    }
+
+    /// Files that will be replaced.
+    fn written(&self) -> impl Iterator<Item = &PathBuf> {
+        let is_read = self.is_basis_kept && self.basis.as_ref().is_some_and(|basis| basis.exists());
+        [Some(&self.raster), self.picture.as_ref(), self.basis.as_ref().filter(|_| !is_read)].into_iter().flatten()
+    }
+
+    /// The basis that is there and shall be used.
+    fn known_basis(&self, origin: &Origin<'_>, dims: Dims) -> Result<Option<Pca>> {
+        let Some(path) = self.basis.as_ref().filter(|path| self.is_basis_kept && path.exists()) else {
+            return Ok(None);
+        };
+        let shown = || path.display().to_string();
+        let bytes = std::fs::read(path).with_context(shown)?;
+        let pca = Pca::from_safetensors(&bytes, origin).with_context(shown)?;
+        if let Dims::Components(count) = dims
+            && pca.count() < count
+        {
+            let found = pca.count();
+            return Err(usage(format!("{}: it has {found} components, --dims {count} asks for more", shown())));
+        }
+        Ok(Some(pca))
+    }
+
+    fn create(&self) -> Result<Files, OutputError> {
+        let picture = self.picture.as_ref().map(CogFile::create).transpose()?;
+        Ok(Files { raster: CogFile::create(&self.raster)?, picture })
+    }
+
+    /// Writes everything that is made of the raster; the raster itself last.
+    #[allow(clippy::too_many_arguments)]
+    fn write(
+        &self,
+        files: Files,
+        raster: &mut dyn FeatureRaster,
+        mut report: Value,
+        dense: &DenseArguments,
+        known: Option<Pca>,
+        origin: &Origin<'_>,
+        threads: usize,
+    ) -> Result<(), OutputError> {
+        let wanted = match dense.dims {
+            Dims::Components(count) => count.max(PICTURE_COMPONENTS),
+            Dims::All => PICTURE_COMPONENTS,
+        };
+        let is_known = known.is_some();
+        let pca = match (known, &self.basis) {
+            (Some(pca), _) => Some(pca),
+            (None, Some(_)) => Some(fit_components(raster, wanted)?),
+            (None, None) => None,
+        };
+        if let (Some(pca), Some(path), false) = (&pca, &self.basis, is_known) {
+            write_whole(path, &pca.to_safetensors(origin)).map_err(|error| OutputError::Features(error.into()))?;
+        }
+        if let (Some(_), Some(path)) = (&pca, &self.basis) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            report["pca"] = json!({"basis": name, "fitted": !is_known});
+        }
+        if let (Some(file), Some(pca)) = (files.picture, &pca) {
+            let metadata = vec![("dinov3".to_owned(), report.to_string())];
+            write_components_picture(file, raster, pca, threads, metadata)?;
+        }
+        let pca = match (pca, dense.dims) {
+            (Some(pca), Dims::Components(count)) => Some(pca.truncated(count)),
+            _ => None,
+        };
+        let name = |index: usize| match &pca {
+            Some(_) => format!("component {}", index + 1),
+            None => format!("feature {index}"),
+        };
+        if let Some(pca) = &pca {
+            report["pca"]["components"] = json!(pca.count());
+            report["pca"]["explained_variance"] = json!((pca.explained() * 1e4).round() / 1e4);
+        }
+        let count = pca.as_ref().map_or(raster.dims(), Pca::count);
+        let options = CogOptions {
+            sample: if dense.f16 { CogSample::F16 } else { CogSample::F32 },
+            is_rgb: false,
+            band_names: (0..count).map(name).collect(),
+            metadata: vec![("dinov3".to_owned(), report.to_string())],
+        };
+        match &pca {
+            Some(pca) => files.raster.write(&mut ReducedRaster::new(raster, pca, threads), &options),
+            None => files.raster.write(raster, &options),
+        }
+    }
+}
