@@ -102,11 +102,14 @@ Exit codes: 0 done, 1 failed or cannot be used as it is, 2 wrong usage";
 
 const SCENE_MAP_EXAMPLES: &str = "\
 The page holds the scene's picture, its features as colours with a slider between them, and the vectors: click a place, and
-those most like it light up. It opens from the disk, in any browser, and asks nobody for anything.
+those most like it light up. It opens from the disk, in any browser, and asks nobody for anything. Places are chips, or patches:
+those of 'dinov3 scene embed --dense', or of the model that is named.
 
 Examples:
   dinov3 scene map map.html --embeddings chips.parquet
   dinov3 scene map map.html moved/scene.tif --embeddings chips.parquet --dims 256 --max-page 60MB
+  dinov3 scene map map.html --embeddings patches.tif
+  dinov3 scene map map.html scene.tif -m vit_large_patch16_dinov3.sat493m --precision bf16
 
 Exit codes: 0 done, 1 failed or cannot be used as it is, 2 wrong usage";
 
@@ -294,7 +297,7 @@ pub struct PixelArguments {
 }
 
 /// A run over many pictures.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct BatchArguments {
     /// Pictures per forward pass; results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -316,7 +319,7 @@ pub struct VectorArguments {
 }
 
 /// What to do with an interrupted run.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct JournalArguments {
     /// Continue an interrupted run of the same command; without one, just start
     #[arg(long)]
@@ -438,7 +441,7 @@ pub struct DenseArguments {
 }
 
 /// From scenes to chips.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Scene")]
 pub struct SceneArguments {
     /// Side of a chip in pixels of the scene
@@ -474,7 +477,7 @@ pub struct SceneArguments {
 }
 
 /// Scenes that are elsewhere.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Network")]
 pub struct RemoteArguments {
     /// Requests under way at once
@@ -507,12 +510,13 @@ pub struct SceneMapArguments {
     /// Output: .html
     #[arg(value_name = "OUT.html")]
     pub output: PathBuf,
-    /// The scene: a path or a URL. By default the one that the chips name; needed where they name several, or it has moved
+    /// The scene: a path or a URL. By default the one that the embeddings name; needed with -m, where they name several, or
+    /// where it has moved
     pub scene: Option<PathBuf>,
-    /// Chips of the scene, a file that 'dinov3 scene embed' wrote
-    #[arg(long, value_name = "FILE")]
+    /// What 'dinov3 scene embed' made of the scene: chips (.parquet), or patches (--dense, .tif), best with --dims all
+    #[arg(long, value_name = "FILE", required_unless_present = "model", conflicts_with = "model")]
     pub embeddings: Option<PathBuf>,
-    /// Which of the file's vectors
+    /// Which vectors of a file of chips
     #[arg(long, value_name = "NAME", default_value = "embedding")]
     pub column: String,
     /// Most dimensions of a vector in the page; longer ones are reduced to their principal components, and the page says
@@ -525,6 +529,12 @@ pub struct SceneMapArguments {
     /// Longer side of the scene's picture
     #[arg(long, value_name = "PX", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(16..=16384))]
     pub overview: u32,
+    #[command(flatten)]
+    pub model: Option<ModelArguments>,
+    #[command(flatten)]
+    pub batch: BatchArguments,
+    #[command(flatten)]
+    pub journal: JournalArguments,
     #[command(flatten)]
     pub remote: RemoteArguments,
     // Last: its heading holds for everything after it.

@@ -86,8 +86,8 @@
     lon = ((lon / 4 + 540) % 360) - 180;
     return [lon, lat / 4];
   };
-  // Enough digits for a tenth of a pixel.
-  const degreeDigits = head.gsd_metres ? Math.min(7, Math.max(3, Math.ceil(-Math.log10(head.gsd_metres / 1.1e6)))) : 5;
+  // Enough digits for half a pixel.
+  const degreeDigits = head.gsd_metres ? Math.min(7, Math.max(3, Math.ceil(-Math.log10(head.gsd_metres / 2.2e5)))) : 5;
   const placeText = (cell, between) => {
     const [lon, lat] = lonLatOf(cell);
     if (!Number.isFinite(lon)) return "outside the projection";
@@ -99,7 +99,8 @@
   const plural = { chip: "chips", patch: "patches" }[head.place] || "places";
   const one = head.place || "place";
 
-  $("scene").textContent = head.scene;
+  $("scene").textContent = head.scene.split(/[\\/]/).pop() || head.scene;
+  $("scene").title = head.scene;
   const gsd = head.gsd_metres ? `${+head.gsd_metres.toPrecision(3)} m` : "";
   $("summary").textContent = [
     `${number(width)} × ${number(height)} px` + (gsd && ` of ${gsd}`), `${number(count)} ${plural}`, head.model, head.datetime,
@@ -108,8 +109,8 @@
   const facts = [
     ["Scene", head.scene], ["Acquired", head.datetime], ["Size", `${number(width)} × ${number(height)} px`],
     ["Pixel on the ground", gsd], ["Reference system", head.crs], ["Bands", head.bands], ["Scale", head.scale],
-    ["Model", head.model], ["Weights", head.weights], ["Precision", head.precision], ["Pooling", head.pooling],
-    ["Vectors", `${number(count)} ${plural}, ${head.full_dims} dimensions` +
+    ["Model", head.model], ["Weights", head.weights], ["Precision", head.precision], [head.place === "patch" ? "Vectors" : "Pooling", head.pooling],
+    ["Places", `${number(count)} ${plural}, ${head.full_dims} dimensions` +
       (dims < head.full_dims ? `, here ${dims}` : "") + ", 8 bits"],
     [`Recall@${recall.at}`, `${recall.mean.toFixed(3)} against float32, over ${recall.places} ${plural}`],
     ["Vectors by", head.made_by], ["Page by", `dinov3 ${head.version}`],
@@ -340,11 +341,11 @@
     compare(cell);
     similar = best(cell, Number($("count").value), $("apart").checked);
     const sorted = similarities.slice().sort();
-    // The chosen place, and what is all but the same, would leave no contrast for the rest.
-    range = [percentile(sorted, 0.01), similar.length ? Math.min(percentile(sorted, 0.998), similarities[similar[0]]) : 1];
+    // Half of the places are the darkest: what is asked for are the others. The chosen place would leave no contrast.
+    range = [percentile(sorted, 0.5), similar.length ? Math.min(percentile(sorted, 0.998), similarities[similar[0]]) : 1];
     if (!(range[1] > range[0])) range[0] = range[1] - 1e-6;
     const place = (score) => Math.min(1, Math.max(0, (score - range[0]) / (range[1] - range[0])));
-    paint(heatLayer, (other) => heatColour(place(similarities[other]), 225));
+    paint(heatLayer, (other) => heatColour(place(similarities[other]), 190));
     // Left of the divider, what is unlike steps back; what is listed stays bright.
     const dark = new Uint8Array(count);
     for (let other = 0; other < count; other++) dark[other] = Math.round(190 * (1 - place(similarities[other]) ** 1.5));
@@ -423,13 +424,13 @@
   };
 
   const drawLegend = (sorted) => {
-    $("low").textContent = range[0].toFixed(2);
+    $("low").textContent = `≤ ${range[0].toFixed(2)}`;
     $("high").textContent = range[1].toFixed(2);
     $("legend-name").textContent = "cosine similarity";
     const canvas = $("histogram"), context = canvas.getContext("2d"), bins = new Uint32Array(48);
     for (const score of sorted) {
       const t = (score - range[0]) / (range[1] - range[0]);
-      if (t >= 0 && t <= 1) bins[Math.min(47, Math.floor(48 * t))]++;
+      bins[Math.min(47, Math.max(0, Math.floor(48 * t)))]++;
     }
     const most = Math.sqrt(Math.max(1, ...bins)), step = canvas.width / 48;
     context.clearRect(0, 0, canvas.width, canvas.height);

@@ -28,14 +28,13 @@ impl Scene {
             (shown as u32).max(1)
         };
         let (width, height) = (side(profile.width_px), side(profile.height_px));
-        let enough = |&(overview_width, overview_height): &(u32, u32)| overview_width >= width && overview_height >= height;
+        let enough =
+            |&(overview_width, overview_height): &(u32, u32)| overview_width >= width && overview_height >= height;
         let level = profile.overviews.iter().rposition(enough);
         let overview = level.map(|level| self.raster().overview(level)).transpose()?;
         let levels = self.averaged(overview.as_deref().unwrap_or(self.raster()), width, height)?;
-        RgbImage::from_raw(width, height, levels).map_err(|error| SceneError::Picture {
-            scene: self.name().to_owned(),
-            problem: error.to_string(),
-        })
+        RgbImage::from_raw(width, height, levels)
+            .map_err(|error| SceneError::Picture { scene: self.name().to_owned(), problem: error.to_string() })
     }
 
     /// `raster`, averaged to `height` rows of `width` pixels.

@@ -8,13 +8,13 @@ use dinov3::picture::RgbPicture;
 use dinov3::pixels::Statistics;
 use dinov3::sink::{AtomicFile, ChipFile};
 use dinov3_map::{Cell, MapCells, MapFacts, MapOptions, MapPage};
-use dinov3_scene::geo::PixelWindow;
+use dinov3_scene::geo::{AffineTransform, PixelWindow};
 use dinov3_scene::{Scale, Scene, SceneInput, SceneOptions};
 use serde_json::Value;
 
-use crate::arguments::SceneMapArguments;
+use crate::arguments::{DenseArguments, Dims, ModelArguments, SceneEmbedArguments, SceneMapArguments, VectorArguments};
 use crate::failure::{Outcome, usage};
-use crate::scene::{opener, scene_options};
+use crate::scene::{dense, opener, scene_options};
 use crate::setup::{extension, refuse_overwriting};
 
 /// Runs the command.
@@ -25,14 +25,27 @@ pub fn run(arguments: &SceneMapArguments) -> Result<Outcome> {
     let mut options = MapOptions::default();
     options.dims = arguments.dims;
     options.page_limit_bytes = arguments.max_page;
-    let Some(embeddings) = &arguments.embeddings else {
-        return Err(usage("--embeddings: name a file of chips that 'dinov3 scene embed' wrote"));
-    };
-    let read: Vec<PathBuf> = arguments.scene.iter().chain([embeddings]).cloned().collect();
+    let read: Vec<PathBuf> = arguments.scene.iter().chain(&arguments.embeddings).cloned().collect();
     refuse_overwriting(&arguments.output, &read)?;
     // Finds out whether it can be written, before the long part.
-    let mut file = AtomicFile::create(&arguments.output)?;
-    let Mapped { cells, scene, facts } = of_chips(arguments, embeddings, &options)?;
+    drop(AtomicFile::create(&arguments.output)?);
+    let Mapped { cells, scene, facts } = match (&arguments.embeddings, &arguments.model) {
+        (Some(file), _) => match extension(file).as_str() {
+            "parquet" => of_chips(arguments, file, &options)?,
+            "tif" | "tiff" => of_patches(arguments, file, &options)?,
+            _ => {
+                return Err(usage(format!(
+                    "{}: --embeddings is a .parquet of chips or a .tif of patches",
+                    file.display()
+                )));
+            }
+        },
+        (None, Some(model)) => {
+            let encoded = Encoded::new(arguments, model)?;
+            of_patches(arguments, &encoded.raster, &options)?
+        }
+        (None, None) => return Err(usage("name the --embeddings of a scene, or a scene and a model, -m")),
+    };
     let picture = scene.picture(arguments.overview)?;
     let (width, height) = (picture.width_px() as usize, picture.height_px() as usize);
     let overview = RgbPicture::new(width, height, picture.data().to_vec())?;
@@ -44,6 +57,7 @@ pub fn run(arguments: &SceneMapArguments) -> Result<Outcome> {
     };
     let places = format!("{} {}", cells.cells().len(), plural(&facts.place, cells.cells().len()));
     let page = MapPage::new(&cells, &grid, &overview, facts, &options)?;
+    let mut file = AtomicFile::create(&arguments.output)?;
     let failed = || arguments.output.display().to_string();
     file.write_all(page.html().as_bytes()).with_context(failed)?;
     file.commit()?;
@@ -88,7 +102,10 @@ fn of_chips(arguments: &SceneMapArguments, path: &Path, options: &MapOptions) ->
     };
     options.check(sources.get(&source).copied().unwrap_or_default(), width)?;
     let provenance = file.provenance();
-    let location = arguments.scene.clone().unwrap_or_else(|| found_beside(&source, path));
+    let location = match &arguments.scene {
+        Some(scene) => scene.clone(),
+        None => found_beside(&source, path)?,
+    };
     let scene_options = recorded_options(arguments, &provenance["scene"])?;
     let opener = opener(&arguments.cut, &arguments.remote);
     let scene = Scene::open(&opener, &SceneInput::from(location), &scene_options)?;
@@ -111,18 +128,151 @@ fn of_chips(arguments: &SceneMapArguments, path: &Path, options: &MapOptions) ->
         }
         cells.push(Cell { id: place.id, window });
     }
-    let facts = facts_of(&scene, &provenance, &arguments.column);
+    let pooling = provenance["columns"][&arguments.column]["pooling"].as_str().unwrap_or_default();
+    let facts = facts_of(&scene, &provenance, "chip", pooling.to_owned());
     Ok(Mapped { cells: MapCells::new(cells, chips.width, chips.values)?, scene, facts })
 }
 
-/// Where a scene is that a file of chips names: there, or beside the file.
-fn found_beside(source: &str, chips: &Path) -> PathBuf {
-    let named = PathBuf::from(source);
-    if named.exists() || source.contains("://") {
-        return named;
+/// Values of patches that are read at once.
+const READ_VALUES: usize = 16 << 20;
+/// Most values of patches that are held: 4 GiB.
+const MOST_VALUES: usize = 1 << 30;
+
+/// Patches of a scene in a raster.
+fn of_patches(arguments: &SceneMapArguments, path: &Path, options: &MapOptions) -> Result<Mapped> {
+    let opener = opener(&arguments.cut, &arguments.remote);
+    let shown = path.display();
+    let raster = opener.open(&path.to_string_lossy()).map_err(dinov3_scene::SceneError::from)?;
+    let profile = raster.profile();
+    let (columns, rows, dims) = (profile.width_px as usize, profile.height_px as usize, profile.bands.len());
+    if !profile.sample_type.is_float() {
+        return Err(anyhow!("{shown} has {} samples, as pictures have, and no features", profile.sample_type.name()));
     }
-    let beside = named.file_name().zip(chips.parent()).map(|(name, folder)| folder.join(name));
-    beside.filter(|path| path.exists()).unwrap_or(named)
+    let count = columns.saturating_mul(rows);
+    options.check(count, dims)?;
+    if count.saturating_mul(dims) > MOST_VALUES {
+        return Err(anyhow!("{shown}: {count} vectors of {dims} values are more than can be held"));
+    }
+    let text = profile.metadata.get("dinov3");
+    let provenance: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let location = match (&arguments.scene, provenance["dense"]["source"].as_str()) {
+        (Some(scene), _) => scene.clone(),
+        (None, Some(source)) => found_beside(source, path)?,
+        (None, None) => return Err(usage(format!("{shown} does not say which scene it is of: name it"))),
+    };
+    let scene_options = recorded_options(arguments, &provenance["scene"])?;
+    let scene = Scene::open(&opener, &SceneInput::from(location), &scene_options)?;
+    let transform = profile.georeference.transform().ok_or_else(|| anyhow!("{shown} does not say where it lies"))?;
+    let to_scene = scene.transform().inverse()?.compose(transform);
+    let whole = scene.profile().window();
+
+    let mut cells = Vec::with_capacity(count);
+    let mut values = Vec::with_capacity(count * dims);
+    let bands: Vec<usize> = (0..dims).collect();
+    let at_once = (READ_VALUES / (columns * dims).max(1)).max(1);
+    for top in (0..rows).step_by(at_once) {
+        let window = PixelWindow::new(0, top as i64, columns as u32, at_once.min(rows - top) as u32);
+        let read = raster.read(window, &bands).map_err(dinov3_scene::SceneError::from)?;
+        let band = read.valid.len();
+        for (at, _) in read.valid.iter().enumerate().filter(|(_, valid)| **valid) {
+            let vector = bands.iter().map(|&index| read.samples.get(index * band + at) as f32);
+            let start = values.len();
+            values.extend(vector);
+            if values[start..].iter().any(|value| !value.is_finite()) {
+                values.truncate(start);
+                continue;
+            }
+            let window =
+                scene_window(&to_scene, at % columns, top + at / columns).and_then(|cell| cell.intersection(&whole));
+            let Some(window) = window else {
+                return Err(anyhow!("{shown} is not on the grid of {}", scene.name()));
+            };
+            let PixelWindow { x_px, y_px, width_px, height_px } = window;
+            cells.push(Cell { id: format!("{}#xywh={x_px},{y_px},{width_px},{height_px}", scene.name()), window });
+        }
+    }
+    let tap = provenance["taps"][0].as_str().unwrap_or_default();
+    let made_of = match provenance["pca"]["components"].as_u64() {
+        Some(count) => format!("patch tokens of {tap}, {count} principal components, about their mean"),
+        None => format!("patch tokens of {tap}"),
+    };
+    let facts = facts_of(&scene, &provenance, "patch", made_of);
+    Ok(Mapped { cells: MapCells::new(cells, dims, values)?, scene, facts })
+}
+
+/// The pixels of the scene that a cell covers; nothing if it is turned against them, or covers none.
+fn scene_window(to_scene: &AffineTransform, column: usize, row: usize) -> Option<PixelWindow> {
+    let (column, row) = (column as f64, row as f64);
+    let (a, b) = (to_scene.apply(column, row), to_scene.apply(column + 1.0, row + 1.0));
+    let across = to_scene.apply(column + 1.0, row);
+    let is_turned = (across.1 - a.1).abs() > 0.01 || (across.0 - b.0).abs() > 0.01;
+    let (left, right) = (a.0.min(b.0).round(), a.0.max(b.0).round());
+    let (top, bottom) = (a.1.min(b.1).round(), a.1.max(b.1).round());
+    let is_some = right > left && bottom > top && [left, top].iter().all(|edge| edge.abs() < 1e9);
+    (is_some && !is_turned)
+        .then(|| PixelWindow::new(left as i64, top as i64, (right - left) as u32, (bottom - top) as u32))
+}
+
+/// The patches of a scene, encoded into a hidden file that goes with this.
+struct Encoded {
+    raster: PathBuf,
+}
+
+impl Encoded {
+    fn new(arguments: &SceneMapArguments, model: &ModelArguments) -> Result<Self> {
+        let Some(scene) = &arguments.scene else {
+            return Err(usage("name the scene that the model shall encode"));
+        };
+        let name = arguments.output.file_name().unwrap_or_default().to_string_lossy();
+        let encoded = Self { raster: arguments.output.with_file_name(format!(".{name}.patches.tif")) };
+        let outcome = dense::run(&SceneEmbedArguments {
+            inputs: vec![scene.clone()],
+            model: model.clone(),
+            vectors: VectorArguments { pool: Vec::new(), normalize: false },
+            batch: arguments.batch.clone(),
+            journal: arguments.journal.clone(),
+            datetime: None,
+            output: encoded.raster.clone(),
+            remote: arguments.remote.clone(),
+            scene: arguments.cut.clone(),
+            dense: DenseArguments {
+                dense: true,
+                dense_step: 16,
+                window: 512,
+                overlap: 128,
+                // The page has its own components, which keep cosines about zero.
+                dims: Dims::All,
+                f16: false,
+                pca_basis: None,
+                picture: None,
+                no_picture: true,
+            },
+        })?;
+        match outcome {
+            Outcome::Done => Ok(encoded),
+            Outcome::SomeFailed => Err(anyhow!("parts of {} could not be encoded", scene.display())),
+        }
+    }
+}
+
+impl Drop for Encoded {
+    fn drop(&mut self) {
+        // Nobody is left to tell.
+        let _ = std::fs::remove_file(&self.raster);
+    }
+}
+
+/// Where a scene is that a file of embeddings names: there, or beside the file.
+fn found_beside(source: &str, embeddings: &Path) -> Result<PathBuf> {
+    let named = PathBuf::from(source);
+    if source.contains("://") || named.exists() {
+        return Ok(named);
+    }
+    let beside = named.file_name().zip(embeddings.parent()).map(|(name, folder)| folder.join(name));
+    beside.filter(|path| path.exists()).ok_or_else(|| {
+        let embeddings = embeddings.display();
+        usage(format!("{embeddings} is of {source}, which is not there: name the scene where it is now"))
+    })
 }
 
 /// How the scene was read for the chips, where the command line does not say otherwise.
@@ -141,7 +291,7 @@ fn recorded_options(arguments: &SceneMapArguments, recorded: &Value) -> Result<S
 }
 
 /// What the page tells.
-fn facts_of(scene: &Scene, provenance: &Value, column: &str) -> MapFacts {
+fn facts_of(scene: &Scene, provenance: &Value, place: &str, pooling: String) -> MapFacts {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let crs = scene.crs();
     let [red, green, blue] = scene.rgb_bands();
@@ -151,11 +301,11 @@ fn facts_of(scene: &Scene, provenance: &Value, column: &str) -> MapFacts {
     };
     MapFacts {
         scene: scene.name().to_owned(),
-        place: "chip".to_owned(),
+        place: place.to_owned(),
         model: text(&provenance["model"]),
         weights: weights_text(&provenance["weights"]),
         precision: text(&provenance["precision"]),
-        pooling: text(&provenance["columns"][column]["pooling"]),
+        pooling,
         bands: format!("{red}, {green}, {blue}"),
         scale: scene.scale().to_string(),
         crs: match (crs.epsg(), crs.name()) {
