@@ -292,6 +292,7 @@ def patches(check, chromium, arguments, folder, shots):
     browser.close("patches")
     phone = Browser(chromium, check, html, viewport={"width": 390, "height": 844}, device_scale_factor=2, has_touch=True,
                     is_mobile=True, color_scheme="dark")
+    check(river in free_of_divider(phone, page, [river]), "patches: the divider covers the river")
     phone.page.touchscreen.tap(*phone.place_of(page, river))
     shots(phone, "phone-patches")
     phone.close("patches, phone")

@@ -130,7 +130,7 @@
   const paintScale = (() => {
     let smallest = Math.min(width, height);
     for (let cell = 0; cell < count; cell++) smallest = Math.min(smallest, Math.max(shown[4 * cell + 2], shown[4 * cell + 3]));
-    return Math.min(1, 1024 / Math.max(width, height), 8 / Math.max(1, smallest)) || 1;
+    return Math.min(1, 1024 / Math.max(width, height), 4 / Math.max(1, smallest)) || 1;
   })();
   const paintWidth = Math.max(1, Math.round(width * paintScale)), paintHeight = Math.max(1, Math.round(height * paintScale));
   const spans = new Int32Array(4 * count); // painted part: left, top, right, bottom
@@ -303,17 +303,25 @@
 
   // ---- Small pictures ------------------------------------------------------------------------------------------------
 
+  // The picture, decoded once and for all.
+  const decoded = document.createElement("canvas");
+  const decode = () => {
+    decoded.width = overview.naturalWidth;
+    decoded.height = overview.naturalHeight;
+    decoded.getContext("2d").drawImage(overview, 0, 0);
+  };
+
   // A place and what is around it, from the picture of the scene.
   const portrait = (canvas, cell) => {
     const [x, y, w, h] = windowOf(cell), [centreX, centreY] = centreOf(cell);
     const side = Math.min(Math.max(w, h) * (Math.max(w, h) < 64 ? 7 : 1), Math.max(width, height));
-    const context = canvas.getContext("2d"), ratio = overview.naturalWidth / width;
+    const context = canvas.getContext("2d"), ratio = decoded.width / width;
     const left = centreX - side / 2, top = centreY - side / 2, zoom = canvas.width / side;
     context.fillStyle = "#23262b";
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.imageSmoothingQuality = "high";
     const from = [Math.max(0, left), Math.max(0, top), Math.min(width, left + side), Math.min(height, top + side)];
-    context.drawImage(overview, from[0] * ratio, from[1] * ratio, (from[2] - from[0]) * ratio, (from[3] - from[1]) * ratio,
+    context.drawImage(decoded, from[0] * ratio, from[1] * ratio, (from[2] - from[0]) * ratio, (from[3] - from[1]) * ratio,
       (from[0] - left) * zoom, (from[1] - top) * zoom, (from[2] - from[0]) * zoom, (from[3] - from[1]) * zoom);
     if (side > Math.max(w, h)) {
       context.strokeStyle = "rgb(0 0 0 / 60%)";
@@ -348,7 +356,7 @@
     paint(heatLayer, (other) => heatColour(place(similarities[other]), 190));
     // Left of the divider, what is unlike steps back; what is listed stays bright.
     const dark = new Uint8Array(count);
-    for (let other = 0; other < count; other++) dark[other] = Math.round(190 * (1 - place(similarities[other]) ** 1.5));
+    for (let other = 0; other < count; other++) dark[other] = Math.round(172 * (1 - place(similarities[other]) ** 1.5));
     for (const other of similar) dark[other] = 0;
     dark[cell] = 0;
     paint(veil, (other) => rgba(8, 10, 14, dark[other]));
@@ -430,7 +438,7 @@
     const canvas = $("histogram"), context = canvas.getContext("2d"), bins = new Uint32Array(48);
     for (const score of sorted) {
       const t = (score - range[0]) / (range[1] - range[0]);
-      bins[Math.min(47, Math.max(0, Math.floor(48 * t)))]++;
+      if (t > 0) bins[Math.min(47, Math.floor(48 * t))]++;
     }
     const most = Math.sqrt(Math.max(1, ...bins)), step = canvas.width / 48;
     context.clearRect(0, 0, canvas.width, canvas.height);
@@ -653,6 +661,7 @@
   // ---- Start ---------------------------------------------------------------------------------------------------------
 
   const start = () => {
+    decode();
     fit();
     let asked = "";
     try { asked = decodeURIComponent(location.hash.slice(1)); } catch { /* no place of ours */ }
