@@ -172,6 +172,17 @@ def chips(check, chromium, arguments, folder, shots):
     again = folder / "again.html"
     run([arguments.binary, "scene", "map", again, "--embeddings", folder / "chips.parquet"])
     check(again.read_bytes() == page.path.read_bytes(), "chips: the same command gives other bytes")
+    # The picture is the scene: 2048 pixels of 2048, but for JPEG.
+    jpeg = base64.b64decode(re.search(r'data:image/jpeg;base64,([^"]*)', page.html).group(1))
+    with rasterio.open(arguments.sample) as scene, rasterio.MemoryFile(jpeg) as memory, memory.open() as picture:
+        off = np.abs(scene.read().astype(int) - picture.read())
+    check(off.mean() < 4, f"chips: the picture is off by {off.mean():.1f} levels")
+    # A smaller one is made of means; from the file's own overviews, which GDAL would have made alike.
+    run([arguments.binary, "scene", "map", again, "--embeddings", folder / "chips.parquet", "--overview", "300"])
+    jpeg = base64.b64decode(re.search(r'data:image/jpeg;base64,([^"]*)', again.read_text()).group(1))
+    with rasterio.open(arguments.sample) as scene, rasterio.MemoryFile(jpeg) as memory, memory.open() as picture:
+        small = scene.read(out_shape=(3, 300, 300), resampling=rasterio.enums.Resampling.average).astype(int)
+        check(np.abs(small - picture.read()).mean() < 6, "chips: the small picture is another")
     browser = Browser(chromium, check, page.path, viewport={"width": 1440, "height": 900}, color_scheme="light")
     shots(browser, "light-start")
     # The slider, by hand.

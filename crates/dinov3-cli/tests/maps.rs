@@ -130,6 +130,15 @@ error: chips.parquet has no vectors token: it has embedding
 error: a page of 12 places in 64 dimensions would have [..] MB, more than the 0.0 MB that it may: allow it with --max-page 1MB, or map chips instead of patches, or larger ones
 
 "#]]);
+    // Embeddings of pictures, and what is no Parquet file.
+    scene.tiny("embed photos/a.bmp -o pictures.parquet").assert().code(0);
+    scene.dinov3("scene map map.html --embeddings pictures.parquet").assert().code(1).stderr_eq(str![[r#"
+error: pictures.parquet is no file of chips: it has no column id of text
+
+"#]]);
+    scene.file("text.parquet", "no parquet file at all");
+    let result = scene.dinov3("scene map map.html --embeddings text.parquet").assert().code(1);
+    assert!(stderr(&result).starts_with("error: text.parquet: not a readable Parquet file"), "{}", stderr(&result));
     // Chips of another scene.
     let small = TiffImage { width_px: 40, height_px: 40, ..rgb() };
     scene.file("small.tif", TiffFile::of(small).to_bytes());
