@@ -393,7 +393,7 @@
   const fillPanel = () => {
     $("start").hidden = true;
     $("chosen").hidden = $("found").hidden = false;
-    portrait($("portrait"), chosen);
+    const portraits = [[$("portrait"), chosen]];
     const [x, y, w, h] = windowOf(chosen);
     $("chosen-kind").textContent = `Chosen ${one}`;
     $("chosen-lonlat").textContent = placeText(chosen, "\n");
@@ -409,7 +409,7 @@
       const picture = document.createElement("canvas");
       picture.width = picture.height = 92;
       picture.setAttribute("aria-hidden", "true");
-      portrait(picture, cell);
+      portraits.push([picture, cell]);
       const where = make("span", "where", placeText(cell, " "));
       const meter = make("span", "meter"), fill = make("i", "");
       fill.style.width = `${100 * Math.min(1, Math.max(0, (similarities[cell] - range[0]) / (1 - range[0])))}%`;
@@ -429,6 +429,8 @@
       item.append(button);
       return item;
     }));
+    // First what lights up, then the small pictures.
+    requestAnimationFrame(() => setTimeout(() => portraits.forEach(([canvas, cell]) => portrait(canvas, cell))));
   };
 
   const drawLegend = (sorted) => {

@@ -16,7 +16,7 @@ const NO_DATA: [u8; 3] = [22, 24, 28];
 impl Scene {
     /// The scene's red, green and blue as the encoder gets them before normalisation, on at most `longest_px` pixels along
     /// the longer side: each pixel the mean of the valid ones that it stands for. Read from the smallest overview in the
-    /// file that is large enough. Costs a few blocks and the picture.
+    /// file with at least two pixels for each, or just as many. Costs a few blocks and the picture.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -28,8 +28,9 @@ impl Scene {
             (shown as u32).max(1)
         };
         let (width, height) = (side(profile.width_px), side(profile.height_px));
+        // Means of one or two pixels would be ragged.
         let enough =
-            |&(overview_width, overview_height): &(u32, u32)| overview_width >= width && overview_height >= height;
+            |&(wide, high): &(u32, u32)| (wide, high) == (width, height) || wide / 2 >= width && high / 2 >= height;
         let level = profile.overviews.iter().rposition(enough);
         let overview = level.map(|level| self.raster().overview(level)).transpose()?;
         let levels = self.averaged(overview.as_deref().unwrap_or(self.raster()), width, height)?;
