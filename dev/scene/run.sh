@@ -5,6 +5,7 @@
 #          [--keep FOLDER]
 #   run.sh --binary DINOV3 --only plan                     plans, folders, STAC documents, an S3 double
 #   run.sh --binary DINOV3 --recall [--chip PX] [--stride PX]            nearest neighbours with f16 and int8
+#   run.sh --binary DINOV3 --map [--only chips,patches,...] [--screenshots FOLDER]    the page, in Chromium
 #   run.sh --binary DINOV3 --figures [--only memory,sparse,speed]      memory and speed, a release build
 #
 # The last line counts what held; the exit code is 1 if anything did not. The environment is made in target/geo-venv;
@@ -30,6 +31,17 @@ for argument in "$@"; do
             ;;
         --figures) program=figures.py ;;
         --recall) program=recall.py ;;
+        --map)
+            program=map.py
+            # Debian's package; Playwright from PyPI brings no browser then.
+            if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
+                if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+                    echo "please install: chromium" >&2
+                    exit 1
+                fi
+                { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >&2
+            fi
+            ;;
         *) arguments+=("$argument") ;;
     esac
 done

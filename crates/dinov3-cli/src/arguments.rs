@@ -85,6 +85,9 @@ pub enum SceneCommand {
     /// What a scene is: its grid, its bands, how it is stored, and how it would be cut
     #[command(after_help = SCENE_INFO_EXAMPLES)]
     Info(Box<SceneInfoArguments>),
+    /// One page, without network, that shows which places of a scene look alike
+    #[command(after_help = SCENE_MAP_EXAMPLES)]
+    Map(Box<SceneMapArguments>),
 }
 
 const SCENE_EMBED_EXAMPLES: &str = "\
@@ -141,6 +144,19 @@ const SCENE_INFO_EXAMPLES: &str = "Examples:
   dinov3 scene info scene.tif
   dinov3 scene info https://example.org/naip.tif --chip 512 --json
   dinov3 scene info LC08_SR_stack.tif --preset landsat-c2-l2 --scale 'reflectance 0,0.4'
+
+Exit codes: 0 done, 1 failed or cannot be used as it is, 2 wrong usage";
+
+const SCENE_MAP_EXAMPLES: &str = "\
+The page holds the scene's picture, its features as colours with a slider between them, and the vectors: click a place, and
+those most like it light up. It opens from the disk, in any browser, and asks nobody for anything. Places are chips, or patches:
+those of 'dinov3 scene embed --dense', or of the model that is named.
+
+Examples:
+  dinov3 scene map map.html --embeddings chips.parquet
+  dinov3 scene map map.html moved/scene.tif --embeddings chips.parquet --dims 256 --max-page 60MB
+  dinov3 scene map map.html --embeddings patches.tif
+  dinov3 scene map map.html scene.tif -m vit_large_patch16_dinov3.sat493m --precision bf16
 
 Exit codes: 0 done, 1 failed or cannot be used as it is, 2 wrong usage";
 
@@ -328,7 +344,7 @@ pub struct PixelArguments {
 }
 
 /// A run over many pictures.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct BatchArguments {
     /// Pictures per forward pass; results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -372,7 +388,7 @@ impl From<EmbeddingType> for dinov3::sink::ElementType {
 }
 
 /// What to do with an interrupted run.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct JournalArguments {
     /// Continue an interrupted run of the same command; without one, just start
     #[arg(long)]
@@ -581,7 +597,7 @@ pub struct SceneMergeArguments {
 }
 
 /// From scenes to chips.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Scene")]
 pub struct SceneArguments {
     /// Resample to this ground sample distance first; 0.6 is what the satellite weights saw
@@ -652,7 +668,7 @@ pub struct SceneArguments {
 }
 
 /// Scenes that are elsewhere.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Network")]
 pub struct RemoteArguments {
     /// Requests under way at once
@@ -674,6 +690,43 @@ pub struct SceneInfoArguments {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub remote: RemoteArguments,
+    // Last: its heading holds for everything after it.
+    #[command(flatten)]
+    pub cut: SceneArguments,
+}
+
+#[derive(Args)]
+pub struct SceneMapArguments {
+    /// Output: .html
+    #[arg(value_name = "OUT.html")]
+    pub output: PathBuf,
+    /// The scene: a path or a URL. By default the one that the embeddings name; needed with -m, where they name several, or
+    /// where it has moved
+    pub scene: Option<PathBuf>,
+    /// What 'dinov3 scene embed' made of the scene: chips (.parquet), or patches (--dense, .tif), best with --dims all
+    #[arg(long, value_name = "FILE", required_unless_present = "model", conflicts_with = "model")]
+    pub embeddings: Option<PathBuf>,
+    /// Which vectors of a file of chips
+    #[arg(long, value_name = "NAME", default_value = "embedding")]
+    pub column: String,
+    /// Most dimensions of a vector in the page; longer ones are reduced to their principal components, and the page says
+    /// what that costs
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = parse_positive)]
+    pub dims: usize,
+    /// Refuse to make a larger page
+    #[arg(long, value_name = "SIZE", default_value = "30MB", value_parser = parse_memory)]
+    pub max_page: u64,
+    /// Longer side of the scene's picture
+    #[arg(long, value_name = "PX", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(16..=16384))]
+    pub overview: u32,
+    #[command(flatten)]
+    pub model: Option<ModelArguments>,
+    #[command(flatten)]
+    pub batch: BatchArguments,
+    #[command(flatten)]
+    pub journal: JournalArguments,
     #[command(flatten)]
     pub remote: RemoteArguments,
     // Last: its heading holds for everything after it.

@@ -68,4 +68,7 @@ pub enum PictureError {
     /// The PNG could not be written.
     #[error("the PNG could not be written")]
     Png(#[from] png::EncodingError),
+    /// The JPEG could not be written.
+    #[error("the JPEG could not be written")]
+    Jpeg(#[from] jpeg_encoder::EncodingError),
 }

@@ -1,4 +1,4 @@
-//! An 8-bit picture, and its PNG.
+//! An 8-bit picture, and its PNG or JPEG.
 
 use std::io::Write;
 
@@ -62,6 +62,22 @@ impl RgbPicture {
         writer.write_image_data(&self.data)?;
         Ok(writer.finish()?)
     }
+
+    /// Writes the picture as a JPEG of this quality, 1 to 100. The same picture gives the same bytes on every machine.
+    ///
+    /// # Errors
+    /// If a side is longer than 65535 pixels, the most that a JPEG has, or if `out` fails.
+    pub fn write_jpeg(&self, out: impl Write, quality: u8) -> Result<(), PictureError> {
+        let too_large = |_| PictureError::PictureSize {
+            width_px: self.width_px,
+            height_px: self.height_px,
+            limit: PIXEL_LIMIT.min(usize::from(u16::MAX) * usize::from(u16::MAX)),
+        };
+        let width = u16::try_from(self.width_px).map_err(too_large)?;
+        let height = u16::try_from(self.height_px).map_err(too_large)?;
+        let encoder = jpeg_encoder::Encoder::new(out, quality.clamp(1, 100));
+        Ok(encoder.encode(&self.data, width, height, jpeg_encoder::ColorType::Rgb)?)
+    }
 }
 
 /// The number of pixels of a picture that can be allocated.
@@ -87,6 +103,20 @@ mod tests {
         let info = reader.next_frame(&mut read).unwrap();
         assert_eq!((info.width, info.height, info.color_type), (5, 3, png::ColorType::Rgb));
         assert_eq!(read, data);
+    }
+
+    #[test]
+    fn a_jpeg_is_small_and_the_same_every_time() {
+        let picture = RgbPicture::new(64, 48, vec![120; 3 * 64 * 48]).unwrap();
+        let write = || {
+            let mut bytes = Vec::new();
+            picture.write_jpeg(&mut bytes, 85).unwrap();
+            bytes
+        };
+        assert_eq!(write(), write());
+        assert!(write().starts_with(b"\xff\xd8") && write().len() < 1500);
+        let long = RgbPicture::new(65_536, 1, vec![0; 3 * 65_536]).unwrap();
+        assert!(matches!(long.write_jpeg(Vec::new(), 85), Err(PictureError::PictureSize { .. })));
     }
 
     #[test]

@@ -182,4 +182,12 @@ pub enum SceneError {
         /// numpy's name of their type.
         sample_type: &'static str,
     },
+    /// No picture of it can be made.
+    #[error("{scene}: no picture can be made of it: {problem}")]
+    Picture {
+        /// Which scene.
+        scene: String,
+        /// Why.
+        problem: String,
+    },
 }

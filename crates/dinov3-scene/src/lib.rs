@@ -21,6 +21,7 @@ mod error;
 mod input;
 mod mask;
 mod measure;
+mod overview;
 mod pixels;
 mod plan;
 mod preset;

@@ -180,6 +180,11 @@ impl Scene {
         self.raster.profile()
     }
 
+    /// What it is read from.
+    pub(crate) fn raster(&self) -> &dyn Raster {
+        &*self.raster
+    }
+
     /// Its reference system.
     pub fn crs(&self) -> &Crs {
         &self.crs
@@ -382,7 +387,7 @@ impl Scene {
     }
 
     /// Bands to read: one that counts for several is read once.
-    fn distinct_bands(&self) -> Vec<usize> {
+    pub(crate) fn distinct_bands(&self) -> Vec<usize> {
         match self.radiometry.bands {
             [a, b, c] if a == b && b == c => vec![a],
             bands => bands.to_vec(),

@@ -8,6 +8,7 @@ mod info;
 mod inputs;
 mod item;
 mod job;
+mod map;
 mod masks;
 mod merge;
 mod options;
@@ -42,6 +43,7 @@ pub fn run(command: &SceneCommand) -> Result<Outcome> {
         SceneCommand::Run(arguments) => run::run(arguments),
         SceneCommand::Merge(arguments) => merge::run(arguments),
         SceneCommand::Info(arguments) => info::run(arguments),
+        SceneCommand::Map(arguments) => map::run(arguments),
     }
 }
 
