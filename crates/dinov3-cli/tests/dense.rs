@@ -152,7 +152,7 @@ fn what_cannot_be_is_told_before_anything_is_read() {
     );
     assert_eq!(
         told("rgb.tif -o out.parquet"),
-        "error: --output out.parquet: a dense output is a GeoTIFF, a file that ends in .tif"
+        "error: --output out.parquet: a dense output is a GeoTIFF that ends in .tif, or a Zarr store that ends in .zarr"
     );
     assert_eq!(
         told("rgb.tif --dense-step 3 -o out.tif"),
@@ -229,4 +229,23 @@ fn there_is_no_seam_unless_windows_do_not_overlap() {
     // 2,256 pairs vary by some hundredths; `dev/scene/seams.py` has 2048 pixels.
     assert!((blended - 1.0).abs() < 0.03, "{blended}");
     assert!(bare > 1.05, "{bare}");
+}
+
+#[test]
+fn a_store_holds_the_same_cells_as_the_raster() {
+    let scene = scene();
+    dense(&scene, "rgb.tif --dims all --no-picture --datetime 2026-05-17 -o patches.zarr").assert().code(0);
+    let root: serde_json::Value =
+        serde_json::from_slice(&fs::read(scene.path("patches.zarr/zarr.json")).unwrap()).unwrap();
+    assert_eq!(root["attributes"]["geoemb:type"], "pixel");
+    assert_eq!(root["attributes"]["dinov3"]["dense"]["step_px"], 16);
+    let array = &root["consolidated_metadata"]["metadata"]["embeddings"];
+    let dims = array["shape"][1].as_u64().unwrap();
+    assert_eq!(array["shape"], serde_json::json!([1, dims, 5, 7]));
+    assert_eq!(array["dimension_names"], serde_json::json!(["time", "embedding", "y", "x"]));
+    // One that this program did not write is never replaced.
+    fs::create_dir(scene.path("mine.zarr")).unwrap();
+    scene.file("mine.zarr/notes.txt", "mine");
+    dense(&scene, "rgb.tif --dims all --no-picture -o mine.zarr").assert().code(1);
+    assert!(scene.path("mine.zarr/notes.txt").exists());
 }

@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use dinov3::image::statistics;
 use dinov3::pca::{Origin, Pca};
 use dinov3::pixels::Recipe;
 use dinov3::sink::{
-    CogFile, CogOptions, CogSample, FeatureRaster, JournaledSource, OutputError, PatchSink, ReducedRaster,
-    fit_components, write_components_picture,
+    CogFile, CogOptions, CogSample, DenseStoreOptions, ElementType, FeatureRaster, JournaledSource, OutputError,
+    PatchSink, ReducedRaster, check_grid, fit_components, is_store_name, write_components_picture, write_dense_store,
 };
 use dinov3::{Encoder, MapLayout, Request};
 use dinov3_scene::{Cut, DenseCut, DenseSource, Edges, SceneSource};
@@ -20,8 +20,9 @@ use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::features::{weights_name, write_whole};
 use crate::resume::{agree, open_journal};
-use crate::scene::job::described;
+use crate::scene::embed::model_uri;
 use crate::scene::inputs::{as_paths, named_scenes};
+use crate::scene::job::described;
 use crate::scene::reports::SceneReports;
 use crate::scene::{is_for_satellites, opener, scene_options};
 use crate::setup::{
@@ -84,7 +85,10 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let scene = scenes.scene(0)?;
     let reports = SceneReports::default();
     reports.add(0, &scene, scene.measured()?);
-    let source = DenseSource::new(scene, cut);
+    let source = DenseSource::new(scene.clone(), cut);
+    if is_store_name(&arguments.output) {
+        check_grid(&source.grid()).map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
+    }
     if !is_for_satellites(&spec) {
         let sat = "vit_large_patch16_dinov3.sat493m";
         eprintln!("note: {} was trained on pictures of the web; {sat} was trained on satellite scenes", spec.name);
@@ -129,12 +133,19 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let origin = Origin { model: &spec.name, weights: &weights, tap: &tap };
     let known = outputs.known_basis(&origin, dense.dims)?;
     let threads = arguments.model.threads.map_or_else(available_threads, usize::from);
+    let store = DenseStoreOptions {
+        model: model_uri(&opened),
+        source: scene.name().to_owned(),
+        cell_px: cut.step_px.into(),
+        datetime_us: scene.datetime_us(),
+        element: if dense.f16 { ElementType::F16 } else { ElementType::F32 },
+    };
 
     // Before the outputs exist, so that an interruption always removes them.
     let batch = Batch::begin(&arguments.batch, &arguments.output).of("windows");
     let files = outputs.create()?;
     let write = Box::new(|raster: &mut dyn FeatureRaster, report: Value| {
-        outputs.write(files, raster, report, dense, known, &origin, threads)
+        outputs.write(files, raster, report, dense, known, &origin, &store, threads)
     });
     let sink = PatchSink::new(journal, windows, source.grid(), Box::new(move |_| provenance), write);
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
@@ -163,19 +174,28 @@ struct Outputs {
 
 /// Those that were begun.
 struct Files {
-    raster: CogFile,
+    raster: RasterOutput,
     picture: Option<CogFile>,
+}
+
+enum RasterOutput {
+    Cog(CogFile),
+    /// A Zarr store, which is begun when everything is known.
+    Store,
 }
 
 impl Outputs {
     fn named(output: &Path, dense: &DenseArguments) -> Result<Self> {
-        for (option, path) in [("--output", Some(output)), ("--picture", dense.picture.as_deref())] {
-            if let Some(path) = path
-                && !matches!(extension(path).as_str(), "tif" | "tiff")
-            {
-                let path = path.display();
-                return Err(usage(format!("{option} {path}: a dense output is a GeoTIFF, a file that ends in .tif")));
-            }
+        let is_tiff = |path: &Path| matches!(extension(path).as_str(), "tif" | "tiff");
+        if !is_tiff(output) && !is_store_name(output) {
+            let path = output.display();
+            return Err(usage(format!(
+                "--output {path}: a dense output is a GeoTIFF that ends in .tif, or a Zarr store that ends in .zarr"
+            )));
+        }
+        if let Some(path) = dense.picture.as_deref().filter(|path| !is_tiff(path)) {
+            let path = path.display();
+            return Err(usage(format!("--picture {path}: the picture is a GeoTIFF, a file that ends in .tif")));
         }
         let beside = |ending: &str| {
             let mut name = OsString::from(output.file_stem().unwrap_or_default());
@@ -221,7 +241,11 @@ impl Outputs {
 
     fn create(&self) -> Result<Files, OutputError> {
         let picture = self.picture.as_ref().map(CogFile::create).transpose()?;
-        Ok(Files { raster: CogFile::create(&self.raster)?, picture })
+        let raster = match is_store_name(&self.raster) {
+            true => RasterOutput::Store,
+            false => RasterOutput::Cog(CogFile::create(&self.raster)?),
+        };
+        Ok(Files { raster, picture })
     }
 
     /// Writes everything that is made of the raster; the raster itself last.
@@ -234,6 +258,7 @@ impl Outputs {
         dense: &DenseArguments,
         known: Option<Pca>,
         origin: &Origin<'_>,
+        store: &DenseStoreOptions,
         threads: usize,
     ) -> Result<(), OutputError> {
         let wanted = match dense.dims {
@@ -276,9 +301,17 @@ impl Outputs {
             band_names: (0..count).map(name).collect(),
             metadata: vec![("dinov3".to_owned(), report.to_string())],
         };
-        match &pca {
-            Some(pca) => files.raster.write(&mut ReducedRaster::new(raster, pca, threads), &options),
-            None => files.raster.write(raster, &options),
+        let mut reduced;
+        let raster: &mut dyn FeatureRaster = match &pca {
+            Some(pca) => {
+                reduced = ReducedRaster::new(raster, pca, threads);
+                &mut reduced
+            }
+            None => raster,
+        };
+        match files.raster {
+            RasterOutput::Cog(file) => file.write(raster, &options),
+            RasterOutput::Store => write_dense_store(&self.raster, raster, store, report),
         }
     }
 }

@@ -130,7 +130,7 @@ fn store_options(opened: &Opened, cut: Cut, scenes: &[String]) -> ChipStoreOptio
 
 /// A URI of the model: its repository, or a name for synthetic weights and for models without one. The hash of the weights
 /// is in the provenance.
-fn model_uri(opened: &Opened) -> String {
+pub fn model_uri(opened: &Opened) -> String {
     let spec = opened.model.spec();
     let is_synthetic = matches!(opened.weights, WeightsIdentity::Synthetic { .. });
     match spec.hub_ids.first().filter(|_| !is_synthetic) {
