@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use dinov3::checkpoint::{Checkpoint, FileSet, Report, StoredHead, open_files};
 use dinov3::packed::{self, PackedFile, is_packed};
 use dinov3::weights::WeightsError;
-use dinov3::{Isa, ModelSpec, Precision, find_model, peak_flops, spec, system, with_head_in};
+use dinov3::{Isa, ModelSpec, Precision, find_model, measure_peak, spec, system, with_head_in};
 use serde_json::{Value, json};
 
 use crate::arguments::InfoArguments;
@@ -60,9 +60,12 @@ fn machine(peak: bool) -> Result<(Value, String)> {
     });
     if peak {
         for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
-            let gflops = peak_flops(precision, isa, threads) / 1e9;
-            text += &format!("{:<18}{gflops:.0} GFLOP/s\n", format!("peak {}", precision.name()));
+            let peak = measure_peak(precision, isa, threads);
+            let (gflops, share) = (peak.flops / 1e9, peak.undisturbed_share);
+            let name = format!("peak {}", precision.name());
+            text += &format!("{name:<18}{gflops:.0} GFLOP/s, {:.0} % of it all the time\n", 100.0 * share);
             json["peak_gflops"][precision.name()] = json!(gflops);
+            json["undisturbed_share"][precision.name()] = json!(share);
         }
     }
     Ok((json, text))

@@ -199,6 +199,7 @@ fn bench_says_in_words_what_share_of_the_peak_it_reached() {
 vit_small_patch16_dinov3 (tiny.json) f32 on [..], 1 threads, batch 1, 32x32
 [..] images/s (median of 3; fastest [..])
 [..] GFLOP/s, [..] % of the peak of [..] ([..] before, [..] after)
+[..] % of the peak all the time: the rest goes to others
 latency p50 [..] ms, p90 [..] ms, p99 [..] ms
 weights opened in [..] ms
 memory [..] MB at most, [..] MB of it not backed by files at the end

@@ -36,4 +36,4 @@ mod vit;
 pub use head::{LinearHead, LinearHeadError};
 pub use model::{Model, Options, Precision, Session};
 pub use packed::{PackError, Streaming, layout, packed_description, packed_precision, packed_spec};
-pub use peak::peak_flops;
+pub use peak::measure_peak;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use dinov3_kernels::{
     AttentionScratch, AttentionShape, Bf16, Element, Epilogue, Int8, Isa, Operand, PackedMatrix, attention,
-    depthwise7x7_layer_norm, layer_norm, linear, peak_flops,
+    depthwise7x7_layer_norm, layer_norm, linear, measure_peak,
 };
 use dinov3_system::threads::{Pool, available_threads};
 
@@ -34,7 +34,7 @@ fn elements<E: Element>(count: usize) -> Vec<E> {
 }
 
 fn peak<E: Operand>(pool: &Pool, isa: Isa) -> f64 {
-    peak_flops::<E>(pool.threads(), isa) / 1e9
+    measure_peak::<E>(pool.threads(), isa).flops / 1e9
 }
 
 fn report(name: &str, flops: f64, seconds: f64, peak: f64) {

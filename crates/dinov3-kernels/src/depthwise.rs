@@ -1,6 +1,8 @@
 //! The depthwise 7x7 convolution of a ConvNeXt block together with the LayerNorm that follows it.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use dinov3_system::threads::Pool;
 
 use crate::element::{Operand, RowWork, store_part};
@@ -105,29 +107,31 @@ impl<O: Operand> DepthwiseRow<'_, O> {
     /// The convolution of one row for up to sixteen channels from `first` on, `PIXELS` pixels at a time.
     #[inline(always)]
     fn convolve<S: Simd, const PIXELS: usize>(&self, simd: S, first: usize, convolved: &mut [f32]) {
-        let channels = self.channels;
+        let (channels, width) = (self.channels, self.width);
         let used = (channels - first).min(LANES);
         let bias = simd.load_part(&self.bias[first..first + used], 0.0);
         // The rows of the window that lie in the image.
-        let top = PADDING.saturating_sub(self.y);
-        let bottom = TAPS.min(self.height + PADDING - self.y);
-        let mut weights = [[0.0; LANES]; TAPS * TAPS];
-        for (tap, weights) in weights.iter_mut().enumerate() {
-            let start = tap * channels + first;
-            weights[..used].copy_from_slice(&self.weight[start..start + used]);
-        }
-        for x in (0..self.width).step_by(PIXELS) {
-            let inside = x >= PADDING && x + PIXELS + PADDING <= self.width && used == LANES;
-            let weights = weights[top * TAPS..bottom * TAPS].as_chunks::<TAPS>().0;
+        let rows = PADDING.saturating_sub(self.y)..TAPS.min(self.height + PADDING - self.y);
+        for x in (0..width).step_by(PIXELS) {
+            // The last block moves inwards: what it computes once more is the same.
+            let x = x.min(width.saturating_sub(PIXELS));
+            let end = x + PIXELS;
+            let known_left = x == 0 || x >= PADDING;
+            let known_right = end == width || end + PADDING <= width;
             let sums = [bias; PIXELS];
-            // Two loops over the rows, not one with two bodies: in that one the sums would live on the stack.
-            let sums = if inside {
-                self.add_rows(simd, sums, weights, top, x, first)
+            // A loop for each case, not one with four bodies: in that one the sums would live on the stack.
+            let sums = if used < LANES || end > width || !known_left || !known_right {
+                self.add_rows_of_strips(simd, sums, rows.clone(), x, first)
             } else {
-                self.add_rows_at_edge(simd, sums, weights, top, x, first)
+                match (x == 0, end == width) {
+                    (false, false) => self.add_rows::<S, PIXELS, false, false>(simd, sums, rows.clone(), x, first),
+                    (true, false) => self.add_rows::<S, PIXELS, true, false>(simd, sums, rows.clone(), x, first),
+                    (false, true) => self.add_rows::<S, PIXELS, false, true>(simd, sums, rows.clone(), x, first),
+                    (true, true) => self.add_rows::<S, PIXELS, true, true>(simd, sums, rows.clone(), x, first),
+                }
             };
             for (pixel, sum) in sums.into_iter().enumerate() {
-                if x + pixel < self.width {
+                if x + pixel < width {
                     let start = (x + pixel) * channels + first;
                     store_part(simd, sum, &mut convolved[start..start + used]);
                 }
@@ -135,32 +139,41 @@ impl<O: Operand> DepthwiseRow<'_, O> {
         }
     }
 
-    /// Adds the products with rows of the window, from its row `top` on, where the window lies inside the image row.
+    /// Adds the products with `rows` of the window. Its columns may reach beyond the image row where the first of `PIXELS`
+    /// pixels is the row's first (`LEFT`), or the last one its last (`RIGHT`).
     #[inline(always)]
-    fn add_rows<S: Simd, const PIXELS: usize>(
+    fn add_rows<S: Simd, const PIXELS: usize, const LEFT: bool, const RIGHT: bool>(
         &self,
         simd: S,
         mut sums: [S::V; PIXELS],
-        weights: &[[[f32; LANES]; TAPS]],
-        top: usize,
+        rows: Range<usize>,
         x: usize,
         first: usize,
     ) -> [S::V; PIXELS] {
         let channels = self.channels;
         let stride = self.width * channels;
-        let start = (self.y + top - PADDING) * stride + (x - PADDING) * channels + first;
-        let end = start + (weights.len() - 1) * stride + (PIXELS + TAPS - 2) * channels + LANES;
-        let mut line = self.image[start..end].as_ptr();
-        for weights in weights {
+        let (left, right) = (if LEFT { 0 } else { PADDING }, if RIGHT { 0 } else { PADDING });
+        assert!(x >= left && x + PIXELS + right <= self.width && first + LANES <= channels);
+        assert!(self.image.len() >= (self.y + rows.end - PADDING) * stride);
+        let weights = &self.weight[rows.start * TAPS * channels..rows.end * TAPS * channels];
+        // Where the window's first column would be.
+        let start = ((self.y + rows.start - PADDING) * self.width + x) * channels + first;
+        let mut line = self.image.as_ptr().wrapping_add(start).wrapping_sub(PADDING * channels);
+        for weights in weights.chunks_exact(TAPS * channels) {
+            let weights = weights[first..].as_ptr();
             // Written out for each column: then the compiler loads a value once for all taps that use it.
             macro_rules! columns {
                 ($($column:literal)+) => {$({
-                    let weight = simd.load(&weights[$column]);
+                    // SAFETY: sixteen weights of a column of `channels`, by the assertion and the chunk's length.
+                    let weight = unsafe { simd.load(&*weights.add($column * channels).cast()) };
                     for pixel in 0..PIXELS {
-                        // SAFETY: pixel + column is at most PIXELS + TAPS - 2, and so the sixteen channels of the last row
-                        // end with the slice. The alignment of f32 is that of an array of it.
-                        let value = unsafe { simd.load(&*line.add((pixel + $column) * channels).cast()) };
-                        sums[pixel] = simd.fused(value, weight, sums[pixel]);
+                        let outside = LEFT && pixel + $column < PADDING || RIGHT && pixel + $column >= PIXELS + PADDING;
+                        if !outside {
+                            // SAFETY: column x + pixel + $column - PADDING of a row of the image, by the assertions. The
+                            // alignment of f32 is that of an array of it.
+                            let value = unsafe { simd.load(&*line.wrapping_add((pixel + $column) * channels).cast()) };
+                            sums[pixel] = simd.fused(value, weight, sums[pixel]);
+                        }
                     }
                 })+};
             }
@@ -170,21 +183,22 @@ impl<O: Operand> DepthwiseRow<'_, O> {
         sums
     }
 
-    /// The same where the window reaches beyond the image row, or fewer than sixteen channels are left.
+    /// The same where fewer than sixteen channels are left, or the window reaches beyond a narrow row on both sides.
     #[inline(always)]
-    fn add_rows_at_edge<S: Simd, const PIXELS: usize>(
+    fn add_rows_of_strips<S: Simd, const PIXELS: usize>(
         &self,
         simd: S,
         mut sums: [S::V; PIXELS],
-        weights: &[[[f32; LANES]; TAPS]],
-        top: usize,
+        rows: Range<usize>,
         x: usize,
         first: usize,
     ) -> [S::V; PIXELS] {
         let channels = self.channels;
         let used = (channels - first).min(LANES);
-        let lines = self.image[(self.y + top - PADDING) * self.width * channels..].chunks_exact(self.width * channels);
-        for (weights, line) in weights.iter().zip(lines) {
+        let top = self.y + rows.start - PADDING;
+        let lines = self.image[top * self.width * channels..].chunks_exact(self.width * channels);
+        let weights = self.weight[rows.start * TAPS * channels..rows.end * TAPS * channels].chunks_exact(TAPS * channels);
+        for (weights, line) in weights.zip(lines) {
             // A strip of the row with its zeros.
             let mut strip = [[0.0; LANES]; 8 + TAPS - 1];
             for (at, target) in strip[..PIXELS + TAPS - 1].iter_mut().enumerate() {
@@ -201,7 +215,8 @@ impl<O: Operand> DepthwiseRow<'_, O> {
             }
             macro_rules! columns {
                 ($($column:literal)+) => {$({
-                    let weight = simd.load(&weights[$column]);
+                    let start = $column * channels + first;
+                    let weight = simd.load_part(&weights[start..start + used], 0.0);
                     for pixel in 0..PIXELS {
                         let value = simd.load(&strip[pixel + $column]);
                         sums[pixel] = simd.fused(value, weight, sums[pixel]);

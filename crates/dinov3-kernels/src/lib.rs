@@ -56,6 +56,6 @@ pub use gemm::{Epilogue, PackedMatrix, linear};
 pub use int8::Int8;
 pub use isa::{Candidate, Isa, IsaError};
 pub use norm::layer_norm;
-pub use probe::peak_flops;
+pub use probe::{Peak, measure_peak};
 pub use reduce::{max_rows, mean_rows};
 pub use rotary::{Rotary, rotate_heads};

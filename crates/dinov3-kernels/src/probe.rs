@@ -48,38 +48,56 @@ const TILE_PART: usize = 16;
 /// How long bursts are tried.
 const PROBING: Duration = Duration::from_millis(60);
 
-/// Floating-point operations per second that so many threads together reach on operands of type `E`, but no more threads than
-/// this process may use.
+/// What the machine's multiply-add units give.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peak {
+    /// Floating-point operations per second of all threads together: the fastest bursts, because other processes only
+    /// ever take away.
+    pub flops: f64,
+    /// The share of it that all bursts together reached, of the slowest thread. Below 1 while others use the same cores:
+    /// other processes, or what runs on the second thread of a core, which no load average and no clock shows.
+    pub undisturbed_share: f64,
+}
+
+/// What so many threads together reach on operands of type `E`, but no more threads than this process may use.
 ///
-/// Every thread repeats short bursts while all of them run, and its fastest one counts, because other processes only ever
-/// take away. Bursts of all threads together would not do: on a busy machine the threads hardly ever run at once.
-pub fn peak_flops<E: Operand>(threads: usize, isa: Isa) -> f64 {
+/// Every thread repeats short bursts while all of them run. Bursts of all threads together would not do: on a busy machine
+/// the threads hardly ever run at once.
+pub fn measure_peak<E: Operand>(threads: usize, isa: Isa) -> Peak {
     let threads = threads.clamp(1, available_threads());
     let (running, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let fastest_burst = || {
+    let probe = || {
         running.fetch_add(1, Ordering::Relaxed);
         let start = Instant::now();
         let mut best: f64 = 0.0;
+        let mut operations_together = 0.0;
+        let mut together = Duration::ZERO;
         loop {
             let all_run = running.load(Ordering::Relaxed) == threads;
             let burst = Instant::now();
             let operations = BURST_ROUNDS as f64 * burst_of::<E>(isa, BURST_ROUNDS);
-            let rate = operations / burst.elapsed().as_secs_f64();
+            let elapsed = burst.elapsed();
             if best == 0.0 || all_run && !stop.load(Ordering::Relaxed) {
-                best = best.max(rate);
+                best = best.max(operations / elapsed.as_secs_f64());
+                operations_together += operations;
+                together += elapsed;
             }
             if start.elapsed() > PROBING {
                 stop.store(true, Ordering::Relaxed);
             }
             if stop.load(Ordering::Relaxed) {
-                return best;
+                return Peak { flops: best, undisturbed_share: operations_together / together.as_secs_f64() / best };
             }
         }
     };
     std::thread::scope(|scope| {
-        let thread = || std::thread::Builder::new().spawn_scoped(scope, fastest_burst).ok();
+        let thread = || std::thread::Builder::new().spawn_scoped(scope, probe).ok();
         let others: Vec<_> = (1..threads).filter_map(|_| thread()).collect();
-        fastest_burst() + others.into_iter().filter_map(|other| other.join().ok()).sum::<f64>()
+        let own = probe();
+        others.into_iter().filter_map(|other| other.join().ok()).fold(own, |all, other| Peak {
+            flops: all.flops + other.flops,
+            undisturbed_share: all.undisturbed_share.min(other.undisturbed_share),
+        })
     })
 }
 

@@ -105,9 +105,20 @@ fn conversion_has_the_bits_of_single_numbers() {
 #[test]
 fn depthwise_shapes() {
     for isa in Isa::all_supported() {
-        for (images, h, w, c) in
-            [(1, 1, 1, 16), (2, 2, 3, 5), (1, 7, 8, 17), (2, 8, 7, 32), (1, 5, 9, 33), (1, 3, 16, 96), (1, 9, 23, 48)]
-        {
+        // Blocks of eight or four pixels: inside, at one end of a row, at both, moved inwards, and too near to an end.
+        for (images, h, w, c) in [
+            (1, 1, 1, 16),
+            (2, 2, 3, 5),
+            (1, 7, 8, 17),
+            (2, 8, 7, 32),
+            (1, 4, 8, 32),
+            (1, 5, 9, 33),
+            (1, 2, 10, 16),
+            (1, 4, 12, 16),
+            (1, 3, 16, 96),
+            (1, 9, 23, 48),
+            (2, 3, 28, 16),
+        ] {
             for guard in GUARDS {
                 depthwise::<f32>(&guard, isa, images, h, w, c).assert_passed();
                 depthwise::<Bf16>(&guard, isa, images, h, w, c).assert_passed();

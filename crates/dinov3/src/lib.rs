@@ -57,9 +57,9 @@ mod scores;
 #[cfg(feature = "hub")]
 pub mod url;
 
-pub use dinov3_cpu::{LinearHead, LinearHeadError, Model, Options, Precision, Session, Streaming, peak_flops};
+pub use dinov3_cpu::{LinearHead, LinearHeadError, Model, Options, Precision, Session, Streaming, measure_peak};
 pub use dinov3_engine as engine;
-pub use dinov3_kernels::{Candidate, Isa, selftest};
+pub use dinov3_kernels::{Candidate, Isa, Peak, selftest};
 pub use dinov3_model::array::Array;
 pub use dinov3_model::encoder::{EncodeError, Encoder, FeatureMap, Features, ImageBatch, MapLayout, Pooling, Request};
 pub use dinov3_model::rope::RopePeriods;

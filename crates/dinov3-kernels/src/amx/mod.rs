@@ -253,7 +253,7 @@ impl Product {
 struct Part([u8; TILE_BYTES]);
 
 /// Keeps the multipliers of tiles busy for `rounds` rounds and gives the number of words that each multiplied, for
-/// [`peak_flops`](crate::peak_flops). `None` where `E` is not multiplied on tiles.
+/// [`measure_peak`](crate::measure_peak). `None` where `E` is not multiplied on tiles.
 pub(crate) fn burst<E: Operand>(isa: Isa, rounds: usize) -> Option<usize> {
     fn busy<T: TileOps, E: Operand>(tiles: &mut T, rounds: usize) {
         tiles.zero::<0>();

@@ -1,4 +1,5 @@
 //! What happens to the sums of a matrix product on their way to memory.
+#![allow(unsafe_code)]
 
 use std::any::TypeId;
 use std::marker::PhantomData;
@@ -7,8 +8,9 @@ use super::ColumnScales;
 use super::tile::PANEL;
 use crate::element::{Element, Operand, store_part};
 use crate::math;
+use crate::memory::SharedOutput;
 use crate::rotary::{Rotary, turn};
-use crate::simd::{LANES, Lanes, Simd};
+use crate::simd::{Kernel, LANES, Lanes, Simd};
 
 /// What [`linear`](crate::linear) writes for each sum.
 #[derive(Clone, Copy, Debug)]
@@ -84,51 +86,95 @@ impl Epilogue<'_> {
         }
     }
 
-    /// One row of at most a panel: in whole vectors `sums`.
+    /// Writes the results of some rows over a panel. What is to be done is decided once for all of them: a jump for each
+    /// row, and values that live on the stack meanwhile, cost a tenth of the time of a whole encoder on a bad day.
+    ///
+    /// # Safety
+    /// Nothing else uses these parts of the output meanwhile.
     #[inline(always)]
-    pub(crate) fn apply<S: Simd, E: Operand, O: Element>(&self, simd: S, sums: &Sums<'_, S, E>, out: &mut [O]) {
-        let first = sums.first;
-        let part = |vector: &[f32]| first..vector.len().min(first + PANEL);
+    pub(crate) unsafe fn apply<S: Simd, E: Operand, O: Element>(&self, simd: S, rows: PanelRows<'_, E, O>) {
+        let first = rows.first;
+        let part = |vector: &[f32]| panel_part(vector, first);
         match *self {
-            Epilogue::Store { bias: None } => each(simd, sums, Plain, out),
-            Epilogue::Store { bias: Some(bias) } => each(simd, sums, Biased(&bias[part(bias)]), out),
-            Epilogue::Gelu { bias } => each(simd, sums, Gelu(&bias[part(bias)]), out),
-            Epilogue::SwiGlu { bias } => {
-                let bias = &bias[part(bias)];
-                for (index, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                    let gate = sums.biased(simd, Some(bias), 2 * index);
-                    let value = sums.biased(simd, Some(bias), 2 * index + 1);
-                    O::store_normal(simd, simd.multiply(math::silu(simd, gate), value), out);
-                }
-            }
+            Epilogue::Store { bias: None } => simd.call(Each { rows, step: Plain }),
+            Epilogue::Store { bias: Some(bias) } => simd.call(Each { rows, step: Biased(part(bias)) }),
+            Epilogue::Gelu { bias } => simd.call(Each { rows, step: Gelu(part(bias)) }),
+            Epilogue::SwiGlu { bias } => simd.call(SwiGluRows { rows, bias: part(bias) }),
             Epilogue::Rotary { bias, rotary } => {
-                let bias = bias.map(|bias| &bias[part(bias)]);
-                let angles = if first < sums.columns_of_product / 3 * 2 { rotary.angles(sums.row) } else { None };
-                match (angles.and_then(|(sin, cos)| sin.first_chunk().zip(cos.first_chunk())), bias) {
-                    (Some((sin, cos)), bias) => turned(simd, sums, bias, sin, cos, out),
-                    (None, Some(bias)) => each(simd, sums, Biased(bias), out),
-                    (None, None) => each(simd, sums, Plain, out),
+                let is_turned = rows.first < rows.columns_of_product / 3 * 2;
+                match (is_turned, bias) {
+                    // Without a bias, -0.0 is what changes no sum.
+                    (true, bias) => simd.call(Turned { rows, rotary, bias: bias.map_or([[-0.0; LANES]; VECTORS], part) }),
+                    (false, Some(bias)) => simd.call(Each { rows, step: Biased(part(bias)) }),
+                    (false, None) => simd.call(Each { rows, step: Plain }),
                 }
             }
-            Epilogue::Residual { bias: None, gamma } => each(simd, sums, Scaled(&gamma[part(gamma)]), out),
+            Epilogue::Residual { bias: None, gamma } => simd.call(Each { rows, step: Scaled(part(gamma)) }),
             Epilogue::Residual { bias: Some(bias), gamma } => {
-                each(simd, sums, BiasedAndScaled(&bias[part(bias)], &gamma[part(gamma)]), out);
+                simd.call(Each { rows, step: BiasedAndScaled(part(bias), part(gamma)) });
             }
         }
     }
 }
 
-/// The sums of a row over a panel, with what makes numbers of them.
-pub(crate) struct Sums<'a, S: Simd, E> {
-    pub(crate) sums: &'a [Lanes; PANEL / LANES],
-    pub(crate) row_scale: [S::V; 2],
+/// Vectors of a panel.
+const VECTORS: usize = PANEL / LANES;
+
+/// The part of a vector that belongs to a panel.
+type PanelPart = [Lanes; VECTORS];
+
+/// The part from column `first` on, filled up with zeros.
+#[inline(always)]
+fn panel_part(vector: &[f32], first: usize) -> PanelPart {
+    let mut part = [[0.0; LANES]; VECTORS];
+    let columns = &vector[first..vector.len().min(first + PANEL)];
+    part.as_flattened_mut()[..columns.len()].copy_from_slice(columns);
+    part
+}
+
+/// The sums of some rows over a panel, with what makes numbers of them, and where these go.
+pub(crate) struct PanelRows<'a, E, O> {
+    pub(crate) sums: &'a [PanelPart],
+    /// The operands of the first row.
+    pub(crate) a: &'a [E],
+    pub(crate) a_stride: usize,
+    pub(crate) row_length: usize,
     pub(crate) columns: &'a ColumnScales,
     /// The panel's first column, and the columns of all panels.
     pub(crate) first: usize,
     pub(crate) columns_of_product: usize,
-    /// The row's number in the output.
-    pub(crate) row: usize,
-    pub(crate) operand: PhantomData<E>,
+    /// The first row's number in the output.
+    pub(crate) first_row: usize,
+    pub(crate) output: &'a SharedOutput<'a, O>,
+    /// Where the first row's results go and how many they are, and from there to the next row.
+    pub(crate) span: (usize, usize),
+    pub(crate) out_stride: usize,
+}
+
+/// A row of [`PanelRows`].
+struct Sums<'a, S: Simd, E> {
+    sums: &'a PanelPart,
+    row_scale: [S::V; 2],
+    columns: &'a ColumnScales,
+    first: usize,
+    operand: PhantomData<E>,
+}
+
+impl<'a, E: Operand, O: Element> PanelRows<'a, E, O> {
+    #[inline(always)]
+    fn row<S: Simd>(&self, simd: S, row: usize) -> (Sums<'a, S, E>, &'a mut [O]) {
+        let sums = Sums {
+            sums: &self.sums[row],
+            row_scale: E::row_scale(simd, &self.a[row * self.a_stride..][..self.row_length]),
+            columns: self.columns,
+            first: self.first,
+            operand: PhantomData,
+        };
+        let (start, length) = self.span;
+        // SAFETY: rows and panels of different tasks, and so these parts, do not overlap (contract of `Epilogue::apply`),
+        // and each row is asked for once.
+        (sums, unsafe { self.output.part(start + row * self.out_stride, length) })
+    }
 }
 
 impl<S: Simd, E: Operand> Sums<'_, S, E> {
@@ -140,80 +186,146 @@ impl<S: Simd, E: Operand> Sums<'_, S, E> {
 
     /// Sixteen results and their bias.
     #[inline(always)]
-    fn biased(&self, simd: S, bias: Option<&[f32]>, at: usize) -> S::V {
-        let value = self.vector(simd, at);
-        match bias {
-            Some(bias) => simd.add(value, vector(simd, bias, at)),
-            None => value,
-        }
-    }
-}
-
-/// Vector number `at` of a slice, the last one filled up with zeros.
-#[inline(always)]
-fn vector<S: Simd>(simd: S, numbers: &[f32], at: usize) -> S::V {
-    let (chunks, tail) = numbers.as_chunks::<LANES>();
-    match chunks.get(at) {
-        Some(chunk) => simd.load(chunk),
-        None => simd.load_part(tail, 0.0),
+    fn biased(&self, simd: S, bias: &PanelPart, at: usize) -> S::V {
+        simd.add(self.vector(simd, at), simd.load(&bias[at]))
     }
 }
 
 /// What becomes of sixteen results. Not a closure, because only a function can be made to be inlined, and one that is not
 /// has no vector registers.
-trait Step: Copy {
+trait Step {
     /// `at` is the vector's number in the panel, `before` what the output held.
-    fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V;
+    fn result<S: Simd, O: Element>(&self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V;
 }
 
-#[derive(Clone, Copy)]
 struct Plain;
 
 impl Step for Plain {
     #[inline(always)]
-    fn result<S: Simd, O: Element>(self, _: S, value: S::V, _: usize, _: &[O; LANES]) -> S::V {
+    fn result<S: Simd, O: Element>(&self, _: S, value: S::V, _: usize, _: &[O; LANES]) -> S::V {
         value
     }
 }
 
-#[derive(Clone, Copy)]
-struct Biased<'a>(&'a [f32]);
+struct Biased(PanelPart);
 
-impl Step for Biased<'_> {
+impl Step for Biased {
     #[inline(always)]
-    fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, _: &[O; LANES]) -> S::V {
-        simd.add(value, vector(simd, self.0, at))
+    fn result<S: Simd, O: Element>(&self, simd: S, value: S::V, at: usize, _: &[O; LANES]) -> S::V {
+        simd.add(value, simd.load(&self.0[at]))
     }
 }
 
-#[derive(Clone, Copy)]
-struct Gelu<'a>(&'a [f32]);
+struct Gelu(PanelPart);
 
-impl Step for Gelu<'_> {
+impl Step for Gelu {
     #[inline(always)]
-    fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, _: &[O; LANES]) -> S::V {
-        O::gelu(simd, simd.add(value, vector(simd, self.0, at)))
+    fn result<S: Simd, O: Element>(&self, simd: S, value: S::V, at: usize, _: &[O; LANES]) -> S::V {
+        O::gelu(simd, simd.add(value, simd.load(&self.0[at])))
     }
 }
 
-#[derive(Clone, Copy)]
-struct Scaled<'a>(&'a [f32]);
+struct Scaled(PanelPart);
 
-impl Step for Scaled<'_> {
+impl Step for Scaled {
     #[inline(always)]
-    fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V {
-        simd.fused(vector(simd, self.0, at), value, O::load(simd, before))
+    fn result<S: Simd, O: Element>(&self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V {
+        simd.fused(simd.load(&self.0[at]), value, O::load(simd, before))
     }
 }
 
-#[derive(Clone, Copy)]
-struct BiasedAndScaled<'a>(&'a [f32], &'a [f32]);
+struct BiasedAndScaled(PanelPart, PanelPart);
 
-impl Step for BiasedAndScaled<'_> {
+impl Step for BiasedAndScaled {
     #[inline(always)]
-    fn result<S: Simd, O: Element>(self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V {
-        let value = simd.add(value, vector(simd, self.0, at));
-        simd.fused(vector(simd, self.1, at), value, O::load(simd, before))
+    fn result<S: Simd, O: Element>(&self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V {
+        let value = simd.add(value, simd.load(&self.0[at]));
+        simd.fused(simd.load(&self.1[at]), value, O::load(simd, before))
+    }
+}
+
+/// The same step for all results.
+struct Each<'a, E, O, T> {
+    rows: PanelRows<'a, E, O>,
+    step: T,
+}
+
+impl<E: Operand, O: Element, T: Step> Kernel for Each<'_, E, O, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Each { rows, step } = self;
+        for row in 0..rows.sums.len() {
+            let (sums, out) = rows.row(simd, row);
+            each(simd, &sums, &step, out);
+        }
+    }
+}
+
+/// Puts the results of a row over up to a panel into `out`.
+#[inline(always)]
+fn each<S: Simd, E: Operand, O: Element>(simd: S, sums: &Sums<'_, S, E>, step: &impl Step, out: &mut [O]) {
+    if let Some(out) = out.first_chunk_mut::<PANEL>() {
+        // Whole panels as a loop of known length.
+        for (at, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let result = step.result(simd, sums.vector(simd, at), at, out);
+            O::store_normal(simd, result, out);
+        }
+        return;
+    }
+    for (at, out) in out.chunks_mut(LANES).enumerate() {
+        let mut before = [O::default(); LANES];
+        before[..out.len()].copy_from_slice(out);
+        store_part(simd, step.result(simd, sums.vector(simd, at), at, &before), out);
+    }
+}
+
+/// [`Epilogue::SwiGlu`].
+struct SwiGluRows<'a, E, O> {
+    rows: PanelRows<'a, E, O>,
+    bias: PanelPart,
+}
+
+impl<E: Operand, O: Element> Kernel for SwiGluRows<'_, E, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let SwiGluRows { rows, bias } = self;
+        for row in 0..rows.sums.len() {
+            let (sums, out) = rows.row(simd, row);
+            for (index, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let gate = sums.biased(simd, &bias, 2 * index);
+                let value = sums.biased(simd, &bias, 2 * index + 1);
+                O::store_normal(simd, simd.multiply(math::silu(simd, gate), value), out);
+            }
+        }
+    }
+}
+
+/// Heads of q or k.
+struct Turned<'a, E, O> {
+    rows: PanelRows<'a, E, O>,
+    rotary: Rotary<'a>,
+    bias: PanelPart,
+}
+
+impl<E: Operand, O: Element> Kernel for Turned<'_, E, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Turned { rows, rotary, bias } = self;
+        let step = Biased(bias);
+        for row in 0..rows.sums.len() {
+            let (sums, out) = rows.row(simd, row);
+            let angles = rotary.angles(rows.first_row + row);
+            match angles.and_then(|(sin, cos)| sin.first_chunk().zip(cos.first_chunk())) {
+                Some((sin, cos)) => turned(simd, &sums, &step.0, sin, cos, out),
+                None => each(simd, &sums, &step, out),
+            }
+        }
     }
 }
 
@@ -222,7 +334,7 @@ impl Step for BiasedAndScaled<'_> {
 fn turned<S: Simd, E: Operand, O: Element>(
     simd: S,
     sums: &Sums<'_, S, E>,
-    bias: Option<&[f32]>,
+    bias: &PanelPart,
     sin: &[f32; PANEL],
     cos: &[f32; PANEL],
     out: &mut [O],
@@ -237,23 +349,5 @@ fn turned<S: Simd, E: Operand, O: Element>(
         let pair = turn(simd, pair, sin, cos);
         O::store_normal(simd, pair[0], &mut out[low]);
         O::store_normal(simd, pair[1], &mut out[high]);
-    }
-}
-
-/// Puts the results of a row over up to a panel into `out`.
-#[inline(always)]
-fn each<S: Simd, E: Operand, O: Element>(simd: S, sums: &Sums<'_, S, E>, step: impl Step, out: &mut [O]) {
-    if let Some(out) = out.first_chunk_mut::<PANEL>() {
-        // Whole panels as a loop of known length.
-        for (at, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let result = step.result(simd, sums.vector(simd, at), at, out);
-            O::store_normal(simd, result, out);
-        }
-        return;
-    }
-    for (at, out) in out.chunks_mut(LANES).enumerate() {
-        let mut before = [O::default(); LANES];
-        before[..out.len()].copy_from_slice(out);
-        store_part(simd, step.result(simd, sums.vector(simd, at), at, &before), out);
     }
 }

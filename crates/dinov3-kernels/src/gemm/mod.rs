@@ -5,12 +5,10 @@ mod epilogue;
 mod pack;
 pub(crate) mod tile;
 
-use std::marker::PhantomData;
-
 use dinov3_system::threads::Pool;
 
 pub use epilogue::Epilogue;
-use epilogue::Sums;
+use epilogue::PanelRows;
 pub(crate) use pack::tile_vectors;
 pub use pack::{ColumnScales, PackedMatrix};
 
@@ -175,22 +173,21 @@ impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
                         None => panel_product::<S, E>(simd, a, stride, rows, k, panel, layout, sums, PANEL),
                     }
                 }
-                for (row, sums) in scratch.0.iter().take(rows).enumerate() {
-                    let row_scale = E::row_scale(simd, &a[row * self.a_stride..][..row_length]);
-                    let sums = Sums::<S, E> {
-                        sums,
-                        row_scale,
-                        columns: self.w.columns(),
-                        first,
-                        columns_of_product: self.w.n(),
-                        row: self.first_row + start + row,
-                        operand: PhantomData,
-                    };
-                    let (out_start, length) = self.span(start + row, first);
-                    // SAFETY: rows and panels of different tasks, and so these parts, do not overlap.
-                    let out = unsafe { self.output.part(out_start, length) };
-                    self.epilogue.apply(simd, &sums, out);
-                }
+                let rows = PanelRows {
+                    sums: &scratch.0[..rows],
+                    a,
+                    a_stride: self.a_stride,
+                    row_length,
+                    columns: self.w.columns(),
+                    first,
+                    columns_of_product: self.w.n(),
+                    first_row: self.first_row + start,
+                    output: self.output,
+                    span: self.span(start, first),
+                    out_stride: self.out_stride,
+                };
+                // SAFETY: rows and panels of different tasks, and so these parts, do not overlap.
+                unsafe { self.epilogue.apply(simd, rows) };
             }
         }
     }
