@@ -197,7 +197,8 @@ impl<O: Operand> DepthwiseRow<'_, O> {
         let used = (channels - first).min(LANES);
         let top = self.y + rows.start - PADDING;
         let lines = self.image[top * self.width * channels..].chunks_exact(self.width * channels);
-        let weights = self.weight[rows.start * TAPS * channels..rows.end * TAPS * channels].chunks_exact(TAPS * channels);
+        let weights =
+            self.weight[rows.start * TAPS * channels..rows.end * TAPS * channels].chunks_exact(TAPS * channels);
         for (weights, line) in weights.zip(lines) {
             // A strip of the row with its zeros.
             let mut strip = [[0.0; LANES]; 8 + TAPS - 1];

@@ -98,10 +98,10 @@ fn scene(item: &Item, base: &str, choice: &AssetChoice) -> SceneInput {
         lists.copied().find(|keys| keys.iter().all(|key| item.asset(key).is_ok()))
     });
     let keys: Option<Vec<String>> = of_preset.map(|keys| keys.iter().map(|&key| key.to_owned()).collect());
-    let chosen = item.choose(keys.as_ref().unwrap_or(&choice.assets)).and_then(|assets| {
+    let chosen = item.choose(keys.as_ref().unwrap_or(&choice.assets)).map(|assets| {
         // What is no asset may be a file beside the scene's.
         let mask = choice.mask.as_ref().and_then(|mask| item.asset(mask).ok());
-        Ok((assets.into_iter().map(place).collect(), mask.map(place)))
+        (assets.into_iter().map(place).collect(), mask.map(place))
     });
     // Without the secrets that an address may hold.
     let link = item.self_href.as_ref().map(|href| crate::scene_name(Path::new(href)));

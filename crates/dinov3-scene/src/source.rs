@@ -258,11 +258,7 @@ impl Numbers {
 }
 
 /// The chips that may have data. What `known` has is not fetched.
-fn chips(
-    scene: Arc<Scene>,
-    numbers: Numbers,
-    known: Option<Arc<KnownRows>>,
-) -> impl Iterator<Item = ChipKey> + Send {
+fn chips(scene: Arc<Scene>, numbers: Numbers, known: Option<Arc<KnownRows>>) -> impl Iterator<Item = ChipKey> + Send {
     let count = numbers.len();
     (0..count).filter_map(move |index| {
         if index.is_multiple_of(ANNOUNCED) {

@@ -74,7 +74,11 @@ fn rows_of_stac_geoparquet_are_scenes() {
             // The only asset that it has.
             assert_eq!((two.files[0].to_str(), two.problem.as_ref()), (Some("s3://b/B04.tif"), None));
             assert!(two.properties.get("platform").is_none());
-            let red = AssetChoice { assets: vec!["visual".to_owned()], mask: Some("B04".to_owned()), ..AssetChoice::default() };
+            let red = AssetChoice {
+                assets: vec!["visual".to_owned()],
+                mask: Some("B04".to_owned()),
+                ..AssetChoice::default()
+            };
             let listed = read_items(&opener, &path, &red).unwrap();
             assert_eq!(listed.scenes[0].mask, Some(PathBuf::from("s3://b/B04.tif")));
             assert_eq!(listed.scenes[1].problem.as_deref(), Some("item two has no asset 'visual'; it has B04"));

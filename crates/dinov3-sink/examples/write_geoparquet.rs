@@ -5,7 +5,7 @@
 use dinov3_engine::{ImageFeatures, Sink, Summary};
 use dinov3_model::array::Array;
 use dinov3_model::encoder::{Features, Pooling};
-use dinov3_sink::{ChipColumns, ChipFootprint, ChipRow, EmbeddingLayout, ChipSink, Journal, JournalKey};
+use dinov3_sink::{ChipColumns, ChipFootprint, ChipRow, ChipSink, EmbeddingLayout, Journal, JournalKey};
 use serde_json::json;
 
 const CHIP_DEGREES: f64 = 0.02;

@@ -229,12 +229,7 @@ impl ChipSink {
 }
 
 /// The place of a row in the file, or why it cannot stand there.
-fn admit(
-    open: &mut Option<Open>,
-    name: &str,
-    row: &ChipRow,
-    cell: Option<ChipCell<'_>>,
-) -> Result<u128, OutputError> {
+fn admit(open: &mut Option<Open>, name: &str, row: &ChipRow, cell: Option<ChipCell<'_>>) -> Result<u128, OutputError> {
     let refuse = |problem: String| OutputError::Chip { row: name.to_owned(), problem };
     if row.id != name {
         return Err(refuse(format!("its row is called {}", row.id)));

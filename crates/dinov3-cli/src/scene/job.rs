@@ -33,7 +33,8 @@ impl<'a> Job<'a> {
         let spec = model_spec(&arguments.model)?;
         check_chip(&spec, arguments.scene.chip, arguments.model.max_tokens)?;
         let request = Request::new().poolings(chosen_poolings(&spec, &arguments.vectors.pool)?);
-        let layout = EmbeddingLayout::for_request(&spec, &request)?.with_element(arguments.vectors.embedding_type.into());
+        let layout =
+            EmbeddingLayout::for_request(&spec, &request)?.with_element(arguments.vectors.embedding_type.into());
         let options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
         let opener = opener(&arguments.scene, &arguments.remote);
         Ok(Self { arguments, spec, request, layout, options, opener })

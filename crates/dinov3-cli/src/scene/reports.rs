@@ -82,7 +82,9 @@ impl SceneReports {
                 }
                 Some((first, is_told)) if first != scene.name() && !*is_told => {
                     let name = scene.name();
-                    self.line(&format!("{kind}: {name} too, and so it may be with further scenes, which are not named"));
+                    self.line(&format!(
+                        "{kind}: {name} too, and so it may be with further scenes, which are not named"
+                    ));
                     *is_told = true;
                 }
                 Some(_) => {}

@@ -104,7 +104,9 @@ impl Epilogue<'_> {
                 let is_turned = rows.first < rows.columns_of_product / 3 * 2;
                 match (is_turned, bias) {
                     // Without a bias, -0.0 is what changes no sum.
-                    (true, bias) => simd.call(Turned { rows, rotary, bias: bias.map_or([[-0.0; LANES]; VECTORS], part) }),
+                    (true, bias) => {
+                        simd.call(Turned { rows, rotary, bias: bias.map_or([[-0.0; LANES]; VECTORS], part) })
+                    }
                     (false, Some(bias)) => simd.call(Each { rows, step: Biased(part(bias)) }),
                     (false, None) => simd.call(Each { rows, step: Plain }),
                 }

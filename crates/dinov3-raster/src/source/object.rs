@@ -354,8 +354,7 @@ fn told(location: String, error: object_store::Error) -> RasterError {
     let text = without_secrets(&error.to_string().replace(['\n', '\r'], " "));
     let reason = answered(&text).unwrap_or_else(|| text.clone());
     // A redirect, or a refusal to check a signature that was made for another region.
-    if text.contains("incorrectly configured region") || text.contains("<Code>AuthorizationHeaderMalformed</Code>")
-    {
+    if text.contains("incorrectly configured region") || text.contains("<Code>AuthorizationHeaderMalformed</Code>") {
         let reason = match between(&text, "<Region>", "</Region>") {
             Some(region) => format!("its bucket is in another region: set AWS_REGION={region}"),
             None => "its bucket is in another region: set AWS_REGION".to_string(),

@@ -184,7 +184,8 @@ impl Shard {
 
 /// CRC-32C (Castagnoli). Of indices alone, a few hundred bytes per shard: bit by bit is fast enough.
 fn crc32c(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78));
+    let step =
+        |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78));
     !bytes.iter().fold(!0, step)
 }
 
