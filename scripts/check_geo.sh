@@ -9,4 +9,5 @@ dev/raster/run.sh
 dev/geoparquet/run.sh
 cargo build --quiet -p dinov3-cli
 dev/scene/run.sh --binary "${CARGO_TARGET_DIR:-target}/debug/dinov3"
+dev/scene/run.sh --binary "${CARGO_TARGET_DIR:-target}/debug/dinov3" --only plan
 dev/scene/run.sh --binary "${CARGO_TARGET_DIR:-target}/debug/dinov3" --map

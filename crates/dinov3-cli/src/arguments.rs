@@ -449,7 +449,7 @@ pub struct SceneEmbedArguments {
     #[arg(long, value_name = "TIME", value_parser = parse_datetime)]
     pub datetime: Option<i64>,
     /// Output: .parquet for one file; .zarr for a store, chips as cells of a raster; a folder, s3://..., gs://... or
-    /// az://... for a file and a STAC item per scene, and their collection; with --dense .tif
+    /// az://... for a file and a STAC item per scene, and their collection; with --dense .tif, or a .zarr store
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     /// What a folder gets for each scene
@@ -488,7 +488,7 @@ fn parse_dims(text: &str) -> Result<Dims, String> {
 #[command(next_help_heading = "Dense output")]
 pub struct DenseArguments {
     /// The patches of the whole scene as one seamless raster, a GeoTIFF (COG), instead of one vector per chip
-    #[arg(long, conflicts_with_all = ["chip", "stride", "edges", "pool", "datetime"])]
+    #[arg(long, conflicts_with_all = ["chip", "stride", "edges", "pool", "aoi", "grid", "grid_id"])]
     pub dense: bool,
     /// Side of a cell in pixels of the scene: 16, the patch, or 8, 4, 2, by as many shifted passes
     #[arg(long, value_name = "PX", default_value_t = 16, requires = "dense")]
@@ -612,10 +612,10 @@ pub struct SceneArguments {
     /// Only chips that meet these polygons: GeoJSON or GeoParquet
     #[arg(long, value_name = "FILE")]
     pub aoi: Option<PathBuf>,
-    /// Chips on the cells of a grid, so that two dates fall on the same ones: utm, or major-tom[:KM]
+    /// Chips on the cells of a grid, so that two dates fall on the same ones: utm, major-tom or major-tom:KM
     #[arg(long, conflicts_with_all = ["stride", "grid_id"])]
     pub grid: Option<dinov3_scene::AlignedGrid>,
-    /// Name the cell of each chip's middle: major-tom[:KM], h3:RES, web-mercator:ZOOM, or utm:METRES
+    /// Name the cell of each chip's middle: major-tom or major-tom:KM, h3:RES, web-mercator:ZOOM, or utm:METRES
     #[arg(long, value_name = "GRID")]
     pub grid_id: Option<dinov3_scene::geo::CellScheme>,
     /// Chips that reach beyond the scene: filled up with its mirror image, left out, or moved inwards

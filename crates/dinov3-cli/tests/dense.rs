@@ -134,8 +134,8 @@ fn a_window_that_fails_leaves_its_cells_to_the_others_and_a_run_goes_on() {
     assert!(text.contains("from before") && text.contains("failed: broken.tif#xywh="), "{text}");
     let found = cells(&scene, "out.tif");
     assert!(found[0].is_finite() && found.last().unwrap().is_nan());
-    dense(&scene, "broken.tif --dims 4 -o fresh.tif").assert().code(3);
-    assert_eq!(fs::read(scene.path("out.tif")).unwrap().len(), fs::read(scene.path("fresh.tif")).unwrap().len());
+    dense(&scene, "broken.tif --dims 4 -o new.tif").assert().code(3);
+    assert_eq!(fs::read(scene.path("out.tif")).unwrap().len(), fs::read(scene.path("new.tif")).unwrap().len());
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 }
 
 /// What tells the version of a scene, for plans and markers. Of a file the size comes first and the time after
-/// [`ELSEWHERE`], since a copy on another machine has another one.
+/// `ELSEWHERE`, since a copy on another machine has another one.
 pub fn scene_version(scene: &Scene) -> Option<String> {
     scene.stamp_of_files().map(|stamp| stamp_text(&stamp))
 }

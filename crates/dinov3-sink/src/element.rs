@@ -9,7 +9,7 @@ pub enum ElementType {
     F32,
     /// 16-bit floats (IEEE 754 binary16): the nearest one, ties to even. Beyond 65,504 they are infinite.
     F16,
-    /// Signed bytes and a scale per vector, see [`quantized`].
+    /// Signed bytes and a scale per vector, see `quantized`.
     Int8,
 }
 

@@ -67,15 +67,6 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
         let found = named.scenes.len();
         return Err(usage(format!("--dense makes one raster of one scene, and there are {found}")));
     }
-    for (option, is_given) in [
-        ("--grid", arguments.scene.grid.is_some()),
-        ("--grid-id", arguments.scene.grid_id.is_some()),
-        ("--aoi", arguments.scene.aoi.is_some()),
-    ] {
-        if is_given {
-            return Err(usage(format!("{option} chooses chips; --dense covers the whole scene")));
-        }
-    }
     let mut options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
     // Blocks are kept for windows, as they would be for chips.
     options.cut = Cut { chip_px: cut.window_px, stride_px: cut.window_px - cut.overlap_px, edges: Edges::Pad };
@@ -114,7 +105,8 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
         .with(
             "dense",
             json!({
-                "source": scenes.scene(0)?.name(),
+                "source": scene.name(),
+                "datetime": scene.datetime_us().and_then(dinov3_scene::stac::format_datetime),
                 "window_px": cut.window_px,
                 "overlap_px": cut.overlap_px,
                 "step_px": cut.step_px,
