@@ -132,7 +132,10 @@ fn source_href(store: &Store, source: &Path) -> String {
     let path = without_file_scheme(source.to_path_buf());
     match path.to_string_lossy() {
         text if text.contains("://") => scene_name(&path),
-        _ => store.folder().and_then(|folder| way(folder, &path)).unwrap_or_else(|| uri_of(&real(&path).to_string_lossy())),
+        _ => store
+            .folder()
+            .and_then(|folder| way(folder, &path))
+            .unwrap_or_else(|| uri_of(&real(&path).to_string_lossy())),
     }
 }
 

@@ -15,7 +15,8 @@ use serde_json::{Map, Value, json};
 use crate::arguments::{SceneArguments, SceneEmbedArguments};
 use crate::scene::{opener, scene_options};
 use crate::setup::{
-    Provenance, check_chip, chosen_poolings, model_definition, model_spec, open_model, refuse_overwriting, report_weights, weight_files,
+    Provenance, check_chip, chosen_poolings, model_definition, model_spec, open_model, refuse_overwriting,
+    report_weights, weight_files,
 };
 
 /// What is known without weights.
@@ -104,9 +105,8 @@ impl Pending {
 
 /// What was made of the scenes, for provenance.
 pub fn described(options: &SceneOptions, arguments: &SceneArguments) -> Value {
-    let names = |names: &[String]| {
-        (!names.is_empty()).then(|| names.iter().map(|name| redacted(name)).collect::<Vec<_>>())
-    };
+    let names =
+        |names: &[String]| (!names.is_empty()).then(|| names.iter().map(|name| redacted(name)).collect::<Vec<_>>());
     json!({
         "assets": names(&arguments.assets),
         "band_files": names(&arguments.band_files),

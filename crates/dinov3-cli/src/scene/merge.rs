@@ -77,7 +77,9 @@ fn check_merged(output: &Path, units: &Path) -> Result<()> {
     }
     let is_merged = || ChipFile::open(output).is_ok_and(|file| file.provenance()["units"].is_u64());
     if output.exists() && !is_merged() {
-        return Err(usage(format!("--parquet {shown}: is there, and is no merged file; move it away or give another name")));
+        return Err(usage(format!(
+            "--parquet {shown}: is there, and is no merged file; move it away or give another name"
+        )));
     }
     Ok(())
 }
@@ -130,7 +132,10 @@ pub fn catalogue(plan: &Plan, store: &Store, options: &Catalogue<'_>) -> Result<
     // First: where it fails, nothing has changed.
     match options.parquet {
         Some(output) if problems > 0 && !options.partial => {
-            eprintln!("note: {} is not written: something is missing; --partial writes what is there", output.display());
+            eprintln!(
+                "note: {} is not written: something is missing; --partial writes what is there",
+                output.display()
+            );
         }
         Some(output) if there.is_empty() => {
             return Err(anyhow!("{}: there are no units to make it of", output.display()));
@@ -254,7 +259,9 @@ fn cut_in_words(scene: &Value) -> String {
     let (chip, stride) = (&scene["chip_px"], &scene["stride_px"]);
     match (scene["grid"].as_str(), scene["edges"].as_str()) {
         (Some(grid), _) => format!("{chip} x {chip} pixels on the cells of the grid {grid}"),
-        (None, Some("shift")) => format!("{chip} x {chip} pixels every {stride} pixels, those at the edges moved inwards"),
+        (None, Some("shift")) => {
+            format!("{chip} x {chip} pixels every {stride} pixels, those at the edges moved inwards")
+        }
         _ => format!("{chip} x {chip} pixels every {stride} pixels"),
     }
 }
@@ -274,7 +281,9 @@ fn one_file(units: &[(&WorkUnit, Marker)], missing: usize, store: &Store, output
     let mut journal = Journal::open(output)?;
     if journal.known_rows() > 0 {
         let shown = output.display();
-        return Err(usage(format!("{shown}: an interrupted run of another command has finished rows of it; give another name")));
+        return Err(usage(format!(
+            "{shown}: an interrupted run of another command has finished rows of it; give another name"
+        )));
     }
     // Rows without stamps are good for one run only.
     journal.discard();

@@ -238,14 +238,16 @@ mod tests {
     fn what_signs_a_url_decides_nothing_and_is_told_to_nobody() {
         let signed = |secret: &str| {
             let files = format!("https://h/r.tif?sig={secret},https://u:{secret}@h/g.tif,b.tif");
-            of(&format!("dinov3 scene embed -m tiny.json -o out/ --band-files {files} --mask https://h/m.tif?s={secret}"))
+            of(&format!(
+                "dinov3 scene embed a -m tiny.json -o out/ --band-files {files} --mask https://h/m.tif?s={secret}"
+            ))
         };
         let (one, two) = (signed("secret-1"), signed("secret-2"));
         assert_eq!((one.hash(), one.difference(&two)), (two.hash(), None));
         assert_eq!(one.redacted(), two.redacted());
         assert_eq!(one.redacted().options["band-files"], ["https://h/r.tif,https://h/g.tif,b.tif"]);
         assert!(one.options["mask"][0].contains("secret"), "whoever runs the plan opens it");
-        let other = of("dinov3 scene embed -m tiny.json -o out/ --mask https://h/n.tif?s=secret");
+        let other = of("dinov3 scene embed a -m tiny.json -o out/ --mask https://h/n.tif?s=secret");
         assert!(!one.difference(&other).unwrap().contains("secret"));
         let of_file = |hash: &str| DecidingOptions {
             contents: BTreeMap::from([("aoi".to_owned(), hash.to_owned())]),

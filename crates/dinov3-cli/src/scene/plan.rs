@@ -179,7 +179,8 @@ impl Plan {
         let (replaced, kept): (Vec<_>, Vec<_>) = earlier.units.into_iter().partition(is_replaced);
         let mut gone = 0;
         for unit in replaced.iter().filter(|unit| !names.contains(unit.unit.as_str())) {
-            if store.size_bytes(&marker_of(&unit.unit))?.is_none() && store.size_bytes(&data_of(&unit.unit))?.is_none() {
+            if store.size_bytes(&marker_of(&unit.unit))?.is_none() && store.size_bytes(&data_of(&unit.unit))?.is_none()
+            {
                 continue;
             }
             let is_same_scene =

@@ -8,11 +8,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow, bail};
 use dinov3::checkpoint::hash::sha256;
 use dinov3::engine::{ImageFeatures, ItemError, Sink, SinkError, Summary};
+use dinov3::packed::is_packed;
 use dinov3::sink::{ChipSink, Journal, JournaledSource, RowName, WorkUnit, remove_journal};
 use dinov3_scene::{SceneInput, SceneSource, check_unchanged, scene_version};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::arguments::ModelArguments;
 use crate::batch::{Batch, interruption};
 use crate::failure::{Outcome, in_words_of_the_command, printable_line, usage};
 use crate::scene::embed::{hint_at_weights, model_uri, with_scenes};
@@ -196,7 +198,8 @@ pub fn run(job: &Job<'_>, plan: &DecidingOptions, units: &[WorkUnit], store: &St
         }
     }
     // Weights that are a file here may be other ones today.
-    let is_file = job.arguments.model.weights.as_ref().is_some_and(|weights| Path::new(weights).exists());
+    let ModelArguments { model, weights, .. } = &job.arguments.model;
+    let is_file = weights.as_ref().map_or_else(|| is_packed(Path::new(model)), |weights| Path::new(weights).exists());
     if waiting.is_empty() && (finished.is_empty() || !is_file) {
         return Ok(tally);
     }
