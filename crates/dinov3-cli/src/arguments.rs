@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::builder::TypedValueParser as _;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// DINOv3 image encoders: feature maps and embeddings with the numbers of timm, from one binary.
@@ -450,7 +451,7 @@ pub struct SceneEmbedArguments {
     pub datetime: Option<i64>,
     /// Output: .parquet for one file; .zarr for a store, chips as cells of a raster; a folder, s3://..., gs://... or
     /// az://... for a file and a STAC item per scene, and their collection; with --dense .tif, or a .zarr store
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", value_parser = output_path())]
     pub output: PathBuf,
     /// What a folder gets for each scene
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -465,6 +466,11 @@ pub struct SceneEmbedArguments {
     pub scene: SceneArguments,
     #[command(flatten)]
     pub dense: DenseArguments,
+}
+
+/// A path, also as a `file://` URL.
+fn output_path() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    clap::builder::PathBufValueParser::new().map(crate::scene::without_file_scheme)
 }
 
 /// How many values a cell has.
@@ -546,7 +552,7 @@ pub struct SceneRunArguments {
     #[arg(long, value_name = "N")]
     pub shards: Option<std::num::NonZero<u32>>,
     /// Output: a folder, s3://..., gs://... or az://...; the same for all parts
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", value_parser = output_path())]
     pub output: PathBuf,
     /// Folder for what is unfinished, where OUT is in an object store; by default one in the folder for temporary files
     #[arg(long, value_name = "DIR")]
@@ -575,14 +581,17 @@ pub struct SceneRunArguments {
 #[derive(Args)]
 pub struct SceneMergeArguments {
     /// What `scene run` has written to
-    #[arg(value_name = "OUT")]
+    #[arg(value_name = "OUT", value_parser = output_path())]
     pub output: PathBuf,
     /// The work list; by default the copy of it in OUT
     #[arg(long, value_name = "PLAN")]
     pub plan: Option<PathBuf>,
     /// Also write the rows of all units into one GeoParquet file
-    #[arg(long, value_name = "FILE.parquet")]
+    #[arg(long, value_name = "FILE.parquet", value_parser = output_path())]
     pub parquet: Option<PathBuf>,
+    /// Write that file also where units or chips are missing, without them
+    #[arg(long, requires = "parquet")]
+    pub partial: bool,
     /// Licence of the collection: an SPDX identifier, various, or proprietary
     #[arg(long, value_name = "SPDX", default_value = "various")]
     pub license: String,

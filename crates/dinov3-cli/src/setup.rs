@@ -506,9 +506,7 @@ impl Provenance {
             other => json!(format!("{other:?}")),
         };
         fields.insert("weights".to_owned(), weights);
-        // A config.json may say something else tomorrow under the same name.
-        let definition = sha256(format!("{:?}", opened.model.spec()).as_bytes());
-        fields.insert("model_definition".to_owned(), json!(definition));
+        fields.insert("model_definition".to_owned(), json!(model_definition(opened.model.spec())));
         fields
     }
 
@@ -517,6 +515,11 @@ impl Provenance {
         self.fields["weights"] = self.weights.wait();
         self.fields
     }
+}
+
+/// What tells a model's definition: a config.json may say something else tomorrow under the same name.
+pub fn model_definition(spec: &ModelSpec) -> String {
+    sha256(format!("{spec:?}").as_bytes())
 }
 
 /// What was found beside the tensors of the model, for people.

@@ -3,78 +3,15 @@
 mod common;
 
 use std::fs::{self, File};
-use std::path::Path;
 
+use common::chips::{text, value};
+use common::jobs::{MODEL, chips, data, dinov3, files, rgb, rows, scenes};
 use common::{Scene, stderr};
-use dinov3_testing::geotiff::{TiffFile, TiffImage, TiffValue, utm_tags};
+use dinov3_testing::geotiff::{TiffFile, TiffImage};
 use dinov3_testing::http_server::{HttpReply, HttpServer};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use serde_json::{Value, json};
-use snapbox::cmd::Command;
-
-const MODEL: &str = "-m tiny.json --weights synthetic:7 --chip 32";
-
-/// 100 x 70 pixels of 8-bit RGB in UTM zone 33; `east` moves it, by pixels.
-fn rgb(east: u32) -> TiffImage {
-    let mut tags: Vec<_> = utm_tags().into_iter().chain([(262, TiffValue::Short(vec![2]))]).collect();
-    let corner = vec![0.0, 0.0, 0.0, 399_960.0 + 10.0 * f64::from(east), 4_200_000.0, 0.0];
-    tags.retain(|(tag, _)| *tag != 33922);
-    tags.push((33922, TiffValue::Double(corner)));
-    tags.sort_by_key(|(tag, _)| *tag);
-    TiffImage { tags, ..TiffImage::default() }
-}
-
-/// Three scenes that overlap: 12 chips each.
-fn scenes() -> Scene {
-    let scene = Scene::new();
-    for (index, name) in ["a b.tif", "b.tif", "more/b.tif"].into_iter().enumerate() {
-        scene.file(&format!("scenes/{name}"), TiffFile::of(rgb(50 * index as u32)).to_bytes());
-    }
-    scene
-}
-
-fn dinov3(scene: &Scene, line: &str) -> Command {
-    let cleared = ["SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX", "JOB_COMPLETION_INDEX"];
-    cleared.iter().fold(scene.dinov3(&format!("scene {line}")), |command, name| command.env_remove(name))
-}
-
-fn rows(path: impl AsRef<Path>) -> Vec<Row> {
-    let file = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
-    file.get_row_iter(None).unwrap().map(Result::unwrap).collect()
-}
-
-fn value(row: &Row, name: &str) -> Field {
-    row.get_column_iter().find(|(column, _)| *column == name).unwrap().1.clone()
-}
-
-fn text(row: &Row, name: &str) -> String {
-    let Field::Str(text) = value(row, name) else { panic!("{name} is no text") };
-    text
-}
-
-/// Without what belongs to the file and not to the chip.
-fn chips(rows: &[Row]) -> Vec<(String, Field, Field)> {
-    let mut chips: Vec<_> =
-        rows.iter().map(|row| (text(row, "id"), value(row, "geometry"), value(row, "embedding"))).collect();
-    chips.sort_by(|a, b| a.0.cmp(&b.0));
-    chips
-}
-
-fn files(folder: impl AsRef<Path>) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .filter(|name| name != ".dinov3")
-        .collect();
-    names.sort();
-    names
-}
-
-fn data(scene: &Scene, folder: &str) -> Vec<(String, Vec<u8>)> {
-    let names = files(scene.path(folder)).into_iter().filter(|name| name.ends_with(".parquet"));
-    names.map(|name| (name.clone(), fs::read(scene.path(folder).join(name)).unwrap())).collect()
-}
 
 #[test]
 fn a_folder_gets_a_file_and_an_item_per_scene_and_their_collection() {
@@ -166,7 +103,7 @@ fn shards_in_any_order_give_the_bytes_of_one_run() {
     assert_eq!(ids(&all), ids(&one));
     assert_eq!(chips(&all), chips(&one));
     let item = text(&all[0], "stac_item");
-    assert!(scene.path("parts").join(item).exists());
+    assert!(item.starts_with("./parts/") && scene.path(&item).exists(), "{item}");
     // Plans are the same again.
     let before = fs::read(scene.path("plan.parquet")).unwrap();
     dinov3(&scene, &plan).assert().code(0);

@@ -76,6 +76,15 @@ impl Location {
                     Store::Google => "gs",
                     Store::Azure => "az",
                 };
+                // `container@account` is where it lies; `user:password@bucket` and a signature behind the key are secrets.
+                let bucket = match bucket.split_once('@') {
+                    Some((user, bucket)) if user.contains(':') => bucket,
+                    _ => bucket,
+                };
+                let key = match key.split_once('?') {
+                    Some((key, query)) if query.contains('=') => key,
+                    _ => key,
+                };
                 format!("{scheme}://{bucket}/{key}")
             }
         }
@@ -142,6 +151,15 @@ fn quoted(word: &str) -> String {
     }
 }
 
+/// What outputs, markers and messages call a file that a user names so: a URL without what may be secret in it, a path as
+/// it is. Twice is the same as once.
+pub fn redacted(text: &str) -> String {
+    match text.contains("://") {
+        true => Location::parse(text).map_or_else(|_| without_secrets(text), |location| location.shown()),
+        false => text.to_owned(),
+    }
+}
+
 /// A text with URLs in it, for messages: without their users, passwords and queries.
 pub(crate) fn without_secrets(text: &str) -> String {
     let cleaned = |word: &str| match word.contains("://") {
@@ -188,6 +206,17 @@ mod tests {
         let wrong = Location::parse("ftp://user:secret@h/a.tif?sig=secret").unwrap_err().to_string();
         assert!(!wrong.contains("secret"), "{wrong}");
         assert_eq!(without_secrets("no https://u:p@h/x?sig=s here"), "no https://h/x here");
+        for (text, shown) in [
+            ("https://user:secret@h/a b.tif?sig=secret#secret", "https://h/a%20b.tif"),
+            ("az://container/a.tif?sv=2024&sig=secret", "az://container/a.tif"),
+            ("abfs://container@account/a.tif", "az://container@account/a.tif"),
+            ("s3://user:secret@bucket/a?b.tif", "s3://bucket/a?b.tif"),
+            ("hf://user:secret@h/x?y=secret", "hf://h/x"),
+            ("scenes/a b?c=d.tif", "scenes/a b?c=d.tif"),
+        ] {
+            assert_eq!(redacted(text), shown);
+            assert_eq!(redacted(shown), shown);
+        }
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use dinov3_raster::{Location, Opener, Raster, RasterError, named_together};
+use dinov3_raster::{Location, Opener, Raster, RasterError, named_together, redacted};
 use dinov3_sink::Stamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::scene::parse;
 use crate::{SceneError, scene_name};
@@ -49,6 +50,23 @@ impl SceneInput {
         Ok(open_stamped(opener, self)?.0)
     }
 
+    /// The same without what may be secret, for outputs and markers: it opens the same files as long as their URLs need no
+    /// signature. Twice is the same as once, and the same for a URL that was signed anew.
+    pub fn redacted(&self) -> Self {
+        // What is no URL stays as it is, whatever its bytes.
+        let shown = |file: &PathBuf| match file.to_str() {
+            Some(text) => PathBuf::from(redacted(text)),
+            None => file.clone(),
+        };
+        Self {
+            files: self.files.iter().map(shown).collect(),
+            mask: self.mask.as_ref().map(shown),
+            stac_item: self.stac_item.as_deref().map(redacted),
+            properties: self.properties.iter().map(|(name, value)| (name.clone(), redacted_values(value))).collect(),
+            ..self.clone()
+        }
+    }
+
     /// What cannot be used, with the reason.
     pub(crate) fn unusable(name: String, problem: String) -> Self {
         Self { name, problem: Some(problem), ..Self::default() }
@@ -64,6 +82,33 @@ impl SceneInput {
 impl From<PathBuf> for SceneInput {
     fn from(file: PathBuf) -> Self {
         Self::of_files(vec![file])
+    }
+}
+
+fn redacted_values(value: &Value) -> Value {
+    match value {
+        Value::String(text) => redacted(text).into(),
+        Value::Array(values) => values.iter().map(redacted_values).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (name.clone(), redacted_values(value))).collect::<Map<_, _>>().into()
+        }
+        other => other.clone(),
+    }
+}
+
+/// What tells the version of one file of a scene.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileVersion {
+    /// Nothing where that cannot be told.
+    pub stamp: Option<Stamp>,
+    /// Whether it is of this machine: its time and inode are others where it was copied to.
+    pub is_local: bool,
+}
+
+impl FileVersion {
+    /// Of what was found at this place.
+    pub fn new(file: &Path, stamp: Option<Stamp>) -> Self {
+        Self { stamp, is_local: matches!(parse(file), Ok(Location::File(_))) }
     }
 }
 
@@ -89,11 +134,11 @@ pub fn tell_apart(scenes: &mut [SceneInput]) {
 }
 
 /// Opens the files of a scene as one raster, at the same time where they are elsewhere. Also what tells whether one of
-/// them has changed, or what is said of them; nothing where that cannot be told.
+/// them has changed, or what is said of them; nothing where that cannot be told. And the version of each file.
 pub(crate) fn open_stamped(
     opener: &Opener,
     input: &SceneInput,
-) -> Result<(Box<dyn Raster>, Option<Stamp>), SceneError> {
+) -> Result<(Box<dyn Raster>, Option<Stamp>, Vec<FileVersion>), SceneError> {
     if let Some(problem) = &input.problem {
         return Err(SceneError::Input { scene: input.name.clone(), problem: problem.clone() });
     }
@@ -117,6 +162,7 @@ pub(crate) fn open_stamped(
         }),
     };
     let (rasters, stamps): (Vec<_>, Vec<_>) = opened.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    let versions = input.files.iter().zip(&stamps).map(|(file, stamp)| FileVersion::new(file, *stamp)).collect();
     // What rows say of an item belongs to what they were made of.
     let item = input.stac_item.as_ref().map(|item| format!("{item} {:?}", input.datetime_us));
     let stamp = match (&stamps[..], item) {
@@ -126,5 +172,27 @@ pub(crate) fn open_stamped(
             stamps.map(|stamps| Stamp::of_several(&stamps, item.as_deref().unwrap_or_default()))
         }
     };
-    Ok((opener.stack(rasters)?, stamp))
+    Ok((opener.stack(rasters)?, stamp, versions))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_url_that_was_signed_anew_is_the_same_input() {
+        let signed = |secret: &str| SceneInput {
+            mask: Some(format!("https://user:{secret}@h/mask.tif").into()),
+            stac_item: Some(format!("https://h/item.json?token={secret}")),
+            properties: Map::from_iter([("links".to_owned(), json!([{"href": format!("https://h/x?s={secret}")}, 1]))]),
+            ..SceneInput::of_files(vec![format!("https://h/a.tif?sig={secret}").into(), "b c.tif".into()])
+        };
+        let input = signed("secret-1").redacted();
+        assert!(!json!(input).to_string().contains("secret"), "{}", json!(input));
+        assert_eq!(input, signed("secret-2").redacted());
+        assert_eq!(input, input.redacted());
+        assert_eq!(input.files[1], PathBuf::from("b c.tif"));
+    }
 }

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dinov3_geo::{PixelWindow, read_wkb_polygons};
 use dinov3_raster::Opener;
-use dinov3_sink::{Stamp, WorkUnit};
+use dinov3_sink::{WorkUnit, safe_stem};
 
+use crate::input::FileVersion;
 use crate::{Scene, SceneError, SceneInput, SceneOptions};
 
 /// Characters of a scene's name in the names of its units.
@@ -61,7 +62,7 @@ fn units_of(
     };
     let profile = scene.profile();
     let whole = WorkUnit {
-        stamp: scene_version(&scene),
+        stamp: Some(scene_version(&scene)),
         size_px: Some((profile.width_px, profile.height_px)),
         epsg: scene.epsg(),
         datetime_us: scene.datetime_us(),
@@ -108,19 +109,8 @@ fn split(rows: &BTreeMap<i64, u64>, most: u64) -> Vec<((i64, i64), u64)> {
 /// name, which tells apart scenes of different folders, and the first row of a part. It depends on nothing else, so
 /// that other scenes in the same job change no name.
 pub fn unit_name(scene: &str, first_row_px: Option<i64>) -> String {
-    let last = scene.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or_default();
-    let stem = match last.rsplit_once('.') {
-        Some((stem, ending)) if !stem.is_empty() && ending.len() <= 5 => stem,
-        _ => last,
-    };
-    let safe = |character: char| match character {
-        'A'..='Z' | 'a'..='z' | '0'..='9' | '_' | '-' | '.' => character,
-        _ => '_',
-    };
-    let stem: String = stem.chars().map(safe).take(LONGEST_STEM).collect();
-    let stem = stem.trim_start_matches(['.', '-']);
+    let stem = safe_stem(scene, LONGEST_STEM);
     let hash = fnv1a(scene.as_bytes()) & 0xff_ffff_ffff;
-    let stem = if stem.is_empty() { "scene" } else { stem };
     match first_row_px {
         None => format!("{stem}-{hash:010x}"),
         Some(row) => format!("{stem}-{hash:010x}-y{row}"),
@@ -132,29 +122,39 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// What tells the version of a scene, for plans and markers. Of a file the size comes first and the time after
-/// `ELSEWHERE`, since a copy on another machine has another one.
-pub fn scene_version(scene: &Scene) -> Option<String> {
-    scene.stamp_of_files().map(|stamp| stamp_text(&stamp))
+/// What tells the version of a scene, for plans and markers: of each file the size, and the version where a server names
+/// one; and what was decided about its samples, by metadata beside it or by its STAC item. The times of files come last,
+/// after `ELSEWHERE`, in whole seconds: a copy may have another one, and not every disk keeps fractions.
+pub fn scene_version(scene: &Scene) -> String {
+    let (mut files, mut times) = (Vec::new(), Vec::new());
+    for FileVersion { stamp, is_local } in scene.versions() {
+        let Some(stamp) = stamp else {
+            files.push("a file of unknown version".to_owned());
+            continue;
+        };
+        let bytes = stamp.size_bytes();
+        match is_local {
+            true => {
+                files.push(format!("{bytes} bytes"));
+                times.push(stamp.modified_ns().div_euclid(1_000_000_000).to_string());
+            }
+            false => files.push(format!("{bytes} bytes of version {:016x}", stamp.version_hash())),
+        }
+    }
+    let reading = fnv1a(scene.reading().as_bytes()) & 0xff_ffff_ffff;
+    let text = format!("{}, read as {reading:010x}", files.join(" + "));
+    if times.is_empty() { text } else { format!("{text}{ELSEWHERE}{}", times.join(" ")) }
 }
 
 /// What follows is not the same on every machine.
 const ELSEWHERE: &str = ", modified ";
-
-fn stamp_text(stamp: &Stamp) -> String {
-    let bytes = stamp.size_bytes();
-    match stamp.version() {
-        Some(version) => format!("{bytes} bytes, version {version:016x}"),
-        None => format!("{bytes} bytes{ELSEWHERE}{}", stamp.modified_ns()),
-    }
-}
 
 /// Whether an opened scene is the one that was planned, maybe on another machine, as far as that can be told.
 ///
 /// # Errors
 /// What differs.
 pub fn check_unchanged(scene: &Scene, unit: &WorkUnit) -> Result<(), String> {
-    let found = scene_version(scene);
+    let found = Some(scene_version(scene));
     let everywhere = |text: &Option<String>| text.as_ref().map(|text| text.split(ELSEWHERE).next().map(str::to_owned));
     let profile = scene.profile();
     let size_px = (profile.width_px, profile.height_px);
@@ -219,7 +219,46 @@ pub fn place_on_curve(wkb: &[u8]) -> Result<u32, SceneError> {
 
 #[cfg(test)]
 mod tests {
+    use dinov3_pixels::Statistics;
+    use dinov3_raster::Options;
+    use dinov3_testing::geotiff::{TiffFile, TiffImage, utm_tags};
+
     use super::*;
+
+    #[test]
+    fn a_copy_on_another_machine_is_the_scene_that_was_planned() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let write = |name: &str, seconds: u64| {
+            let image = TiffImage { bands: 1, tags: utm_tags(), ..TiffImage::default() };
+            // Another file, as a copy is: with another inode.
+            let _ = std::fs::remove_file(file(name));
+            std::fs::write(file(name), TiffFile::of(image).to_bytes()).unwrap();
+            let written = std::fs::File::options().write(true).open(file(name)).unwrap();
+            written.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        };
+        let names = ["r.tif", "g.tif", "b.tif", "mask.tif"];
+        let opened = |masked: bool| {
+            let mut options = SceneOptions::new(Statistics::SATELLITE);
+            options.mask_values = crate::MaskValues::parse("250").ok();
+            let mut input = SceneInput::of_files(names[..3].iter().map(|name| file(name)).collect());
+            input.mask = masked.then(|| file("mask.tif"));
+            Scene::open(&Opener::new(Options::default()), &input, &options).unwrap()
+        };
+        // A time of 0 is what archives give that shall be the same every time.
+        names.iter().for_each(|name| write(name, 0));
+        let planned = |scene: &Scene| WorkUnit { stamp: Some(scene_version(scene)), ..WorkUnit::default() };
+        let (unit, with_mask) = (planned(&opened(false)), planned(&opened(true)));
+        names.iter().for_each(|name| write(name, 1_700_000_000));
+        check_unchanged(&opened(false), &unit).unwrap();
+        check_unchanged(&opened(true), &with_mask).unwrap();
+        assert_ne!(planned(&opened(false)).stamp, unit.stamp, "a new plan sees that a file was written since");
+        let mut longer = std::fs::read(file("mask.tif")).unwrap();
+        longer.extend([0; 8]);
+        std::fs::write(file("mask.tif"), longer).unwrap();
+        check_unchanged(&opened(false), &unit).unwrap();
+        check_unchanged(&opened(true), &with_mask).unwrap_err();
+    }
 
     #[test]
     fn names_are_safe_and_tell_scenes_apart() {

@@ -261,6 +261,13 @@ impl Radiometry {
         }
     }
 
+    /// What was decided before any pixel was looked at: by options, by the item, by the file and by what lies beside it. The
+    /// same on every machine.
+    pub fn reading(&self) -> String {
+        let mask = self.mask.as_ref().map(|mask| mask.values.to_string());
+        format!("{:?} {:?} {:?} {mask:?}", self.bands, self.scale, self.calibrated)
+    }
+
     /// How samples become reflectance, for a person.
     pub fn reflectance(&self) -> Option<String> {
         let (calibrations, source) = self.calibrated.as_ref()?;

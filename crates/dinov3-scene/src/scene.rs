@@ -8,13 +8,14 @@ use dinov3_engine::{Item, ItemError, ItemErrorKind};
 use dinov3_geo::{AffineTransform, CellScheme, Coverage, Crs, Footprint, GeoError, HilbertCurve, PixelWindow};
 use dinov3_pixels::Statistics;
 use dinov3_raster::{
-    CrsDefinition, Georeference, Location, Opener, Raster, RasterError, RasterProfile, RasterWindow, Samples,
+    CrsDefinition, Georeference, Location, Opener, Raster, RasterError, RasterProfile, RasterWindow, Samples, redacted,
 };
 use dinov3_sink::{ChipCell, ChipFootprint, ChipRow, FeatureGrid, RowName, Stamp};
 
 use crate::align::{CellNames, Ground};
 use crate::cells::ChipCells;
 use crate::cut::Choice;
+use crate::input::FileVersion;
 use crate::pixels::{chip_pixels, without_nan};
 use crate::plan::rows_window;
 use crate::preset::{Fit, Preset};
@@ -96,6 +97,8 @@ pub struct Scene {
     name: String,
     /// Of its files.
     stamp: Option<Stamp>,
+    /// The same of each of them, and of the mask.
+    versions: Vec<FileVersion>,
     /// Of everything that decides about the pixels of its chips.
     whole_stamp: OnceLock<Option<Stamp>>,
     transform: AffineTransform,
@@ -122,11 +125,14 @@ impl Scene {
     /// # Errors
     /// If it cannot be read, lies nowhere, or if it is not clear which of its samples are colours.
     pub fn open(opener: &Opener, input: &SceneInput, options: &SceneOptions) -> Result<Arc<Self>, SceneError> {
-        let (raster, stamp) = crate::input::open_stamped(opener, input)?;
+        let (raster, stamp, mut versions) = crate::input::open_stamped(opener, input)?;
         let facts = ProductFacts::gather(input, raster.profile());
         let (raster, mask) = masked(opener, raster, input, options)?;
         let (transform, crs) = located(raster.profile(), options)?;
         let radiometry = Radiometry::of(&*raster, mask, input, &facts, options)?;
+        if let (Some(file), Some(mask)) = (&input.mask, &radiometry.mask) {
+            versions.push(FileVersion::new(file, mask.stamp));
+        }
         let (raster, transform, resampling) = match options.gsd_m {
             Some(gsd_m) => {
                 let (raster, transform, resampling) = at_gsd(raster, transform, &crs, gsd_m)?;
@@ -143,6 +149,7 @@ impl Scene {
             resampling,
             remarks,
             stamp,
+            versions,
             whole_stamp: OnceLock::new(),
             transform,
             epsg: crs.epsg().and_then(|code| i32::try_from(code).ok()),
@@ -170,9 +177,14 @@ impl Scene {
         *self.whole_stamp.get_or_init(|| self.radiometry.stamp(self.stamp?, self.measured().ok()?))
     }
 
-    /// The same of its files alone, whatever is made of their samples.
-    pub fn stamp_of_files(&self) -> Option<Stamp> {
-        self.stamp
+    /// What tells the version of each of its files, and of its mask.
+    pub(crate) fn versions(&self) -> &[FileVersion] {
+        &self.versions
+    }
+
+    /// What files beside it, its item and its options made of its samples, before any pixel was looked at.
+    pub(crate) fn reading(&self) -> String {
+        self.radiometry.reading()
     }
 
     /// What is known of the raster.
@@ -455,7 +467,7 @@ fn name_of(location: &Location) -> String {
 
 /// What rows and messages call the scene that a user writes so: without the secrets that a URL may hold.
 pub fn scene_name(location: &Path) -> String {
-    parse(location).map_or_else(|_| "a URL that is none".to_owned(), |parsed| name_of(&parsed))
+    parse(location).map_or_else(|_| redacted(&location.to_string_lossy()), |parsed| name_of(&parsed))
 }
 
 /// Said of a chip, whose name begins with the scene's.

@@ -159,10 +159,9 @@ impl Stamp {
         self.modified_ns
     }
 
-    /// What names the version of something that is not a file of this machine; nothing for a file, whose times and inode
-    /// are other ones on another machine.
-    pub fn version(&self) -> Option<u64> {
-        (self.modified_ns == 0).then_some(self.file_id)
+    /// Of [`Stamp::of_version`]: a hash of the version.
+    pub fn version_hash(&self) -> u64 {
+        self.file_id
     }
 
     fn to_bytes(self) -> [u8; STAMP_BYTES] {

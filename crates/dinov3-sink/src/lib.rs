@@ -120,7 +120,7 @@ pub use geoparquet::ChipColumns;
 pub use journal::{Journal, JournalError, KnownRows, Stamp, remove_journal};
 pub use journaled::{JournalKey, JournaledSink, JournaledSource, Stamped};
 pub use layout::{Column, ColumnContent, EmbeddingLayout};
-pub use name::{RowName, row_name_bytes};
+pub use name::{RowName, row_name_bytes, safe_stem};
 pub use patches::{PatchSink, PatchWindow, PatchWindows, WriteRaster};
 pub use raster::{ArrayRaster, FeatureBlock, FeatureGrid, FeatureRaster, NorthUpRaster, ReducedRaster};
 pub use records::RecordSink;

@@ -52,6 +52,23 @@ impl<T: RowName + ?Sized> RowName for &T {
     }
 }
 
+/// The part of a name that files and groups are called after: without folders and ending, without dots, dashes and
+/// underscores at its start, `longest` characters at most, of which those that are not safe everywhere are `_`; `scene`
+/// where nothing is left.
+pub fn safe_stem(name: &str, longest: usize) -> String {
+    let last = name.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or_default();
+    let stem = match last.rsplit_once('.') {
+        Some((stem, ending)) if !stem.is_empty() && ending.len() <= 5 => stem,
+        _ => last,
+    };
+    let safe = |character: char| match character {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' | '.' => character,
+        _ => '_',
+    };
+    let stem: String = stem.trim_start_matches(['.', '-', '_']).chars().map(safe).take(longest).collect();
+    if stem.is_empty() { "scene".to_owned() } else { stem }
+}
+
 #[cfg_attr(not(unix), allow(dead_code))]
 fn escaped(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(name) = std::str::from_utf8(bytes)

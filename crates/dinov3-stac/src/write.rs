@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::href::href;
 use crate::read::format_datetime;
 
 const STAC_VERSION: &str = "1.0.0";
@@ -238,18 +239,6 @@ fn rfc3339(time_us: i64) -> String {
     format_datetime(time_us).unwrap_or_else(|| "9999-12-31T23:59:59Z".to_owned())
 }
 
-/// A path as it stands in a link: what has a meaning in a URL, and what is not ASCII, is escaped.
-pub fn href(path: &str) -> String {
-    let mut href = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' => href.push(char::from(byte)),
-            other => href.push_str(&format!("%{other:02X}")),
-        }
-    }
-    href
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,10 +326,5 @@ mod tests {
             assert_eq!(rfc3339(seconds * 1_000_000), text);
         }
         assert_eq!(rfc3339(1_779_013_800_000_250), "2026-05-17T10:30:00.000250Z");
-    }
-
-    #[test]
-    fn paths_become_parts_of_urls() {
-        assert_eq!(href("a/b c#1%ä.tif"), "a/b%20c%231%25%C3%A4.tif");
     }
 }

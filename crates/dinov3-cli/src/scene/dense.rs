@@ -190,7 +190,9 @@ impl Outputs {
             return Err(usage(format!("--picture {path}: the picture is a GeoTIFF, a file that ends in .tif")));
         }
         let beside = |ending: &str| {
-            let mut name = OsString::from(output.file_stem().unwrap_or_default());
+            // Of a store with its ending: a GeoTIFF of the same name may lie beside it.
+            let own = if is_store_name(output) { output.file_name() } else { output.file_stem() };
+            let mut name = OsString::from(own.unwrap_or_default());
             name.push(ending);
             output.with_file_name(name)
         };
@@ -268,7 +270,7 @@ impl Outputs {
         }
         if let (Some(_), Some(path)) = (&pca, &self.basis) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            report["pca"] = json!({"basis": name, "fitted": !is_known});
+            report["pca"] = json!({"basis": name});
         }
         if let (Some(file), Some(pca)) = (files.picture, &pca) {
             let metadata = vec![("dinov3".to_owned(), report.to_string())];

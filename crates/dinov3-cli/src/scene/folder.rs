@@ -14,13 +14,13 @@ use crate::scene::{options, units};
 pub fn run(job: &Job<'_>) -> Result<Outcome> {
     let arguments = job.arguments;
     let inputs = scenes_of(job)?;
-    let plan = Plan::new(job, &inputs, None, options::of_this_process("embed")?)?;
+    let plan = Plan::new(job, &inputs, None, options::of_this_process("embed", job)?)?;
     let store = Store::create(&arguments.output, &job.opener, arguments.scratch.as_deref())?;
     let own = plan.units.clone();
-    let plan = plan.join(&store)?;
+    let plan = plan.join(&store, arguments.journal.fresh)?;
     let tally = units::run(job, &plan.options, &own, &store, arguments.journal.fresh)?;
     let made = tally.tell(&store);
-    let options = Catalogue { license: "various", sizes_only: true, parquet: None };
+    let options = Catalogue { license: "various", sizes_only: true, parquet: None, partial: false };
     let merged = catalogue(&plan, &store, &options)?;
     Ok(if made == Outcome::Done { merged } else { made })
 }

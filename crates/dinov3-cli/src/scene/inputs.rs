@@ -12,6 +12,7 @@ use dinov3_scene::{AssetChoice, BandFiles, SceneInput, is_catalogue, read_items,
 use crate::arguments::SceneArguments;
 use crate::failure::usage;
 use crate::scene::masks::with_mask;
+use crate::scene::store::without_file_scheme;
 
 /// What a command line names.
 #[derive(Debug, Default)]
@@ -82,7 +83,7 @@ fn of_inputs(opener: &Opener, inputs: &[PathBuf], arguments: &SceneArguments) ->
             if !assets.is_empty() {
                 return Err(usage(format!(
                     "{} is no document of STAC items, whose assets --assets chooses from; for files there is --band-files",
-                    input.display()
+                    dinov3_scene::scene_name(&input)
                 )));
             }
             named.scenes.push(input.into());
@@ -124,8 +125,7 @@ fn is_document(input: &Path, assets: &[String]) -> bool {
 
 /// `file://` URLs as the paths that they are.
 pub fn as_paths(scenes: Vec<PathBuf>) -> Vec<PathBuf> {
-    let path = |scene: &PathBuf| scene.to_str()?.strip_prefix("file://").map(PathBuf::from);
-    scenes.into_iter().map(|scene| path(&scene).unwrap_or(scene)).collect()
+    scenes.into_iter().map(without_file_scheme).collect()
 }
 
 /// The chips of a scene are named by it: twice the same name would be twice the same rows.

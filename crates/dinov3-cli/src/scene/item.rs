@@ -1,15 +1,15 @@
 //! The STAC item of a unit: from what a run knows to what `dinov3-stac` writes.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use dinov3::ModelSpec;
 use dinov3::sink::WorkUnit;
 use dinov3_scene::{Scene, SceneInput, scene_name};
-use dinov3_stac::{ItemFacts, Link, href};
+use dinov3_stac::{ItemFacts, Link, href, relative_href, uri_of};
 use serde_json::{Map, Value, json};
 
-use crate::scene::store::{Store, data_of};
+use crate::scene::store::{Store, data_of, without_file_scheme};
 use crate::scene::units::{Chips, FileFacts};
 
 /// What an item is made of.
@@ -19,6 +19,10 @@ pub struct Made<'a> {
     pub input: &'a SceneInput,
     pub scene: &'a Scene,
     pub spec: &'a ModelSpec,
+    /// Where the model is described.
+    pub model_uri: String,
+    /// numpy's name of the type of stored values.
+    pub data_type: &'static str,
     pub provenance: &'a Value,
     pub plan: String,
     pub chips: Chips,
@@ -59,6 +63,7 @@ pub fn item(made: &Made<'_>) -> Result<Value> {
     add("weights", provenance["weights"].clone());
     add("weights_license", provenance["license"].clone());
     add("dimensions", json!(made.dimensions));
+    add("data_type", json!(made.data_type));
     add("scene", provenance["scene"].clone());
     add("source", json!(input.name));
     add("plan", json!(made.plan));
@@ -80,7 +85,7 @@ pub fn item(made: &Made<'_>) -> Result<Value> {
         links.extend(input.files.iter().map(|file| Link::new("derived_from", source(file)).titled(input.name.clone())));
     }
     links.extend(input.files.iter().map(|file| Link::new("emb:source-data", source(file))));
-    links.push(Link::new("emb:model", model_href(made.spec)).titled(made.spec.name.clone()));
+    links.push(Link::new("emb:model", made.model_uri.clone()).titled(made.spec.name.clone()));
     let (license, text) = dinov3::spec::license(&made.spec.license);
     if let Some(text) = text {
         links.push(Link::new("license", text).titled(format!("{license}, of the weights")));
@@ -109,7 +114,7 @@ pub fn item(made: &Made<'_>) -> Result<Value> {
             "pooling",
             "normalized",
         ]),
-        preprocessing: of_provenance(&["preprocess", "scene"]),
+        preprocessing: of_provenance(&["preprocess", "scene", "scenes", "resampled"]),
         energy: made.energy.clone(),
         own,
         links,
@@ -121,57 +126,24 @@ fn rounded(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(value)
 }
 
-/// Where a model is described.
-fn model_href(spec: &ModelSpec) -> String {
-    match spec.hub_ids.first() {
-        Some(repository) => format!("https://huggingface.co/{repository}"),
-        None => "https://github.com/facebookresearch/dinov3".to_owned(),
-    }
-}
-
 /// A link from a document in the store to a source: relative where both are on this machine, so that they can be moved
 /// together; without secrets.
 fn source_href(store: &Store, source: &Path) -> String {
-    let text = source.to_string_lossy();
-    let path = match text.strip_prefix("file://") {
-        Some(path) => PathBuf::from(path),
-        None if text.contains("://") => return scene_name(source),
-        None => source.to_path_buf(),
-    };
-    let absolute =
-        |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or(path.to_path_buf());
-    let path = absolute(&path);
-    store.folder().and_then(|folder| relative(&absolute(folder), &path)).unwrap_or_else(|| {
-        let slash = if path.to_string_lossy().starts_with('/') { "" } else { "/" };
-        format!("file://{slash}{}", href(&path.to_string_lossy().replace('\\', "/")))
-    })
+    let path = without_file_scheme(source.to_path_buf());
+    match path.to_string_lossy() {
+        text if text.contains("://") => scene_name(&path),
+        _ => store
+            .folder()
+            .and_then(|folder| way(folder, &path))
+            .unwrap_or_else(|| uri_of(&real(&path).to_string_lossy())),
+    }
 }
 
-/// The way from a folder to a file; nothing where they have no folder in common but the root.
-fn relative(folder: &Path, file: &Path) -> Option<String> {
-    let parts = |path: &Path| -> Vec<String> {
-        let named = path.components().filter(|part| !matches!(part, Component::CurDir));
-        named.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
-    };
-    let (from, to) = (parts(folder), parts(file));
-    let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
-    if common < 2 {
-        return None;
-    }
-    let up = "../".repeat(from.len() - common);
-    let start = if up.is_empty() { "./" } else { "" };
-    Some(format!("{start}{up}{}", href(&to[common..].join("/"))))
+/// A link from a document in a folder to a file of this machine; nothing where they have no folder in common but the root.
+pub fn way(folder: &Path, file: &Path) -> Option<String> {
+    relative_href(&real(folder), &real(file))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_are_linked_so_that_folders_can_be_moved() {
-        let link = |folder: &str, file: &str| relative(Path::new(folder), Path::new(file));
-        assert_eq!(link("/data/out", "/data/scenes/a b.tif").unwrap(), "../scenes/a%20b.tif");
-        assert_eq!(link("/data", "/data/a.tif").unwrap(), "./a.tif");
-        assert_eq!(link("/out", "/data/a.tif"), None);
-    }
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or(path.to_path_buf())
 }

@@ -1,5 +1,6 @@
 //! What all commands that embed scenes make of their options: before the weights are read, and after.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::Result;
@@ -7,14 +8,15 @@ use dinov3::image::statistics;
 use dinov3::pixels::Recipe;
 use dinov3::sink::{ChipColumns, EmbeddingLayout};
 use dinov3::{Encoder, ModelSpec, Normalized, Opened, Request};
-use dinov3_scene::raster::Opener;
+use dinov3_scene::raster::{Opener, redacted};
 use dinov3_scene::{AreaOfInterest, Preset, SceneInput, SceneOptions};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{SceneArguments, SceneEmbedArguments};
 use crate::scene::{opener, scene_options};
 use crate::setup::{
-    Provenance, check_chip, chosen_poolings, model_spec, open_model, refuse_overwriting, report_weights, weight_files,
+    Provenance, check_chip, chosen_poolings, model_definition, model_spec, open_model, refuse_overwriting,
+    report_weights, weight_files,
 };
 
 /// What is known without weights.
@@ -38,6 +40,12 @@ impl<'a> Job<'a> {
         let options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
         let opener = opener(&arguments.scene, &arguments.remote);
         Ok(Self { arguments, spec, request, layout, options, opener })
+    }
+
+    /// What is in the files that options name, for plans and markers. Weights are known when they are read.
+    pub fn contents(&self) -> BTreeMap<String, String> {
+        let area = self.options.area.as_ref().map(|area| ("aoi".to_owned(), area.sha256().to_owned()));
+        std::iter::once(("model".to_owned(), model_definition(&self.spec))).chain(area).collect()
     }
 
     /// The columns of a file with the chips of these scenes.
@@ -97,7 +105,8 @@ impl Pending {
 
 /// What was made of the scenes, for provenance.
 pub fn described(options: &SceneOptions, arguments: &SceneArguments) -> Value {
-    let names = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
+    let names =
+        |names: &[String]| (!names.is_empty()).then(|| names.iter().map(|name| redacted(name)).collect::<Vec<_>>());
     json!({
         "assets": names(&arguments.assets),
         "band_files": names(&arguments.band_files),

@@ -1,24 +1,26 @@
 //! `dinov3 scene merge`: whether all units are there and whole, and the catalogue of them.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
 use dinov3::engine::{Sink, Summary};
-use dinov3::sink::{ChipColumns, ChipFile, ChipRow, ChipSink, Journal, JournalKey, WorkUnit};
+use dinov3::sink::{ChipColumns, ChipFile, ChipRow, ChipSink, Journal, JournalKey, WorkUnit, remove_journal};
 use dinov3_scene::place_on_curve;
 use dinov3_scene::raster::Options;
-use dinov3_stac::{CollectionFacts, Link};
+use dinov3_stac::{CollectionFacts, Link, uri_of};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::SceneMergeArguments;
 use crate::failure::{Outcome, printable_line, usage};
+use crate::scene::item::way;
+use crate::scene::merged::MergedProvenance;
 use crate::scene::opener_with;
 use crate::scene::plan::Plan;
-use crate::scene::store::{PLAN, Store, data_of, is_store, item_of};
-use crate::scene::units::Marker;
+use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, check_place, data_of, is_store, item_of};
+use crate::scene::units::{Chips, Marker};
+use crate::setup::{extension, place_of};
 
-/// The STAC collection.
-const COLLECTION: &str = "collection.json";
 /// Sources that the collection links to; with more, it links to their folders.
 const MOST_SOURCES: usize = 16;
 
@@ -26,6 +28,10 @@ const MOST_SOURCES: usize = 16;
 pub fn run(arguments: &SceneMergeArguments) -> Result<Outcome> {
     if !is_store(&arguments.output) {
         return Err(usage(format!("{}: is no folder", arguments.output.display())));
+    }
+    check_place(&arguments.output)?;
+    if let Some(output) = &arguments.parquet {
+        check_merged(output, &arguments.output)?;
     }
     let opener = opener_with(Options::default().block_cache_bytes, &arguments.remote);
     let store = Store::open(&arguments.output, &opener, arguments.scratch.as_deref())?;
@@ -38,6 +44,7 @@ pub fn run(arguments: &SceneMergeArguments) -> Result<Outcome> {
         license: &arguments.license,
         sizes_only: arguments.sizes_only,
         parquet: arguments.parquet.as_deref(),
+        partial: arguments.partial,
     };
     catalogue(&plan, &store, &options)
 }
@@ -49,6 +56,32 @@ pub struct Catalogue<'a> {
     pub sizes_only: bool,
     /// Also one file of all rows.
     pub parquet: Option<&'a Path>,
+    /// That file also where something is missing.
+    pub partial: bool,
+}
+
+/// Refuses a place for all rows where they would be in the way: in the folder of the units, over which people glob, or over
+/// something that was not merged.
+fn check_merged(output: &Path, units: &Path) -> Result<()> {
+    check_on_disk(output, "a merged file")?;
+    let shown = output.display();
+    if extension(output) != "parquet" {
+        return Err(usage(format!("--parquet {shown}: is no name of a GeoParquet file, which ends in .parquet")));
+    }
+    let folder = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if place_of(output).parent().is_some_and(|parent| parent == folder(units)) {
+        return Err(usage(format!(
+            "--parquet {shown}: lies among the units, and whoever reads {} would find every row twice; give another folder",
+            units.join("*.parquet").display()
+        )));
+    }
+    let is_merged = || ChipFile::open(output).is_ok_and(|file| file.provenance()["units"].is_u64());
+    if output.exists() && !is_merged() {
+        return Err(usage(format!(
+            "--parquet {shown}: is there, and is no merged file; move it away or give another name"
+        )));
+    }
+    Ok(())
 }
 
 /// Checks every unit, says what is missing, and writes the collection of those that are there.
@@ -62,12 +95,13 @@ pub fn catalogue(plan: &Plan, store: &Store, options: &Catalogue<'_>) -> Result<
     for unit in &plan.units {
         match checked(plan, unit, store, options.sizes_only)? {
             Ok(marker) => {
-                if let Some((first, _)) = there
+                if let Some(first) = there
                     .first()
                     .map(|(unit, marker)| (unit, marker))
-                    .filter(|(_, first)| first.weights != marker.weights)
+                    .and_then(|(unit, first)| Some((unit, first.made_by.difference(&marker.made_by)?)))
                 {
-                    tell(unit, &format!("it was made with other weights than unit {}", first.unit));
+                    let (first, difference) = first;
+                    tell(unit, &format!("unlike unit {}, it was made with {difference}", first.unit));
                     continue;
                 }
                 if marker.chips.failed > 0 {
@@ -95,6 +129,24 @@ pub fn catalogue(plan: &Plan, store: &Store, options: &Catalogue<'_>) -> Result<
         items.push((name, item));
     }
     let rows: usize = there.iter().map(|(_, marker)| marker.chips.done).sum();
+    // First: where it fails, nothing has changed.
+    match options.parquet {
+        Some(output) if problems > 0 && !options.partial => {
+            eprintln!(
+                "note: {} is not written: something is missing; --partial writes what is there",
+                output.display()
+            );
+        }
+        Some(output) if there.is_empty() => {
+            return Err(anyhow!("{}: there are no units to make it of", output.display()));
+        }
+        Some(output) => {
+            let missing = plan.units.len() - there.len();
+            one_file(&there, missing, store, output)?;
+            eprintln!("{rows} rows -> {}", output.display());
+        }
+        None => {}
+    }
     let place = match items.is_empty() {
         true => "no collection".to_owned(),
         false => {
@@ -103,14 +155,6 @@ pub fn catalogue(plan: &Plan, store: &Store, options: &Catalogue<'_>) -> Result<
             format!("{}/{COLLECTION}", store.shown())
         }
     };
-    if let Some(output) = options.parquet {
-        if there.is_empty() {
-            return Err(anyhow!("{}: there are no units to make it of", output.display()));
-        }
-        let units: Vec<&WorkUnit> = there.iter().map(|(unit, _)| *unit).collect();
-        let rows = one_file(&units, store, output)?;
-        eprintln!("{rows} rows -> {}", output.display());
-    }
     eprintln!("{} of {} units, {rows} chips, {problems} problems -> {place}", there.len(), plan.units.len());
     Ok(if problems > 0 { Outcome::SomeFailed } else { Outcome::Done })
 }
@@ -128,6 +172,12 @@ fn checked(plan: &Plan, unit: &WorkUnit, store: &Store, sizes_only: bool) -> Res
     }
     if !marker.is_of(unit) {
         return Ok(Err("its scene has changed since it was made".to_owned()));
+    }
+    // Of a scene that could not be opened nothing was planned.
+    let Chips { done, skipped, failed } = marker.chips;
+    let found = (done + skipped + failed) as u64;
+    if unit.error.is_none() && found != unit.chips {
+        return Ok(Err(format!("it has {found} chips, and {} were planned", unit.chips)));
     }
     for (name, facts) in &marker.files {
         match store.size_bytes(name)? {
@@ -169,21 +219,15 @@ fn collection(items: &[(String, Value)], store: &Store, license: &str) -> Value 
     let license_name = dinov3::spec::license(properties["dinov3:weights_license"].as_str().unwrap_or_default()).0;
     let licenses = links_of(first, "license").into_iter();
     links.extend(licenses.map(|href| Link::new("license", href).titled(format!("{license_name}, of the weights"))));
-    let chip = scene["chip_px"].as_u64().unwrap_or_default();
-    let stride = scene["stride_px"].as_u64().unwrap_or_default();
     let own = ["model", "weights", "plan"].map(|name| (name.to_owned(), properties[format!("dinov3:{name}")].clone()));
     dinov3_stac::collection(
         &CollectionFacts {
             id: store.name(),
-            description: format!(
-                "Embeddings of chips of {chip} x {chip} pixels every {stride} pixels of satellite scenes, by {model}"
-            ),
+            description: format!("Embeddings of chips of satellite scenes, {}, by {model}", cut_in_words(scene)),
             license: license.to_owned(),
             dimensions: properties["dinov3:dimensions"].as_u64().unwrap_or_default(),
-            data_type: "float32".to_owned(),
-            chip_layout: json!({
-                "layout_type": "regular_grid", "chip_size": [chip, chip], "stride": [stride, stride],
-            }),
+            data_type: properties["dinov3:data_type"].as_str().unwrap_or("float32").to_owned(),
+            chip_layout: chip_layout(scene),
             links,
             own: Map::from_iter(own),
         },
@@ -191,45 +235,103 @@ fn collection(items: &[(String, Value)], store: &Store, license: &str) -> Value 
     )
 }
 
+/// How chips lie, as the extension says it: side by side at equal distances, on the cells of a grid that has a name, or
+/// otherwise: chips at the edges that were moved inwards.
+fn chip_layout(scene: &Value) -> Value {
+    let (chip, stride) = (&scene["chip_px"], &scene["stride_px"]);
+    let layout = |name: &str| json!({"layout_type": name, "chip_size": [chip, chip]});
+    match (scene["grid"].as_str(), scene["edges"].as_str()) {
+        (Some(grid), _) => {
+            let mut layout = layout("named_grid");
+            layout["grid_id"] = json!(grid);
+            layout
+        }
+        (None, Some("shift")) => layout("variable_grid"),
+        _ => {
+            let mut layout = layout("regular_grid");
+            layout["stride"] = json!([stride, stride]);
+            layout
+        }
+    }
+}
+
+fn cut_in_words(scene: &Value) -> String {
+    let (chip, stride) = (&scene["chip_px"], &scene["stride_px"]);
+    match (scene["grid"].as_str(), scene["edges"].as_str()) {
+        (Some(grid), _) => format!("{chip} x {chip} pixels on the cells of the grid {grid}"),
+        (None, Some("shift")) => {
+            format!("{chip} x {chip} pixels every {stride} pixels, those at the edges moved inwards")
+        }
+        _ => format!("{chip} x {chip} pixels every {stride} pixels"),
+    }
+}
+
 /// All rows of these units in one file, in the order of the Hilbert curve; each has a link to its unit's item.
-fn one_file(units: &[&WorkUnit], store: &Store, output: &Path) -> Result<usize> {
+fn one_file(units: &[(&WorkUnit, Marker)], missing: usize, store: &Store, output: &Path) -> Result<()> {
     let open = |unit: &WorkUnit| -> Result<(ChipFile, PathBuf)> {
         let path = store.fetched(&data_of(&unit.unit))?;
         Ok((ChipFile::open(&path)?, path))
     };
-    let (first, _) = open(units[0])?;
-    let layout = first.layout().clone();
-    let columns = ChipColumns { grid_cell: first.has_grid_cell(), stac_item: true, emb: None };
-    let mut provenance = first.provenance().clone();
-    if let Some(fields) = provenance.as_object_mut() {
-        for of_file in ["failures", "counts", "columns"] {
-            fields.remove(of_file);
-        }
-        fields.insert("units".to_owned(), json!(units.len()));
-    }
-    drop(first);
+    let first = units[0].0;
+    let (layout, has_grid_cell) = {
+        let (file, _) = open(first)?;
+        (file.layout().clone(), file.has_grid_cell())
+    };
+    let columns = ChipColumns { grid_cell: has_grid_cell, stac_item: true, emb: None };
     let mut journal = Journal::open(output)?;
+    if journal.known_rows() > 0 {
+        let shown = output.display();
+        return Err(usage(format!(
+            "{shown}: an interrupted run of another command has finished rows of it; give another name"
+        )));
+    }
     // Rows without stamps are good for one run only.
     journal.discard();
     journal.agree(Map::new(), &layout)?;
-    let mut sink = ChipSink::geoparquet(journal, layout.clone(), columns, Box::new(move |_: &Summary| provenance))?;
-    let mut rows = 0;
-    for unit in units {
-        let (file, path) = open(unit)?;
-        if *file.layout() != layout {
-            return Err(anyhow!("{}: has other columns than {}", path.display(), data_of(&units[0].unit)));
+    let provenance = Arc::new(Mutex::new(MergedProvenance::default()));
+    let told = Arc::clone(&provenance);
+    let finish = move |_: &Summary| told.lock().unwrap_or_else(PoisonError::into_inner).finish(missing);
+    let mut sink = ChipSink::geoparquet(journal, layout.clone(), columns, Box::new(finish))?;
+    let mut merge = || -> Result<()> {
+        let mut summary = Summary::default();
+        for (unit, marker) in units {
+            let (file, path) = open(unit)?;
+            if *file.layout() != layout {
+                return Err(anyhow!("{}: has other columns than {}", path.display(), data_of(&first.unit)));
+            }
+            provenance.lock().unwrap_or_else(PoisonError::into_inner).add(file.provenance());
+            let link = item_link(store, &unit.unit, output);
+            let mut rows = 0;
+            file.each(|mut row, vectors| -> Result<()> {
+                row.hilbert = place_on_curve(&row.footprint.wkb)?;
+                row.stac_item = Some(link.clone());
+                rows += 1;
+                Ok(sink.row(&row, vectors)?)
+            })?;
+            if rows != marker.chips.done {
+                return Err(anyhow!("{}: has {rows} rows, and {} were written", path.display(), marker.chips.done));
+            }
+            summary.done += rows;
+            store.clear_workplace(&data_of(&unit.unit));
         }
-        let link = format!("./{}", item_of(&unit.unit));
-        file.each(|mut row, vectors| -> Result<()> {
-            row.hilbert = place_on_curve(&row.footprint.wkb)?;
-            row.stac_item = Some(link.clone());
-            rows += 1;
-            Ok(sink.row(&row, vectors)?)
-        })?;
-        store.clear_workplace(&data_of(&unit.unit));
+        Ok(Sink::<JournalKey<ChipRow>>::finish(&mut sink, &summary)?)
+    };
+    let merged = merge();
+    drop(sink);
+    // A journal whose rows nobody will ask for.
+    let _ = remove_journal(output);
+    merged
+}
+
+/// The way from a merged file to the item of a unit.
+fn item_link(store: &Store, unit: &str, merged: &Path) -> String {
+    let name = item_of(unit);
+    match store.folder() {
+        Some(folder) => {
+            let item = folder.join(&name);
+            let way = place_of(merged).parent().and_then(|folder| way(folder, &item));
+            way.unwrap_or_else(|| uri_of(&item.to_string_lossy()))
+        }
+        None => format!("{}/{name}", store.shown()),
     }
-    let mut summary = Summary::default();
-    summary.done = rows;
-    Sink::<JournalKey<ChipRow>>::finish(&mut sink, &summary)?;
-    Ok(rows)
 }

@@ -11,6 +11,7 @@ mod job;
 mod map;
 mod masks;
 mod merge;
+mod merged;
 mod options;
 mod plan;
 mod reports;
@@ -33,12 +34,15 @@ use crate::failure::{Outcome, usage};
 use crate::setup::chosen_statistics;
 
 pub use shard::Shard;
+pub use store::without_file_scheme;
 
 /// Runs the command.
 pub fn run(command: &SceneCommand) -> Result<Outcome> {
     match command {
-        SceneCommand::Embed(arguments) if arguments.dense.dense => dense::run(arguments),
-        SceneCommand::Embed(arguments) => embed::run(arguments),
+        SceneCommand::Embed(arguments) => {
+            store::check_place(&arguments.output)?;
+            if arguments.dense.dense { dense::run(arguments) } else { embed::run(arguments) }
+        }
         SceneCommand::Plan(arguments) => plan::run(arguments),
         SceneCommand::Run(arguments) => run::run(arguments),
         SceneCommand::Merge(arguments) => merge::run(arguments),

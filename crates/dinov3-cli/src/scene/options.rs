@@ -8,11 +8,13 @@ use anyhow::{Result, anyhow};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use dinov3::checkpoint::hash::sha256;
+use dinov3_scene::raster::redacted;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::arguments::{Arguments, Command as Commands, SceneCommand, SceneEmbedArguments};
 use crate::failure::usage;
+use crate::scene::job::Job;
 
 /// Options by which one machine makes the same in another way. They are given to whoever runs a plan.
 const OF_MACHINES: [&str; 8] = ["batch_size", "strict", "resume", "fresh", "threads", "cache", "max_memory", "scratch"];
@@ -33,19 +35,27 @@ pub struct DecidingOptions {
     pub options: Values,
     /// All others that have a default.
     pub defaults: Values,
+    /// Of the files that options name: what is in them.
+    #[serde(default)]
+    pub contents: BTreeMap<String, String>,
 }
 
 impl DecidingOptions {
     /// Names them, and what they decide.
     pub fn hash(&self) -> String {
-        sha256(json!(["dinov3 options 1", self.version, self.all()]).to_string().as_bytes())
+        sha256(json!(["dinov3 options 2", self.version, self.all(), self.contents]).to_string().as_bytes())
     }
 
-    /// Every option that has a value.
+    /// Every option that has a value, without secrets: a URL that was signed anew is the same.
     fn all(&self) -> Values {
         let mut all = self.defaults.clone();
         all.extend(self.options.clone());
-        all
+        redacted_values(all)
+    }
+
+    /// The same without secrets, for outputs and markers.
+    pub fn redacted(&self) -> Self {
+        Self { options: redacted_values(self.options.clone()), ..self.clone() }
     }
 
     /// The first difference, for a person.
@@ -56,14 +66,28 @@ impl DecidingOptions {
         let (own, others) = (self.all(), other.all());
         let mut names: Vec<&String> = own.keys().chain(others.keys()).collect();
         names.sort();
-        let name = names.into_iter().find(|name| own.get(*name) != others.get(*name))?;
-        let told = |values: &Values| values.get(name).map_or("none".to_owned(), |values| values.join(" "));
-        Some(format!("--{name} {} and not {}", told(&others), told(&own)))
+        if let Some(name) = names.into_iter().find(|name| own.get(*name) != others.get(*name)) {
+            let told = |values: &Values| values.get(name).map_or("none".to_owned(), |values| values.join(" "));
+            return Some(format!("--{name} {} and not {}", told(&others), told(&own)));
+        }
+        let mut files = self.contents.keys().chain(other.contents.keys());
+        let name = files.find(|name| self.contents.get(*name) != other.contents.get(*name))?;
+        Some(format!("a file of other content as --{name}"))
     }
 }
 
-/// Those of this process's command line, which is `dinov3 scene NAME`. Options of machines are refused for a plan.
-pub fn of_this_process(name: &str) -> Result<DecidingOptions> {
+fn redacted_values(values: Values) -> Values {
+    let one = |name: &str, value: &str| match name {
+        // Lists of files.
+        "band-files" => value.split(',').map(redacted).collect::<Vec<_>>().join(","),
+        _ => redacted(value),
+    };
+    values.into_iter().map(|(name, all)| (name.clone(), all.iter().map(|value| one(&name, value)).collect())).collect()
+}
+
+/// Those of this process's command line, which is `dinov3 scene NAME` and gave this job. Options of machines are refused for
+/// a plan.
+pub fn of_this_process(name: &str, job: &Job<'_>) -> Result<DecidingOptions> {
     let mut command = Arguments::command();
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
     let (command, matches) = of_scene(&command, &matches, name).ok_or_else(|| anyhow!("not a command of scenes"))?;
@@ -73,7 +97,7 @@ pub fn of_this_process(name: &str) -> Result<DecidingOptions> {
         let option = option.replace('_', "-");
         return Err(usage(format!("--{option} decides no result: give it to 'dinov3 scene run'")));
     }
-    Ok(deciding(command, matches))
+    Ok(DecidingOptions { contents: job.contents(), ..deciding(command, matches) })
 }
 
 fn of_scene<'c>(command: &'c Command, matches: &'c ArgMatches, name: &str) -> Option<(&'c Command, &'c ArgMatches)> {
@@ -89,7 +113,8 @@ fn is_given(matches: &ArgMatches, id: &str) -> bool {
 fn deciding(command: &Command, matches: &ArgMatches) -> DecidingOptions {
     let skipped = |id: &str| OF_MACHINES.contains(&id) || OF_READING.contains(&id) || OF_PLANS.contains(&id);
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let mut found = DecidingOptions { version, options: Values::new(), defaults: Values::new() };
+    let mut found =
+        DecidingOptions { version, options: Values::new(), defaults: Values::new(), contents: BTreeMap::new() };
     for argument in command.get_arguments().filter(|argument| !skipped(argument.get_id().as_str())) {
         let id = argument.get_id().as_str();
         let (Some(long), Some(source)) = (argument.get_long(), matches.value_source(id)) else { continue };
@@ -167,7 +192,9 @@ pub fn replayed(planned: &DecidingOptions, name: &str, output: &std::path::Path)
     };
     let mut command = Arguments::command();
     let matches = command.try_get_matches_from_mut(words).map_err(unknown)?;
-    let again = of_scene(&command, &matches, "embed").map(|(command, matches)| deciding(command, matches));
+    let contents = planned.contents.clone();
+    let again = of_scene(&command, &matches, "embed")
+        .map(|(command, matches)| DecidingOptions { contents, ..deciding(command, matches) });
     if let Some(difference) = again.as_ref().and_then(|again| again.difference(planned)) {
         return Err(usage(format!("the plan was made with {difference}, which this program would use")));
     }
@@ -205,6 +232,29 @@ mod tests {
         let flag = of("dinov3 scene embed a.tif -m tiny.json -o out/ --normalize --bands 4,3,2");
         assert_eq!(flag.options["normalize"], ["true"]);
         assert_eq!(flag.options["bands"], ["4,3,2"]);
+    }
+
+    #[test]
+    fn what_signs_a_url_decides_nothing_and_is_told_to_nobody() {
+        let signed = |secret: &str| {
+            let files = format!("https://h/r.tif?sig={secret},https://u:{secret}@h/g.tif,b.tif");
+            of(&format!(
+                "dinov3 scene embed a -m tiny.json -o out/ --band-files {files} --mask https://h/m.tif?s={secret}"
+            ))
+        };
+        let (one, two) = (signed("secret-1"), signed("secret-2"));
+        assert_eq!((one.hash(), one.difference(&two)), (two.hash(), None));
+        assert_eq!(one.redacted(), two.redacted());
+        assert_eq!(one.redacted().options["band-files"], ["https://h/r.tif,https://h/g.tif,b.tif"]);
+        assert!(one.options["mask"][0].contains("secret"), "whoever runs the plan opens it");
+        let other = of("dinov3 scene embed a -m tiny.json -o out/ --mask https://h/n.tif?s=secret");
+        assert!(!one.difference(&other).unwrap().contains("secret"));
+        let of_file = |hash: &str| DecidingOptions {
+            contents: BTreeMap::from([("aoi".to_owned(), hash.to_owned())]),
+            ..of("dinov3 scene embed a.tif -m tiny.json -o out/ --aoi a.json")
+        };
+        assert_ne!(of_file("1").hash(), of_file("2").hash());
+        assert_eq!(of_file("1").difference(&of_file("2")).unwrap(), "a file of other content as --aoi");
     }
 
     #[test]

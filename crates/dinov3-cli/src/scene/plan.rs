@@ -1,20 +1,20 @@
 //! `dinov3 scene plan`: a large job in units.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use dinov3::sink::{WorkUnit, read_work_list, write_work_list};
 use dinov3_scene::{SceneInput, plan_units};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::arguments::ScenePlanArguments;
 use crate::failure::{Outcome, in_words_of_the_command, printable_line, usage};
 use crate::scene::embed::scenes_of;
 use crate::scene::job::Job;
 use crate::scene::options::{self, DecidingOptions};
-use crate::scene::store::{PLAN, Store};
+use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, data_of, item_of, marker_of};
 
 /// Scenes that are opened at once, at most.
 const MOST_THREADS: usize = 16;
@@ -25,13 +25,23 @@ pub fn run(arguments: &ScenePlanArguments) -> Result<Outcome> {
     if output.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("parquet")) {
         return Err(usage(format!("{}: a plan is a file that ends in .parquet", output.display())));
     }
+    check_on_disk(output, "a plan")?;
+    if arguments.embed.dense.dense {
+        return Err(usage(
+            "--dense: a plan is of chips; 'dinov3 scene embed --dense' makes the raster of one scene, in one process",
+        ));
+    }
     let job = Job::new(&arguments.embed)?;
-    let options = options::of_this_process("plan")?;
+    let options = options::of_this_process("plan", &job)?;
     let inputs = scenes_of(&job)?;
     let plan = Plan::new(&job, &inputs, Some(arguments.unit_chips), options)?;
     plan.write(output)?;
     let chips: u64 = plan.units.iter().map(|unit| unit.chips).sum();
     let failed = plan.tell_unusable();
+    if plan.has_secrets() {
+        let path = output.display();
+        eprintln!("note: {path} holds URLs as they were given, with what signs them: keep it from others");
+    }
     eprintln!(
         "{} units of {} scenes, {chips} chips, {failed} scenes cannot be used -> {}",
         plan.units.len() - failed,
@@ -102,6 +112,7 @@ impl Plan {
         Ok(Self { units, options })
     }
 
+    /// Writes it, as it is.
     pub fn write(&self, path: &Path) -> Result<()> {
         let about = json!({
             "schema": 1,
@@ -128,31 +139,104 @@ impl Plan {
         count
     }
 
-    /// Puts a copy where results go. Units of an earlier plan that made the same of other scenes stay in it.
+    /// The same without what may be secret in URLs: for whoever reads results.
+    fn redacted(&self) -> Self {
+        let unit = |unit: &WorkUnit| WorkUnit { input: redacted_input(unit), ..unit.clone() };
+        Self { units: self.units.iter().map(unit).collect(), options: self.options.redacted() }
+    }
+
+    /// Whether a URL has something that is not for everyone.
+    fn has_secrets(&self) -> bool {
+        self.options != self.options.redacted() || self.units.iter().any(|unit| unit.input != redacted_input(unit))
+    }
+
+    /// Puts a copy where results go, without secrets. Units of an earlier plan that made the same of other scenes stay in it;
+    /// those that this plan replaces go.
     ///
     /// # Errors
-    /// If the earlier plan had other options.
-    pub fn join(mut self, store: &Store) -> Result<Self> {
-        if let Some(earlier) = Self::of_store(store)? {
-            if let Some(difference) = self.options.difference(&earlier.options) {
+    /// If something else is there: other options, or scenes that were divided otherwise. With `fresh`, what is there goes.
+    pub fn join(mut self, store: &Store, fresh: bool) -> Result<Self> {
+        let own = self.redacted();
+        let shown = store.shown();
+        let Some(earlier) = Self::of_store(store)? else {
+            self.refuse_strangers(store)?;
+            own.put(store)?;
+            return Ok(self);
+        };
+        let difference = self.options.difference(&earlier.options);
+        if let Some(difference) = difference.as_ref().filter(|_| !fresh) {
+            return Err(usage(format!(
+                "{shown}: holds results of another plan, made with {difference}; give another OUT, or make all of it anew \
+                 with --fresh"
+            )));
+        }
+        if difference.is_none() && earlier.units == own.units {
+            return Ok(self);
+        }
+        let scenes: HashMap<&str, &WorkUnit> = self.units.iter().map(|unit| (unit.scene.as_str(), unit)).collect();
+        let names: HashSet<&str> = self.units.iter().map(|unit| unit.unit.as_str()).collect();
+        let is_replaced = |unit: &WorkUnit| difference.is_some() || scenes.contains_key(unit.scene.as_str());
+        let (replaced, kept): (Vec<_>, Vec<_>) = earlier.units.into_iter().partition(is_replaced);
+        let mut gone = 0;
+        for unit in replaced.iter().filter(|unit| !names.contains(unit.unit.as_str())) {
+            if store.size_bytes(&marker_of(&unit.unit))?.is_none() && store.size_bytes(&data_of(&unit.unit))?.is_none()
+            {
+                continue;
+            }
+            let is_same_scene =
+                scenes.get(unit.scene.as_str()).is_some_and(|new| new.stamp == unit.stamp && new.error == unit.error);
+            if is_same_scene && !fresh {
                 return Err(usage(format!(
-                    "{}: holds results of another plan, made with {difference}; give another OUT",
-                    store.shown()
+                    "{shown}: {} is divided into other units there, and its chips would be there twice (--unit-chips); give \
+                     another OUT, or make it anew with --fresh",
+                    unit.scene
                 )));
             }
-            if earlier.units == self.units {
-                return Ok(self);
-            }
-            let scenes: HashSet<String> = self.units.iter().map(|unit| unit.scene.clone()).collect();
-            self.units.extend(earlier.units.into_iter().filter(|unit| !scenes.contains(&unit.scene)));
+            store.remove_unit(&unit.unit)?;
+            gone += 1;
         }
+        if gone > 0 {
+            eprintln!("note: {gone} units of an earlier plan are removed from {shown}");
+        }
+        if let Some(unit) = kept.iter().find(|unit| names.contains(unit.unit.as_str())) {
+            return Err(usage(format!("{}: another scene has the same unit in {shown}, {}", unit.scene, unit.unit)));
+        }
+        drop((scenes, names));
+        self.units.extend(kept);
+        self.redacted().put(store)?;
+        Ok(self)
+    }
+
+    /// Refuses a folder in which something of the same name lies that is of no plan.
+    fn refuse_strangers(&self, store: &Store) -> Result<()> {
+        let shown = store.shown();
+        let not_ours = |name: &str| {
+            usage(format!("{shown}/{name} is there, and is not of this program; give another OUT, or move it away"))
+        };
+        if let Some(text) = store.get(COLLECTION)? {
+            let collection: Value = serde_json::from_slice(&text).unwrap_or_default();
+            if collection["dinov3:plan"].is_null() {
+                return Err(not_ours(COLLECTION));
+            }
+        }
+        // Asking for each object of a store would take its time, and names with hashes are nobody else's.
+        if store.folder().is_some() {
+            for name in self.units.iter().flat_map(|unit| [data_of(&unit.unit), item_of(&unit.unit)]) {
+                if store.size_bytes(&name)?.is_some() {
+                    return Err(not_ours(&name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&self, store: &Store) -> Result<()> {
         let path = store.workplace(PLAN);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
         self.write(&path)?;
-        store.deliver(PLAN)?;
-        Ok(self)
+        store.deliver(PLAN)
     }
 
     /// The copy where results go, if there is one.
@@ -162,4 +246,10 @@ impl Plan {
             None => Ok(None),
         }
     }
+}
+
+/// What opens a unit's scene, without secrets.
+pub fn redacted_input(unit: &WorkUnit) -> String {
+    let input = serde_json::from_str::<SceneInput>(&unit.input);
+    input.ok().and_then(|input| serde_json::to_string(&input.redacted()).ok()).unwrap_or_default()
 }

@@ -6,9 +6,10 @@ use dinov3_scene::assign;
 use crate::arguments::SceneRunArguments;
 use crate::failure::{Outcome, usage};
 use crate::scene::job::Job;
+use crate::scene::options::DecidingOptions;
 use crate::scene::plan::Plan;
 use crate::scene::shard;
-use crate::scene::store::{Store, is_store};
+use crate::scene::store::{Store, check_place, is_store};
 use crate::scene::{opener_with, options, units};
 
 /// Runs the command.
@@ -16,11 +17,16 @@ pub fn run(arguments: &SceneRunArguments) -> Result<Outcome> {
     if !is_store(&arguments.output) {
         return Err(usage(format!("{}: the output of a plan is a folder", arguments.output.display())));
     }
+    check_place(&arguments.output)?;
     let plan = Plan::read(&arguments.plan)?;
     let variable = |name: &str| std::env::var(name).ok();
     let (shard, source) = shard::chosen(arguments.shard, arguments.shards, &variable).map_err(usage)?;
     let embed = options::replayed(&plan.options, "run", &arguments.output)?;
     let job = Job::new(&embed)?;
+    let found = DecidingOptions { contents: job.contents(), ..plan.options.clone() };
+    if let Some(difference) = found.difference(&plan.options) {
+        return Err(usage(format!("{}: was made with {difference}; plan anew", arguments.plan.display())));
+    }
     let opener = opener_with(arguments.block_cache, &arguments.remote);
     let store = Store::create(&arguments.output, &opener, arguments.scratch.as_deref())?;
     let assigned = assign(&plan.units, shard.count);
@@ -36,6 +42,6 @@ pub fn run(arguments: &SceneRunArguments) -> Result<Outcome> {
             plan.units.len()
         );
     }
-    let plan = plan.join(&store)?;
+    let plan = plan.join(&store, arguments.fresh)?;
     units::run(&job, &plan.options, &own, &store, arguments.fresh).map(|tally| tally.tell(&store))
 }

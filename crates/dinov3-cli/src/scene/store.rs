@@ -15,8 +15,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use dinov3::checkpoint::hash::{StreamHash, sha256};
 use dinov3::sink::AtomicFile;
-use dinov3_scene::raster::{Opener, RasterError, StoreFolder};
+use dinov3_scene::raster::{Opener, RasterError, StoreFolder, redacted};
 
+use crate::failure::usage;
+use crate::setup::extension;
+
+/// The STAC collection.
+pub const COLLECTION: &str = "collection.json";
 /// The copy of the work list.
 pub const PLAN: &str = ".dinov3/plan.parquet";
 const HIDDEN: &str = ".dinov3/units";
@@ -46,6 +51,32 @@ fn is_remote(output: &Path) -> bool {
     output.to_string_lossy().contains("://")
 }
 
+/// A `file://` URL as the path that it is.
+pub fn without_file_scheme(path: PathBuf) -> PathBuf {
+    let place = path.to_str().and_then(|text| text.strip_prefix("file://"));
+    let place = place.map(|text| text.strip_prefix("localhost").filter(|rest| rest.starts_with('/')).unwrap_or(text));
+    place.map_or_else(|| path.clone(), PathBuf::from)
+}
+
+/// Refuses the name of one file, or of one Zarr store, that is not on a disk of this machine; `what` is written.
+pub fn check_on_disk(output: &Path, what: &str) -> Result<()> {
+    let remote = is_remote(output).then(|| redacted(&output.to_string_lossy()));
+    remote.map_or(Ok(()), |shown| Err(usage(format!("{shown}: {what} is written to a disk of this machine"))))
+}
+
+/// Refuses what looks like one, and is in an object store, where results have a prefix.
+pub fn check_place(output: &Path) -> Result<()> {
+    let is_one = ["parquet", "zarr", "tif", "tiff"].contains(&extension(output).as_str());
+    if is_remote(output) && is_one && !output.to_string_lossy().ends_with('/') {
+        let shown = redacted(&output.to_string_lossy());
+        return Err(usage(format!(
+            "{shown}: one file is written to a disk of this machine; in an object store, name a prefix, s3://BUCKET/PREFIX/, \
+             under which every scene gets a file"
+        )));
+    }
+    Ok(())
+}
+
 impl Store {
     /// Prepares a place for results.
     pub fn create(output: &Path, opener: &Opener, scratch: Option<&Path>) -> Result<Self> {
@@ -59,14 +90,16 @@ impl Store {
 
     /// The same for one that is there.
     pub fn open(output: &Path, opener: &Opener, scratch: Option<&Path>) -> Result<Self> {
-        let text = output.to_string_lossy();
-        if let Some(path) = text.strip_prefix("file://") {
-            return Ok(Self::Folder(path.into()));
-        }
         if !is_remote(output) {
-            return Ok(Self::Folder(output.to_path_buf()));
+            // Without a slash at its end, or two in it.
+            return Ok(Self::Folder(output.components().collect()));
         }
-        let objects = opener.store_folder(&text)?;
+        let text = output.to_string_lossy();
+        let (scheme, place) = text.split_once("://").unwrap_or_default();
+        let parts: Vec<&str> = place.split('/').filter(|part| !part.is_empty()).collect();
+        let objects = opener
+            .store_folder(&format!("{scheme}://{}", parts.join("/")))
+            .map_err(|error| usage(error.to_string()))?;
         let scratch = match scratch {
             Some(folder) => folder.to_path_buf(),
             None => {
@@ -205,6 +238,11 @@ impl Store {
             file.commit()?;
         }
         Ok(path)
+    }
+
+    /// Removes all of a unit that is in it: first what says that it is there.
+    pub fn remove_unit(&self, unit: &str) -> Result<()> {
+        [marker_of(unit), item_of(unit), data_of(unit)].iter().try_for_each(|name| self.remove(name))
     }
 
     /// Removes a document, if it is there.

@@ -1,25 +1,28 @@
 //! The units of a job, one after the other, with one model: each is data, a STAC item and, last, a marker.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
 use dinov3::checkpoint::hash::sha256;
 use dinov3::engine::{ImageFeatures, ItemError, Sink, SinkError, Summary};
+use dinov3::packed::is_packed;
 use dinov3::sink::{ChipSink, Journal, JournaledSource, RowName, WorkUnit, remove_journal};
 use dinov3_scene::{SceneInput, SceneSource, check_unchanged, scene_version};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::arguments::ModelArguments;
 use crate::batch::{Batch, interruption};
 use crate::failure::{Outcome, in_words_of_the_command, printable_line, usage};
-use crate::scene::embed::{hint_at_weights, with_scenes};
+use crate::scene::embed::{hint_at_weights, model_uri, with_scenes};
 use crate::scene::energy::EnergyMeter;
 use crate::scene::item::{Made, asset, item};
 use crate::scene::job::{Job, Machine};
 use crate::scene::options::DecidingOptions;
+use crate::scene::plan::redacted_input;
 use crate::scene::reports::SceneReports;
 use crate::scene::store::{Store, data_of, item_of, marker_of, sha256_of};
 
@@ -41,8 +44,43 @@ pub struct Marker {
     pub chips: Chips,
     pub failures: Vec<FailedChip>,
     pub files: BTreeMap<String, FileFacts>,
-    pub weights: Value,
+    #[serde(flatten)]
+    pub made_by: MadeBy,
     pub instruction_set: Value,
+}
+
+/// What decides about a unit's vectors and is known when the weights are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeBy {
+    pub weights: Value,
+    pub precision: Value,
+}
+
+impl MadeBy {
+    fn of(provenance: &Value) -> Self {
+        Self { weights: provenance["weights"].clone(), precision: provenance["precision"].clone() }
+    }
+
+    /// What differs, for a person. Files of weights are the same by any name, and packed or not.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let content = |weights: &Value| -> Value {
+            let files = weights["files"].as_array().filter(|files| !files.is_empty());
+            files.map_or_else(|| weights.clone(), |files| files.iter().map(|file| file["sha256"].clone()).collect())
+        };
+        if content(&self.weights) != content(&other.weights) {
+            let told = |weights: &Value| {
+                let first = &weights["files"][0];
+                let hash = first["sha256"].as_str().and_then(|hash| hash.get(..12)).unwrap_or_default();
+                match (first["name"].as_str(), weights["synthetic"].as_str()) {
+                    (Some(name), _) => format!("{name} of SHA-256 {hash}..."),
+                    (None, Some(synthetic)) => synthetic.to_owned(),
+                    (None, None) => "others".to_owned(),
+                }
+            };
+            return Some(format!("other weights, {} and not {}", told(&other.weights), told(&self.weights)));
+        }
+        (self.precision != other.precision).then(|| format!("precision {} and not {}", other.precision, self.precision))
+    }
 }
 
 /// What became of a unit's chips.
@@ -93,8 +131,9 @@ impl Marker {
     }
 }
 
+/// Without secrets: a URL that was signed anew is the same work.
 fn work_hash(unit: &WorkUnit) -> String {
-    sha256(json!([unit.input, unit.rows_px]).to_string().as_bytes())
+    sha256(json!([redacted_input(unit), unit.rows_px]).to_string().as_bytes())
 }
 
 /// What a run did.
@@ -133,22 +172,47 @@ impl Tally {
 /// If the weights cannot be read, if a unit of another plan is in the way, or if the run is interrupted.
 pub fn run(job: &Job<'_>, plan: &DecidingOptions, units: &[WorkUnit], store: &Store, fresh: bool) -> Result<Tally> {
     let mut tally = Tally::default();
-    let mut waiting = Vec::new();
+    let (mut waiting, mut finished) = (Vec::new(), Vec::<(&WorkUnit, MadeBy)>::new());
+    let failed = |tally: &mut Tally, unit: &WorkUnit, error: &anyhow::Error| {
+        let told = in_words_of_the_command(&format!("{error:#}"));
+        // The scene's name is in most errors.
+        let name = if told.contains(&unit.scene) { String::new() } else { format!("{}: ", unit.scene) };
+        eprintln!("{}", printable_line(&format!("failed: unit {}: {name}{told}", unit.unit)));
+        tally.failed += 1;
+    };
     for unit in units {
-        if fresh {
-            store.remove(&marker_of(&unit.unit))?;
-            forget_journal(store, unit);
-        }
-        match is_finished(plan, unit, store)? {
-            true => tally.from_before += 1,
-            false => waiting.push(unit),
+        let found = match fresh {
+            true => forget(store, unit).map(|()| Found::Nothing),
+            false => found(plan, unit, store),
+        };
+        match found {
+            Ok(Found::Whole(made_by)) => {
+                tally.from_before += 1;
+                if finished.iter().all(|(_, known)| *known != made_by) {
+                    finished.push((unit, made_by));
+                }
+            }
+            Ok(Found::Nothing) => waiting.push(unit),
+            Ok(Found::OfAnotherPlan(problem)) => return Err(in_the_way(store, unit, &problem)),
+            Err(error) => failed(&mut tally, unit, &error),
         }
     }
-    if waiting.is_empty() {
+    // Weights that are a file here may be other ones today.
+    let ModelArguments { model, weights, .. } = &job.arguments.model;
+    let is_file = weights.as_ref().map_or_else(|| is_packed(Path::new(model)), |weights| Path::new(weights).exists());
+    if waiting.is_empty() && (finished.is_empty() || !is_file) {
         return Ok(tally);
     }
     hint_at_weights(&job.spec);
     let mut machine = job.open()?;
+    if !finished.is_empty() {
+        let own = MadeBy::of(&machine.provenance.value());
+        for (unit, made_by) in &finished {
+            if let Some(difference) = own.difference(made_by) {
+                return Err(in_the_way(store, unit, &format!("was made with {difference}")));
+            }
+        }
+    }
     let count = waiting.len();
     for (index, unit) in waiting.into_iter().enumerate() {
         if count > 1 {
@@ -161,24 +225,30 @@ pub fn run(job: &Job<'_>, plan: &DecidingOptions, units: &[WorkUnit], store: &St
             Err(error) if job.arguments.batch.strict => {
                 return Err(error.context(format!("{}: stopped at the first failure (--strict)", unit.scene)));
             }
-            Err(error) => {
-                let told = in_words_of_the_command(&format!("{error:#}"));
-                // The scene's name is in most errors.
-                let name = if told.contains(&unit.scene) { String::new() } else { format!("{}: ", unit.scene) };
-                eprintln!("{}", printable_line(&format!("failed: unit {}: {name}{told}", unit.unit)));
-                tally.failed += 1;
-            }
+            Err(error) => failed(&mut tally, unit, &error),
         }
     }
     Ok(tally)
 }
 
-/// Whether all of a unit is there. A marker of a version of the scene that is no more goes.
-fn is_finished(plan: &DecidingOptions, unit: &WorkUnit, store: &Store) -> Result<bool> {
-    let Some(marker) = Marker::read(store, &unit.unit)? else { return Ok(false) };
+fn in_the_way(store: &Store, unit: &WorkUnit, problem: &str) -> anyhow::Error {
+    usage(format!("{}/{} {problem}; give another OUT, or make it anew with --fresh", store.shown(), unit.unit))
+}
+
+/// What is there of a unit.
+enum Found {
+    /// Not all of it, or nothing.
+    Nothing,
+    Whole(MadeBy),
+    /// As a sentence.
+    OfAnotherPlan(String),
+}
+
+/// What is there of a unit. A marker of a version of the scene that is no more goes.
+fn found(plan: &DecidingOptions, unit: &WorkUnit, store: &Store) -> Result<Found> {
+    let Some(marker) = Marker::read(store, &unit.unit)? else { return Ok(Found::Nothing) };
     if let Err(problem) = marker.check_plan(plan) {
-        let place = format!("{}/{}", store.shown(), unit.unit);
-        return Err(usage(format!("{place} {problem}; give another OUT, or make it anew with --fresh")));
+        return Ok(Found::OfAnotherPlan(problem));
     }
     let mut is_whole = marker.is_of(unit);
     if !is_whole {
@@ -194,13 +264,21 @@ fn is_finished(plan: &DecidingOptions, unit: &WorkUnit, store: &Store) -> Result
     }
     if !is_whole {
         store.remove(&marker_of(&unit.unit))?;
-        return Ok(false);
+        return Ok(Found::Nothing);
     }
-    if marker.chips.failed == 0 {
-        // Left by a process that was killed after its last step but one.
-        forget_journal(store, unit);
+    if marker.chips.failed > 0 {
+        return Ok(Found::Nothing);
     }
-    Ok(marker.chips.failed == 0)
+    // Left by a process that was killed after its last step but one.
+    forget_journal(store, unit);
+    Ok(Found::Whole(marker.made_by))
+}
+
+/// Makes a unit one that was never begun; its files are replaced when they are there anew.
+fn forget(store: &Store, unit: &WorkUnit) -> Result<()> {
+    store.remove(&marker_of(&unit.unit))?;
+    forget_journal(store, unit);
+    Ok(())
 }
 
 fn forget_journal(store: &Store, unit: &WorkUnit) {
@@ -221,7 +299,10 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
     let Some(datetime_us) = scene.datetime_us() else {
         bail!("no time of acquisition is known, and a STAC item needs one: plan with --datetime");
     };
-    source.survey();
+    // A scene whose pixels contradict what was declared has no chip that could be made.
+    if let Some(error) = source.survey().and_then(|survey| survey.unusable.into_iter().next()) {
+        return Err(error.into());
+    }
 
     let data = data_of(&unit.unit);
     let path = store.workplace(&data);
@@ -237,16 +318,19 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
         eprintln!("continuing: {} rows are there", journal.rows());
     }
     let shown = PathBuf::from(format!("{}/{data}", store.shown()));
-    let batch = Batch::begin(&job.arguments.batch, &shown).of("chips");
+    let batch = Batch::begin(&job.arguments.batch, &shown).of("chips").knowing(journal.known_rows());
     let asset = asset(unit);
     let mut columns = job.columns(std::slice::from_ref(&input));
     columns.emb = Some(asset.clone());
     let provenance = machine.provenance.value();
     let (said, listed) = (provenance.clone(), Arc::clone(&reports));
-    let finish = Box::new(move |_: &Summary| with_scenes(said, &listed, &resampled));
+    let finished: Arc<OnceLock<Value>> = Arc::default();
+    let told = Arc::clone(&finished);
+    let finish = Box::new(move |_: &Summary| told.get_or_init(|| with_scenes(said, &listed, &resampled)).clone());
     let sink = ChipSink::geoparquet(journal, job.layout.clone(), columns, finish)?;
     source.continue_from(sink.journal().known());
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
+    reports.through(&batch.reporter);
     let sink = sink.keeping_the_journal();
     let journaled = JournaledSource::new(&source, Some(sink.journal()));
     let report: Arc<Mutex<Report>> = Arc::default();
@@ -260,6 +344,8 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
     let energy = meter.stop();
     let Report { chips, failures } = std::mem::take(&mut *report.lock().unwrap_or_else(PoisonError::into_inner));
 
+    let provenance = finished.get().cloned().unwrap_or(provenance);
+
     // From here on all rows are in the journal, and the next run has nothing to encode, whatever happens.
     let facts = FileFacts {
         size_bytes: std::fs::metadata(&path).with_context(|| path.display().to_string())?.len(),
@@ -272,6 +358,8 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
         input: &input,
         scene: &scene,
         spec: &job.spec,
+        model_uri: model_uri(&machine.opened),
+        data_type: job.layout.element().numpy_name(),
         provenance: &provenance,
         plan: plan.hash(),
         chips,
@@ -286,16 +374,16 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
     store.put(&item_of(&unit.unit), &document)?;
     let item_facts = FileFacts { size_bytes: document.len() as u64, sha256: sha256(&document) };
     let marker = Marker {
-        schema: 1,
+        schema: 2,
         unit: unit.unit.clone(),
         plan: plan.hash(),
-        options: plan.clone(),
+        options: plan.redacted(),
         work: work_hash(unit),
-        stamp: unit.stamp.clone().or_else(|| scene_version(&scene)),
+        stamp: unit.stamp.clone().or_else(|| Some(scene_version(&scene))),
         chips,
         failures,
         files: BTreeMap::from([(data, facts), (item_of(&unit.unit), item_facts)]),
-        weights: provenance["weights"].clone(),
+        made_by: MadeBy::of(&provenance),
         instruction_set: provenance["instruction_set"].clone(),
     };
     store.put(&marker_of(&unit.unit), format!("{:#}\n", json!(marker)).as_bytes())?;

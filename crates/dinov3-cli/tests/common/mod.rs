@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod chips;
+pub mod jobs;
 
 use std::collections::BTreeMap;
 use std::fs;

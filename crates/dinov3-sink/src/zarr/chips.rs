@@ -5,12 +5,14 @@ use std::path::Path;
 
 use dinov3_engine::SinkError;
 use dinov3_geo::PixelWindow;
+use dinov3_stac::uri_of;
 use serde_json::Value;
 
-use super::{Cells, RasterFacts, Store, check_grid, pixel_m, uri_of};
+use super::{Cells, RasterFacts, Store, check_grid, pixel_m};
 use crate::chip::{ChipCell, ChipRow};
 use crate::chips::{ChipFormat, ChipRows};
 use crate::error::OutputError;
+use crate::name::safe_stem;
 use crate::raster::{FeatureBlock, FeatureGrid, FeatureRaster, NorthUpRaster};
 
 /// What a store of chips says beside them.
@@ -34,15 +36,7 @@ pub fn group_names(scenes: &[String]) -> BTreeMap<String, String> {
     }
     let mut groups = BTreeMap::<String, String>::new();
     for scene in scenes {
-        let last = scene.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or_default();
-        let stem = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
-        let plain = |character: char| match character {
-            'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' | '.' => character,
-            _ => '_',
-        };
-        // Neither hidden nor reserved.
-        let name: String = stem.trim_start_matches(['_', '.']).chars().map(plain).take(200).collect();
-        let name = if name.is_empty() { "scene".to_owned() } else { name };
+        let name = safe_stem(scene, 200);
         let is_free = |name: &String| !groups.values().any(|taken| taken.eq_ignore_ascii_case(name));
         let numbered = (2u64..).map(|number| format!("{name}-{number}"));
         let name = std::iter::once(name.clone()).chain(numbered).find(is_free).unwrap_or_default();
@@ -191,13 +185,5 @@ mod tests {
         assert_eq!(names(&["a/b.tif"]), [""]);
         assert_eq!(names(&["a/b.tif", "c/b.tif", "B.tiff", "b-2.tif"]), ["b", "b-2", "B-3", "b-2-2"]);
         assert_eq!(names(&["s3://x/north 1.tif", "__.tif", "ü.tif"]), ["north_1", "scene", "_"]);
-    }
-
-    #[test]
-    fn paths_are_uris() {
-        assert_eq!(uri_of("https://example.org/a b.tif"), "https://example.org/a b.tif");
-        if cfg!(unix) {
-            assert_eq!(uri_of("/scenes/a b#1.tif"), "file:///scenes/a%20b%231.tif");
-        }
     }
 }

@@ -25,6 +25,7 @@ use std::io::Write;
 use std::path::Path;
 
 use dinov3_geo::AffineTransform;
+use dinov3_stac::uri_of;
 use serde_json::{Map, Value, json};
 
 use self::conventions::{array_attributes, group_attributes};
@@ -313,23 +314,6 @@ impl Store {
     fn refused(&self, problem: impl Into<String>) -> OutputError {
         OutputError::Grid { path: self.folder.path().to_owned(), problem: problem.into() }
     }
-}
-
-/// A path as a `file://` URI; what is a URI stays.
-fn uri_of(source: &str) -> String {
-    if source.contains("://") {
-        return source.to_owned();
-    }
-    let path = std::path::absolute(source).unwrap_or_else(|_| source.into());
-    let text = path.to_string_lossy().replace('\\', "/");
-    let mut uri = String::from(if text.starts_with('/') { "file://" } else { "file:///" });
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' => uri.push(byte as char),
-            _ => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    uri
 }
 
 /// A group's `zarr.json`. Consolidated inside of it, so that a reader over HTTP fetches one file.
