@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 
 use crate::arguments::SceneMergeArguments;
 use crate::failure::{Outcome, printable_line, usage};
-use crate::scene::opener_with;
 use crate::scene::plan::Plan;
 use crate::scene::store::{PLAN, Store, data_of, is_store, item_of};
 use crate::scene::units::Marker;
+use crate::scene::{opener_with, zarr_merge, zarr_plan};
 
 /// The STAC collection.
 const COLLECTION: &str = "collection.json";
@@ -86,6 +86,9 @@ pub fn catalogue(plan: &Plan, store: &Store, options: &Catalogue<'_>) -> Result<
         eprintln!(
             "note: units were made with different instruction sets ({sets}): bits of equal chips differ between them"
         );
+    }
+    if zarr_plan::is_zarr(&plan.options) {
+        return zarr_merge::finish(plan, store, &there, problems, options);
     }
     let mut items = Vec::new();
     for (unit, _) in &there {

@@ -1,12 +1,11 @@
 //! `dinov3 scene plan`: a large job in units.
 
 use std::collections::HashSet;
-use std::num::NonZero;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use dinov3::sink::{WorkUnit, read_work_list, write_work_list};
-use dinov3_scene::{SceneInput, plan_units};
+use dinov3_scene::{Division, SceneInput, plan_units};
 use serde_json::json;
 
 use crate::arguments::ScenePlanArguments;
@@ -15,6 +14,7 @@ use crate::scene::embed::scenes_of;
 use crate::scene::job::Job;
 use crate::scene::options::{self, DecidingOptions};
 use crate::scene::store::{PLAN, Store};
+use crate::scene::zarr_plan;
 
 /// Scenes that are opened at once, at most.
 const MOST_THREADS: usize = 16;
@@ -28,7 +28,8 @@ pub fn run(arguments: &ScenePlanArguments) -> Result<Outcome> {
     let job = Job::new(&arguments.embed)?;
     let options = options::of_this_process("plan")?;
     let inputs = scenes_of(&job)?;
-    let plan = Plan::new(&job, &inputs, Some(arguments.unit_chips), options)?;
+    let division = zarr_plan::division(&job)?.unwrap_or(Division::Chips(arguments.unit_chips));
+    let plan = Plan::new(&job, &inputs, division, options)?;
     plan.write(output)?;
     let chips: u64 = plan.units.iter().map(|unit| unit.chips).sum();
     let failed = plan.tell_unusable();
@@ -49,14 +50,9 @@ pub struct Plan {
 
 impl Plan {
     /// Opens every scene once.
-    pub fn new(
-        job: &Job<'_>,
-        inputs: &[SceneInput],
-        unit_chips: Option<NonZero<u64>>,
-        options: DecidingOptions,
-    ) -> Result<Self> {
+    pub fn new(job: &Job<'_>, inputs: &[SceneInput], division: Division<'_>, options: DecidingOptions) -> Result<Self> {
         let threads = usize::from(job.arguments.remote.requests).min(MOST_THREADS);
-        let units = plan_units(&job.opener, inputs, &job.options, unit_chips, threads);
+        let units = plan_units(&job.opener, inputs, &job.options, division, threads);
         let usable = || units.iter().filter(|unit| unit.error.is_none());
         if usable().next().is_none()
             && let Some(first) = units.iter().find_map(|unit| unit.error.as_deref())
@@ -67,7 +63,9 @@ impl Plan {
                 scenes => anyhow!("none of {scenes} scenes can be used; the first one: {first}"),
             });
         }
-        let mut undated = usable().filter(|unit| unit.datetime_us.is_none()).map(|unit| unit.scene.as_str());
+        // A store of undated chips has no axis of time.
+        let needs_time = |unit: &&WorkUnit| unit.datetime_us.is_none() && !matches!(division, Division::Shards(_));
+        let mut undated = usable().filter(needs_time).map(|unit| unit.scene.as_str());
         if let Some(first) = undated.next() {
             return Err(usage(format!(
                 "{first}{}: no time of acquisition is known, and a STAC item needs one: say it with --datetime",
@@ -91,7 +89,8 @@ impl Plan {
     pub fn read(path: &Path) -> Result<Self> {
         let (units, about) = read_work_list(path)?;
         let none = |problem: &str| anyhow!("{}: not a plan of 'dinov3 scene plan': {problem}", path.display());
-        let options = serde_json::from_value(about["job"].clone()).map_err(|_| none("it has no options"))?;
+        let options: DecidingOptions =
+            serde_json::from_value(about["job"].clone()).map_err(|_| none("it has no options"))?;
         let is_safe = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
         if let Some(unit) = units
             .iter()
@@ -99,6 +98,7 @@ impl Plan {
         {
             return Err(none(&format!("'{}' is no name of a unit", unit.unit)));
         }
+        zarr_plan::check_units(&units, &options).map_err(|problem| none(&problem))?;
         Ok(Self { units, options })
     }
 
@@ -133,7 +133,12 @@ impl Plan {
     /// # Errors
     /// If the earlier plan had other options.
     pub fn join(mut self, store: &Store) -> Result<Self> {
-        if let Some(earlier) = Self::of_store(store)? {
+        let earlier = Self::of_store(store)?;
+        let is_zarr = zarr_plan::is_zarr(&self.options);
+        if is_zarr {
+            zarr_plan::check_join(&self, earlier.as_ref(), store)?;
+        }
+        if let Some(earlier) = earlier {
             if let Some(difference) = self.options.difference(&earlier.options) {
                 return Err(usage(format!(
                     "{}: holds results of another plan, made with {difference}; give another OUT",
@@ -144,6 +149,7 @@ impl Plan {
                 return Ok(self);
             }
             let scenes: HashSet<String> = self.units.iter().map(|unit| unit.scene.clone()).collect();
+            // None of a store, which has the same scenes.
             self.units.extend(earlier.units.into_iter().filter(|unit| !scenes.contains(&unit.scene)));
         }
         let path = store.workplace(PLAN);

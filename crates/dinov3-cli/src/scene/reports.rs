@@ -13,7 +13,7 @@ use crate::progress::Reporter;
 /// Scenes whose warnings are told; those of others are in the provenance.
 const MOST_WARNED: usize = 10;
 /// Scenes that the provenance lists: about 500 bytes each, in the output's footer.
-const MOST_LISTED: usize = 1000;
+pub const MOST_LISTED: usize = 1000;
 
 /// Hears of every scene once.
 #[derive(Default)]
