@@ -22,7 +22,7 @@ use crate::scene::job::{Job, Machine};
 use crate::scene::options::DecidingOptions;
 use crate::scene::reports::SceneReports;
 use crate::scene::store::{Store, data_of, item_of, marker_of, sha256_of};
-use crate::scene::zarr_units;
+use crate::scene::{zarr_plan, zarr_units};
 
 /// Failed chips that a marker names; it says how many there are.
 const MOST_FAILURES: usize = 100;
@@ -215,6 +215,9 @@ fn forget_journal(store: &Store, unit: &WorkUnit) {
 }
 
 fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, machine: &mut Machine) -> Result<Chips> {
+    if zarr_plan::is_zarr(plan) && unit.shard.is_none() {
+        bail!("{}; plan anew when it can be used", unit.error.as_deref().unwrap_or("it has no shards"));
+    }
     let input: SceneInput = serde_json::from_str(&unit.input).context("its row in the plan is damaged")?;
     let source = SceneSource::new(vec![input.clone()], job.opener.clone(), job.options.clone());
     let mut source = match &unit.shard {

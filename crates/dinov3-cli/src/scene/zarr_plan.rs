@@ -105,7 +105,7 @@ pub fn check_join(plan: &Plan, earlier: Option<&Plan>, store: &Store) -> Result<
     };
     if let Some(scene) = first_difference(&earlier.units, &plan.units) {
         return Err(usage(format!(
-            "{}: was begun for other scenes, or for {scene} when it had another size, and the arrays of a store are made once; \
+            "{}: was begun for another list of scenes, which first differs at {scene}, and the arrays of a store are made once: \
              give another OUT",
             store.shown()
         )));
