@@ -529,6 +529,8 @@ pub enum SceneFormat {
     /// GeoParquet, a row per chip
     #[default]
     Parquet,
+    /// One Zarr store for all, a group per scene: for plans, and with -o OUT.zarr
+    Zarr,
 }
 
 #[derive(Args)]

@@ -44,7 +44,7 @@ pub use error::SceneError;
 pub use input::{SceneInput, tell_apart};
 pub use mask::MaskValues;
 pub use measure::{SampleKind, SceneStatistics};
-pub use plan::{assign, check_unchanged, place_on_curve, plan_units, scene_version, unit_name};
+pub use plan::{Division, assign, check_unchanged, place_on_curve, plan_units, scene_version, unit_name};
 pub use preset::{DeclaredBaseline, Fit, Preset};
 pub use product::{Baseline, Evidence, LandsatInstrument, ProductFacts};
 pub use radiometry::Measured;

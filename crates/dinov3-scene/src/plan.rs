@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dinov3_geo::{PixelWindow, read_wkb_polygons};
 use dinov3_raster::Opener;
-use dinov3_sink::{WorkUnit, safe_stem};
+use dinov3_sink::{EmbeddingLayout, ShardPlace, WorkUnit, group_names, safe_stem};
 
 use crate::input::FileVersion;
 use crate::{Scene, SceneError, SceneInput, SceneOptions};
@@ -16,15 +16,30 @@ use crate::{Scene, SceneError, SceneInput, SceneOptions};
 /// Characters of a scene's name in the names of its units.
 const LONGEST_STEM: usize = 80;
 
-/// The units of these scenes, in their order: each scene is one, or several of about `unit_chips` chips if it has more. A
-/// scene that cannot be used is one, with the reason. Scenes are opened on `threads` threads, each once.
+/// How scenes are divided into units.
+#[derive(Clone, Copy, Debug)]
+pub enum Division<'a> {
+    /// Not at all.
+    Scenes,
+    /// A scene of more chips than this is several units, at rows of chips, of about so many each.
+    Chips(NonZero<u64>),
+    /// By the shards of a Zarr store with vectors of this layout.
+    Shards(&'a EmbeddingLayout),
+}
+
+/// The units of these scenes, in their order. A scene that cannot be used is one, with the reason. Scenes are opened on
+/// `threads` threads, each once.
 pub fn plan_units(
     opener: &Opener,
     inputs: &[SceneInput],
     options: &SceneOptions,
-    unit_chips: Option<NonZero<u64>>,
+    division: Division<'_>,
     threads: usize,
 ) -> Vec<WorkUnit> {
+    let groups = match division {
+        Division::Shards(_) => group_names(&inputs.iter().map(|input| input.name.clone()).collect::<Vec<_>>()),
+        _ => BTreeMap::new(),
+    };
     let next = AtomicUsize::new(0);
     let found: Mutex<BTreeMap<usize, Vec<WorkUnit>>> = Mutex::default();
     std::thread::scope(|scope| {
@@ -34,7 +49,8 @@ pub fn plan_units(
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     inputs.get(index).map(|input| (index, input))
                 } {
-                    let units = units_of(opener, input, options, unit_chips);
+                    let group = groups.get(&input.name).map_or("", String::as_str);
+                    let units = units_of(opener, input, options, division, group);
                     found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(index, units);
                 }
             });
@@ -47,7 +63,8 @@ fn units_of(
     opener: &Opener,
     input: &SceneInput,
     options: &SceneOptions,
-    unit_chips: Option<NonZero<u64>>,
+    division: Division<'_>,
+    group: &str,
 ) -> Vec<WorkUnit> {
     let whole = WorkUnit {
         unit: unit_name(&input.name, None),
@@ -76,10 +93,30 @@ fn units_of(
         rows_px: Some((first, end)),
         ..whole.clone()
     };
-    match unit_chips.map(NonZero::get) {
-        Some(most) if chips > most => split(&rows, most).into_iter().map(|(rows, chips)| part(rows, chips)).collect(),
+    match division {
+        Division::Shards(layout) => match scene.chips_by_shard(layout) {
+            Ok(shards) => units_of_shards(&WorkUnit { chips, ..whole }, group, &shards),
+            Err(problem) => vec![WorkUnit { error: Some(format!("{} {problem}", input.name)), ..whole }],
+        },
+        Division::Chips(most) if chips > most.get() => {
+            split(&rows, most.get()).into_iter().map(|(rows, chips)| part(rows, chips)).collect()
+        }
         _ => vec![WorkUnit { chips, ..whole }],
     }
+}
+
+/// A unit per shard, also for those without chips: which have data is known when they were read.
+fn units_of_shards(whole: &WorkUnit, group: &str, shards: &BTreeMap<(u32, u32), u64>) -> Vec<WorkUnit> {
+    let unit = |(&(row, column), &chips): (&(u32, u32), &u64)| WorkUnit {
+        unit: match shards.len() {
+            1 => whole.unit.clone(),
+            _ => format!("{}-s{row}.{column}", whole.unit),
+        },
+        chips,
+        shard: Some(ShardPlace { group: group.to_owned(), row, column }),
+        ..whole.clone()
+    };
+    shards.iter().map(unit).collect()
 }
 
 /// Ranges of rows with about equal numbers of chips, of which as few as possible hold more than `most`: a row is not

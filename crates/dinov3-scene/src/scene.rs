@@ -10,7 +10,9 @@ use dinov3_pixels::Statistics;
 use dinov3_raster::{
     CrsDefinition, Georeference, Location, Opener, Raster, RasterError, RasterProfile, RasterWindow, Samples, redacted,
 };
-use dinov3_sink::{ChipCell, ChipFootprint, ChipRow, FeatureGrid, RowName, Stamp};
+use dinov3_sink::{
+    ChipCell, ChipFootprint, ChipRow, ChipShards, EmbeddingLayout, FeatureGrid, RowName, Stamp, check_grid,
+};
 
 use crate::align::{CellNames, Ground};
 use crate::cells::ChipCells;
@@ -345,6 +347,29 @@ impl Scene {
             *rows.entry(window.y_px).or_default() += u64::from(self.inside(&window).is_some());
         }
         rows
+    }
+
+    /// For each shard of a Zarr store with vectors of this layout: how many of its chips may have data.
+    ///
+    /// # Errors
+    /// Why the chips cannot be cells of a store.
+    pub(crate) fn chips_by_shard(&self, layout: &EmbeddingLayout) -> Result<BTreeMap<(u32, u32), u64>, String> {
+        let grid = self.cells().ok_or(
+            "has no chips on an even lattice, as a Zarr store needs them (chips on the cells of --grid are moved by up to \
+             half a pixel): write .parquet",
+        )?;
+        check_grid(grid)?;
+        let shards = ChipShards::new(grid, layout);
+        let (rows, columns) = shards.count();
+        let mut chips: BTreeMap<_, u64> =
+            (0..rows).flat_map(|row| (0..columns).map(move |column| ((row, column), 0))).collect();
+        for window in (0..self.grid.len()).map(|index| self.grid.window(index)) {
+            let is_one = self.inside(&window).is_some();
+            if let Some(cell) = self.cell(&window).filter(|_| is_one) {
+                *chips.entry(shards.of_cell(cell.column, cell.row)).or_default() += 1;
+            }
+        }
+        Ok(chips)
     }
 
     fn footprint_of(&self, window: &PixelWindow) -> Result<Footprint, GeoError> {

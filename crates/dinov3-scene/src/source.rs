@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use dinov3_engine::{Item, ItemError, ItemErrorKind, Source};
 use dinov3_geo::PixelWindow;
 use dinov3_raster::Opener;
-use dinov3_sink::{Chip, ChipCell, ChipFootprint, ChipRow, KnownRows, RowName, Stamp, Stamped};
+use dinov3_sink::{
+    Chip, ChipCell, ChipFootprint, ChipRow, ChipShards, EmbeddingLayout, KnownRows, RowName, Stamp, Stamped,
+};
 
 use crate::{Measured, ResampledFiles, Scene, SceneError, SceneInput, SceneOptions};
 
@@ -108,6 +110,8 @@ pub struct SceneSource {
     told: Mutex<BTreeSet<usize>>,
     /// First row of pixels in which a chip starts, and the row after the last.
     rows_px: Option<(i64, i64)>,
+    /// The shard of a Zarr store of vectors of this layout.
+    shard: Option<(EmbeddingLayout, (u32, u32))>,
 }
 
 /// Hears of every scene whose pixels were looked at, with its place among the scenes.
@@ -128,12 +132,18 @@ impl SceneSource {
             listener: None,
             told: Mutex::default(),
             rows_px: None,
+            shard: None,
         }
     }
 
     /// Only the chips that start in these rows of pixels: from the first to that before the second.
     pub fn within_rows(self, rows_px: Option<(i64, i64)>) -> Self {
         Self { rows_px, ..self }
+    }
+
+    /// Only the chips whose cells are in this shard of a Zarr store: its row and column, for vectors of this layout.
+    pub fn within_shard(self, layout: EmbeddingLayout, row: u32, column: u32) -> Self {
+        Self { shard: Some((layout, (row, column))), ..self }
     }
 
     /// Tells which rows there are from an earlier run: nothing is fetched for their chips.
@@ -206,12 +216,18 @@ impl SceneSource {
     /// Of this scene's chips, those that are wanted.
     fn numbers(&self, scene: &Scene) -> Numbers {
         let grid = scene.chips();
-        match self.rows_px {
-            None => Numbers::All(grid.len()),
-            Some((first, end)) => Numbers::Some(
-                (0..grid.len()).filter(|&number| (first..end).contains(&grid.window(number).y_px)).collect(),
-            ),
+        if self.rows_px.is_none() && self.shard.is_none() {
+            return Numbers::All(grid.len());
         }
+        let shard = self.shard.as_ref().zip(scene.cells());
+        let shard = shard.map(|((layout, shard), cells)| (ChipShards::new(cells, layout), *shard));
+        let is_wanted = |window: &PixelWindow| {
+            self.rows_px.is_none_or(|(first, end)| (first..end).contains(&window.y_px))
+                && shard.is_none_or(|(shards, shard)| {
+                    scene.cell(window).is_some_and(|cell| shards.of_cell(cell.column, cell.row) == shard)
+                })
+        };
+        Numbers::Some((0..grid.len()).filter(|&number| is_wanted(&grid.window(number))).collect())
     }
 
     fn keys_of(&self, index: usize) -> Box<dyn Iterator<Item = ChipKey> + Send + '_> {

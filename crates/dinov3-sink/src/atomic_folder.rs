@@ -116,6 +116,35 @@ impl Drop for AtomicFolder {
     }
 }
 
+/// Moves a finished file within a file system, over what is there, and makes folders on the way. Afterwards a power failure
+/// cannot undo it.
+///
+/// # Errors
+/// If a folder cannot be made, or the file cannot be moved.
+pub fn move_file(from: &Path, to: &Path) -> Result<(), OutputError> {
+    let folder = folder_of(to);
+    let result = create_folders(&folder).and_then(|()| disk::rename(from, to));
+    result.map_err(|source| OutputError::Commit { path: to.to_owned(), source })?;
+    disk::sync_folder(&folder);
+    Ok(())
+}
+
+/// Others may make the same at the same time.
+fn create_folders(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder_of(folder);
+    create_folders(&parent)?;
+    match disk::create_folder(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => {
+            disk::sync_folder(&parent);
+            Ok(())
+        }
+    }
+}
+
 /// Where the old output waits while the new one is put in its place.
 fn old_of(content: &Path) -> PathBuf {
     content.with_extension("old")

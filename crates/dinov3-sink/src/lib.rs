@@ -106,6 +106,7 @@ mod work_list;
 mod zarr;
 
 pub use atomic::AtomicFile;
+pub use atomic_folder::move_file;
 pub use chip::{Chip, ChipCell, ChipFootprint, ChipRow};
 pub use chip_file::ChipFile;
 pub use chip_vectors::{ChipPlace, ChipVectors, VectorFile, VectorFileError};
@@ -125,4 +126,7 @@ pub use patches::{PatchSink, PatchWindow, PatchWindows, WriteRaster};
 pub use raster::{ArrayRaster, FeatureBlock, FeatureGrid, FeatureRaster, NorthUpRaster, ReducedRaster};
 pub use records::RecordSink;
 pub use work_list::{WorkUnit, read_work_list, write_work_list};
-pub use zarr::{ChipStoreOptions, DenseStoreOptions, check_grid, group_names, is_store_name, write_dense_store};
+pub use zarr::{
+    ChipShards, ChipStoreOptions, DenseStoreOptions, MergedStore, ShardPlace, check_grid, group_names, is_store_name,
+    write_dense_store,
+};

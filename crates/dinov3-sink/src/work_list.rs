@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::atomic::AtomicFile;
 use crate::error::OutputError;
 use crate::table::{CREATED_BY, PROVENANCE_KEY, parquet_error};
+use crate::zarr::ShardPlace;
 
 /// A unit of work: a scene, or the chips of a large one that start in a range of its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct WorkUnit {
     pub chips: u64,
     /// First row of pixels in which a chip of this unit starts, and the row after the last; all rows without.
     pub rows_px: Option<(i64, i64)>,
+    /// The part of a Zarr store that it is, where the output is one.
+    pub shard: Option<ShardPlace>,
     /// Columns and rows of the grid that is cut.
     pub size_px: Option<(u32, u32)>,
     /// EPSG code of that grid, if it has one.
@@ -59,6 +62,9 @@ fn fields() -> Vec<Field> {
         Field::new("input", DataType::Utf8, false),
         Field::new("stamp", DataType::Utf8, true),
         Field::new("error", DataType::Utf8, true),
+        Field::new("group", DataType::Utf8, true),
+        Field::new("shard_row", DataType::Int64, true),
+        Field::new("shard_column", DataType::Int64, true),
     ]
 }
 
@@ -91,6 +97,9 @@ pub fn write_work_list(path: impl AsRef<Path>, units: &[WorkUnit], about: &Value
         texts(|unit| &unit.input),
         some_texts(|unit| unit.stamp.as_ref()),
         some_texts(|unit| unit.error.as_ref()),
+        some_texts(|unit| unit.shard.as_ref().map(|shard| &shard.group)),
+        numbers(|unit| unit.shard.as_ref().map(|shard| shard.row.into())),
+        numbers(|unit| unit.shard.as_ref().map(|shard| shard.column.into())),
     ];
     let properties = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
@@ -137,6 +146,9 @@ pub fn read_work_list(path: impl AsRef<Path>) -> Result<(Vec<WorkUnit>, Value), 
             ["chips", "first_y_px", "end_y_px", "width_px", "height_px"].map(column);
         let [chips, first, end, width, height] =
             [chips?, first?, end?, width?, height?].map(|array| array.as_primitive::<Int64Type>());
+        let group = column("group")?.as_string::<i32>();
+        let [shard_row, shard_column] = ["shard_row", "shard_column"].map(column);
+        let [shard_row, shard_column] = [shard_row?, shard_column?].map(|array| array.as_primitive::<Int64Type>());
         let epsg = column("epsg")?.as_primitive::<Int32Type>();
         let datetime = column("datetime")?.as_primitive::<TimestampMicrosecondType>();
         for row in 0..batch.num_rows() {
@@ -150,6 +162,8 @@ pub fn read_work_list(path: impl AsRef<Path>) -> Result<(Vec<WorkUnit>, Value), 
                 stamp: text(stamp),
                 chips: number(chips).and_then(|value| u64::try_from(value).ok()).unwrap_or_default(),
                 rows_px: number(first).zip(number(end)),
+                shard: (text(group).zip(pixels(shard_row).zip(pixels(shard_column))))
+                    .map(|(group, (row, column))| ShardPlace { group, row, column }),
                 size_px: pixels(width).zip(pixels(height)),
                 epsg: epsg.is_valid(row).then(|| epsg.value(row)),
                 datetime_us: datetime.is_valid(row).then(|| datetime.value(row)),
@@ -182,8 +196,10 @@ mod tests {
             ..WorkUnit::default()
         };
         let part = WorkUnit { unit: "a-2".to_owned(), rows_px: Some((-3, 40)), ..whole.clone() };
+        let shard = Some(ShardPlace { group: "a".to_owned(), row: 2, column: 1 });
+        let part_of_store = WorkUnit { unit: "a-s2.1".to_owned(), shard, ..whole.clone() };
         let broken = WorkUnit { unit: "b".to_owned(), error: Some("no TIFF".to_owned()), ..WorkUnit::default() };
-        let units = [whole, part, broken];
+        let units = [whole, part, part_of_store, broken];
         let about = json!({"options": {"chip": ["32"]}});
         let path = folder.at("plan.parquet");
         write_work_list(&path, &units, &about).unwrap();

@@ -16,6 +16,8 @@ pub enum Input {
     Scenes,
     /// The same into a folder: units one after the other, with their items and markers, and the collection.
     Folder,
+    /// The same by `dinov3 scene run`, into a Zarr store that was planned; `scene merge` follows.
+    Shards,
 }
 
 /// What to do.
@@ -48,10 +50,12 @@ pub struct Tally {
     pub outputs: usize,
     /// Runs that ended before their moment came.
     pub too_late: usize,
+    /// Rows that were on the disk when a run was continued for the last time, and were made once more; of scenes alone.
+    pub repeated: usize,
 }
 
 /// What lies in the folder while nothing runs.
-const INPUTS: [&str; 3] = ["photos", "scenes", "tiny.json"];
+const INPUTS: [&str; 4] = ["photos", "scenes", "tiny.json", "plan.parquet"];
 
 impl Plan<'_> {
     /// [`run_on`](Self::run_on) pictures.
@@ -127,7 +131,13 @@ impl Plan<'_> {
                 ));
             }
             if !finished {
-                assert!(self.start(input).wait().unwrap().success(), "the run that continues failed");
+                let before = rows_in(&self.journal()).unwrap_or_default();
+                let last = self.command(input).stderr(Stdio::piped()).output().unwrap();
+                let told = String::from_utf8_lossy(&last.stderr);
+                assert!(last.status.success(), "the run that continues failed: {told}");
+                if input == Input::Scenes {
+                    tally.repeated += (told_encoded(&told) + before).saturating_sub(CHIPS * self.pictures);
+                }
             }
             assert!(self.outputs() == expected, "{}: the output differs, or something is left", self.extension);
             tally.outputs += 1;
@@ -142,7 +152,9 @@ impl Plan<'_> {
         for index in 0..self.pictures as u32 {
             match input {
                 Input::Pictures => fs::write(inputs.join(format!("{index:04}.bmp")), crate::bmp(48, 40, index)),
-                Input::Scenes | Input::Folder => fs::write(inputs.join(format!("{index:04}.tif")), scene(index)),
+                Input::Scenes | Input::Folder | Input::Shards => {
+                    fs::write(inputs.join(format!("{index:04}.tif")), scene(index))
+                }
             }
             .unwrap();
         }
@@ -150,6 +162,15 @@ impl Plan<'_> {
         let model = r#"{"architecture": "vit_small_patch16_dinov3",
             "model_args": {"embed_dim": 256, "depth": 1, "num_heads": 4}}"#;
         fs::write(self.folder.join("tiny.json"), model).unwrap();
+        if input == Input::Shards {
+            let line = format!("scene plan scenes {} --format zarr {MODEL} -o plan.parquet", input.options());
+            self.succeed(input, &line);
+        }
+    }
+
+    fn succeed(&self, input: Input, line: &str) {
+        let done = self.program(input, line).stderr(Stdio::piped()).output().unwrap();
+        assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
     fn start(&self, input: Input) -> Child {
@@ -157,18 +178,20 @@ impl Plan<'_> {
     }
 
     fn command(&self, input: Input) -> Command {
-        let (command, options) = match input {
-            Input::Pictures => ("embed photos", "--size 32"),
-            Input::Scenes => ("scene embed scenes", "--chip 32 --stride 24"),
-            Input::Folder => ("scene embed scenes", "--chip 32 --stride 24 --datetime 2026-05-17"),
+        let options = input.options();
+        let command = match input {
+            Input::Pictures => format!("embed photos {options} {MODEL} --resume"),
+            Input::Scenes | Input::Folder => format!("scene embed scenes {options} {MODEL} --resume"),
+            Input::Shards => "scene run --plan plan.parquet".to_owned(),
         };
         let output = match input {
             Input::Folder => "out/".to_owned(),
             _ => format!("out.{}", self.extension),
         };
-        let line = format!(
-            "{command} {options} -m tiny.json --weights synthetic:7 --threads 1 --batch-size 2 --resume -o {output}"
-        );
+        self.program(input, &format!("{command} --threads 1 --batch-size {BATCH} -o {output}"))
+    }
+
+    fn program(&self, input: Input, line: &str) -> Command {
         let mut command = Command::new(self.program);
         command
             .current_dir(self.folder)
@@ -198,30 +221,73 @@ impl Plan<'_> {
         (outputs, most, reached - start, end - reached)
     }
 
-    fn journal_bytes(&self) -> u64 {
-        let journal = format!(".out.{}.dinov3-journal", self.extension);
-        fs::metadata(self.folder.join(journal)).map_or(0, |information| information.len())
+    fn journal(&self) -> PathBuf {
+        self.folder.join(format!(".out.{}.dinov3-journal", self.extension))
     }
 
-    fn outputs(&self) -> Vec<(String, Vec<u8>)> {
-        let read = |path: PathBuf| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap());
+    fn journal_bytes(&self) -> u64 {
+        fs::metadata(self.journal()).map_or(0, |information| information.len())
+    }
+
+    /// What lies in the folder beside its inputs.
+    fn entries(&self) -> impl Iterator<Item = PathBuf> {
         let entries = fs::read_dir(self.folder).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<_> =
-            entries.filter(|path| !INPUTS.iter().any(|name| path.ends_with(name))).map(read).collect();
+        entries.filter(|path| !INPUTS.iter().any(|name| path.ends_with(name)))
+    }
+
+    /// All files, those of stores too.
+    fn outputs(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files = Vec::new();
+        for path in self.entries() {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            match path.is_dir() {
+                true => files.extend(tree(&path).into_iter().map(|(inner, bytes)| (format!("{name}/{inner}"), bytes))),
+                false => files.push((name, fs::read(path).unwrap())),
+            }
+        }
         files.sort();
         files
     }
 
     fn clear(&self) {
-        self.outputs().iter().for_each(|(name, _)| fs::remove_file(self.folder.join(name)).unwrap());
+        for path in self.entries() {
+            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        }
     }
+}
+
+/// All files below a folder, by their names from there.
+fn tree(top: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![top.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.is_dir() {
+                true => folders.push(path),
+                false => {
+                    let name = path.strip_prefix(top).unwrap().to_string_lossy().into_owned();
+                    files.push((name, fs::read(&path).unwrap()));
+                }
+            }
+        }
+    }
+    files.sort();
+    files
 }
 
 impl Input {
     fn folder(self) -> &'static str {
         match self {
             Self::Pictures => "photos",
-            Self::Scenes | Self::Folder => "scenes",
+            Self::Scenes | Self::Folder | Self::Shards => "scenes",
+        }
+    }
+
+    fn options(self) -> &'static str {
+        match self {
+            Self::Pictures => "--size 32",
+            Self::Scenes => "--chip 32 --stride 24",
+            Self::Folder | Self::Shards => "--chip 32 --stride 24 --datetime 2026-05-17",
         }
     }
 }
@@ -250,13 +316,37 @@ impl Plan<'_> {
     /// # Panics
     /// If that does not hold, or a run fails.
     pub fn run_on_folder(&self, say: &mut dyn FnMut(String)) -> FolderTally {
-        let input = Input::Folder;
+        self.run_on_units(Input::Folder, say)
+    }
+
+    /// The same with a Zarr store that is made by units. It shall be the one that a single process makes.
+    ///
+    /// # Panics
+    /// As that.
+    pub fn run_on_shards(&self, say: &mut dyn FnMut(String)) -> FolderTally {
+        self.run_on_units(Input::Shards, say)
+    }
+
+    fn run_on_units(&self, input: Input, say: &mut dyn FnMut(String)) -> FolderTally {
         self.prepare(input);
+        let out = match input {
+            Input::Shards => self.folder.join(format!("out.{}", self.extension)),
+            _ => self.folder.join("out"),
+        };
         let start = Instant::now();
         assert!(self.start(input).wait().unwrap().success(), "the undisturbed run failed");
         let whole = start.elapsed();
-        let expected = folder_state(&self.folder.join("out"));
-        let chips = 130 * self.pictures;
+        self.complete(input);
+        let expected = folder_state(&out);
+        if input == Input::Shards {
+            let line = format!("scene embed scenes {} {MODEL} -o one.{}", input.options(), self.extension);
+            self.succeed(input, &line);
+            let of_jobs = |(name, _): &(String, Vec<u8>)| name.starts_with(".dinov3/");
+            let single = tree(&self.folder.join(format!("one.{}", self.extension)));
+            let found: Vec<_> = tree(&out).into_iter().filter(|file| !of_jobs(file)).collect();
+            assert!(found == single, "one process: {}", first_difference(&found, &single));
+        }
+        let chips = CHIPS * self.pictures;
         fs::remove_dir_all(self.folder.join("out")).unwrap();
         say(format!("folder: undisturbed: {:.0} ms, {} files", whole.as_secs_f64() * 1e3, expected.len()));
         let mut random = Random(self.seed);
@@ -267,16 +357,13 @@ impl Plan<'_> {
             let mut encoded = 0;
             let mut kills = 0;
             for _ in 0..1 + random.below(4) {
-                let before = rows_on_disk(&self.folder.join("out"));
+                let before = rows_on_disk(&out);
                 let mut child = self.start(input);
                 if tally.finishing < self.finishing {
                     // Just after a journal is full: files are written then.
                     let deadline = Instant::now() + whole;
-                    let goal = before / 130 * 130 + 130;
-                    while rows_on_disk(&self.folder.join("out")) < goal.min(chips)
-                        && Instant::now() < deadline
-                        && !ended(&mut child)
-                    {
+                    let goal = (before / CHIPS + 1) * CHIPS;
+                    while rows_on_disk(&out) < goal.min(chips) && Instant::now() < deadline && !ended(&mut child) {
                         std::thread::sleep(Duration::from_micros(200));
                     }
                     std::thread::sleep(random.duration(Duration::from_millis(12)));
@@ -285,13 +372,13 @@ impl Plan<'_> {
                 }
                 if ended(&mut child) {
                     assert!(child.wait().unwrap().success(), "a run that was not killed failed");
-                    encoded += rows_on_disk(&self.folder.join("out")) - before;
+                    encoded += rows_on_disk(&out) - before;
                     break;
                 }
                 child.kill().unwrap();
                 child.wait().unwrap();
-                let after = rows_on_disk(&self.folder.join("out"));
-                let at_end = self.is_finishing();
+                let after = rows_on_disk(&out);
+                let at_end = is_finishing(&out);
                 encoded += after.saturating_sub(before);
                 kills += 1;
                 tally.kills += 1;
@@ -305,8 +392,9 @@ impl Plan<'_> {
             let last = self.command(input).stderr(Stdio::piped()).output().unwrap();
             let told = String::from_utf8_lossy(&last.stderr).into_owned();
             assert!(last.status.success(), "the run that continues failed: {told}");
+            self.complete(input);
             encoded += told_encoded(&told);
-            let found = folder_state(&self.folder.join("out"));
+            let found = folder_state(&out);
             assert!(found == expected, "{}", first_difference(&found, &expected));
             tally.folders += usize::from(kills > 0);
             tally.chips += chips;
@@ -316,11 +404,17 @@ impl Plan<'_> {
         tally
     }
 
-    /// Whether a journal is full whose unit has no marker.
-    fn is_finishing(&self) -> bool {
-        let out = self.folder.join("out");
-        journals(&out).iter().any(|(unit, rows)| *rows == 130 && !marker(&out, unit).exists())
+    /// What follows when all units are there.
+    fn complete(&self, input: Input) {
+        if input == Input::Shards {
+            self.succeed(input, &format!("scene merge out.{}", self.extension));
+        }
     }
+}
+
+/// Whether a journal is full whose unit has no marker.
+fn is_finishing(out: &Path) -> bool {
+    journals(out).iter().any(|(unit, rows)| *rows == CHIPS && !marker(out, unit).exists())
 }
 
 /// What a run says that it has encoded: `130 chips in 0.1 s, 900.0 chips/s, 0 failed, 50 from before -> ...`, per unit.
@@ -338,6 +432,9 @@ fn told_encoded(text: &str) -> usize {
 
 /// Images per batch of the runs.
 const BATCH: usize = 2;
+/// Of a scene.
+const CHIPS: usize = 130;
+const MODEL: &str = "-m tiny.json --weights synthetic:7";
 
 fn marker(out: &Path, unit: &str) -> PathBuf {
     out.join(".dinov3/units").join(format!("{unit}.json"))
@@ -345,20 +442,27 @@ fn marker(out: &Path, unit: &str) -> PathBuf {
 
 /// Units with a journal, and its whole rows.
 fn journals(out: &Path) -> Vec<(String, usize)> {
-    let Ok(entries) = fs::read_dir(out) else { return Vec::new() };
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let unit = |name: String| {
-        let unit = name.strip_prefix('.')?.strip_suffix(".parquet.dinov3-journal")?.to_owned();
-        let bytes = fs::read(out.join(&name)).ok()?;
-        // Magic; then records of a length, a checksum and so many bytes, of which the first is the fingerprint.
-        let (mut rest, mut records) = (bytes.get(16..)?, 0_usize);
-        while let Some(length) = rest.first_chunk::<4>() {
-            let Some(after) = rest.get(8 + u32::from_le_bytes(*length) as usize..) else { break };
-            (rest, records) = (after, records + 1);
-        }
-        Some((unit, records.saturating_sub(1)))
+    let entries =
+        [out.to_path_buf(), out.join(".dinov3/parts")].map(|folder| fs::read_dir(folder).into_iter().flatten());
+    let unit = |path: PathBuf| {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let output = name.strip_prefix('.')?.strip_suffix(".dinov3-journal")?;
+        let unit = output.strip_suffix(".parquet").or(output.strip_suffix(".zarr"))?.to_owned();
+        Some((unit, rows_in(&path)?))
     };
-    names.filter_map(unit).collect()
+    entries.into_iter().flatten().flatten().filter_map(|entry| unit(entry.path())).collect()
+}
+
+/// Whole rows of a journal.
+fn rows_in(journal: &Path) -> Option<usize> {
+    let bytes = fs::read(journal).ok()?;
+    // Magic; then records of a length, a checksum and so many bytes, of which the first is the fingerprint.
+    let (mut rest, mut records) = (bytes.get(16..)?, 0_usize);
+    while let Some(length) = rest.first_chunk::<4>() {
+        let Some(after) = rest.get(8 + u32::from_le_bytes(*length) as usize..) else { break };
+        (rest, records) = (after, records + 1);
+    }
+    Some(records.saturating_sub(1))
 }
 
 /// Chips that need not be encoded any more: those of finished units, and those in journals.
@@ -366,38 +470,28 @@ fn rows_on_disk(out: &Path) -> usize {
     let finished = fs::read_dir(out.join(".dinov3/units")).into_iter().flatten().flatten();
     let finished = finished.filter(|entry| entry.file_name().to_string_lossy().ends_with(".json")).count();
     let waiting = journals(out).into_iter().filter(|(unit, _)| !marker(out, unit).exists()).map(|(_, rows)| rows);
-    130 * finished + waiting.sum::<usize>()
+    CHIPS * finished + waiting.sum::<usize>()
 }
 
 /// All files below, without what tells the time: items without it, markers by name alone.
 fn folder_state(out: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files = Vec::new();
-    let mut folders = vec![out.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let name = path.strip_prefix(out).unwrap().to_string_lossy().into_owned();
-            let bytes = fs::read(&path).unwrap();
-            let of_time = ["processing:datetime", "emb:energy"];
-            let kept = match name.as_str() {
-                marker if marker.starts_with(".dinov3/units") => Vec::new(),
-                item if item.ends_with(".json") => {
-                    let mut item: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-                    if let Some(properties) = item["properties"].as_object_mut() {
-                        properties.retain(|name, _| !of_time.contains(&name.as_str()));
-                    }
-                    item.to_string().into_bytes()
+    let of_time = ["processing:datetime", "emb:energy"];
+    let kept = |(name, bytes): (String, Vec<u8>)| {
+        let kept = match name.as_str() {
+            marker if marker.starts_with(".dinov3/units") => Vec::new(),
+            store if store.ends_with("zarr.json") => bytes,
+            item if item.ends_with(".json") => {
+                let mut item: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+                if let Some(properties) = item["properties"].as_object_mut() {
+                    properties.retain(|name, _| !of_time.contains(&name.as_str()));
                 }
-                _ => bytes,
-            };
-            files.push((name, kept));
-        }
-    }
-    files.sort();
-    files
+                item.to_string().into_bytes()
+            }
+            _ => bytes,
+        };
+        (name, kept)
+    };
+    tree(out).into_iter().map(kept).collect()
 }
 
 fn first_difference(found: &[(String, Vec<u8>)], expected: &[(String, Vec<u8>)]) -> String {

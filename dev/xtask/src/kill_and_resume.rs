@@ -14,19 +14,31 @@ pub fn run(arguments: &[&str], input: Input) -> Result<()> {
     };
     let program = program.canonicalize().with_context(|| program.display().to_string())?;
     let scratch = std::env::temp_dir().join(format!("dinov3-kills-{}", std::process::id()));
-    if input == Input::Folder {
-        return folder(&program, &scratch, kills);
+    match input {
+        Input::Pictures => single(&program, &scratch, kills, input, (&["parquet", "npy", "safetensors", "jsonl"], 400)),
+        Input::Scenes => single(&program, &scratch, kills, input, (&["parquet"], 3)),
+        Input::Folder => units(&program, &scratch, kills, input),
+        // Half of them in one process, and half in units.
+        Input::Shards => {
+            single(&program, &scratch, kills / 2, Input::Scenes, (&["zarr"], 3))?;
+            units(&program, &scratch, kills - kills / 2, input)
+        }
     }
-    let (extensions, pictures): (&[&str], _) = match input {
-        Input::Pictures => (&["parquet", "npy", "safetensors", "jsonl"], 400),
-        Input::Scenes | Input::Folder => (&["parquet"], 3),
-    };
+}
+
+fn single(
+    program: &Path,
+    scratch: &Path,
+    kills: usize,
+    input: Input,
+    (extensions, pictures): (&[&str], usize),
+) -> Result<()> {
     let mut all = Tally::default();
     for (index, &extension) in extensions.iter().enumerate() {
         let folder = scratch.join(extension);
         std::fs::create_dir_all(&folder)?;
         let plan = Plan {
-            program: &program,
+            program,
             folder: &folder,
             extension,
             pictures,
@@ -39,20 +51,29 @@ pub fn run(arguments: &[&str], input: Input) -> Result<()> {
         all.finishing += tally.finishing;
         all.outputs += tally.outputs;
         all.too_late += tally.too_late;
+        all.repeated += tally.repeated;
     }
-    std::fs::remove_dir_all(&scratch)?;
+    std::fs::remove_dir_all(scratch)?;
     println!(
-        "{} kills, {} of them while finishing; {} outputs compared, all byte-identical; {} runs ended before their kill",
-        all.kills, all.finishing, all.outputs, all.too_late
+        "{} kills, {} of them while finishing; {} outputs compared, all byte-identical; {} rows that were on the disk were made \
+         again; {} runs ended before their kill",
+        all.kills, all.finishing, all.outputs, all.repeated, all.too_late
     );
-    Ok(())
+    match all.repeated {
+        0 => Ok(()),
+        repeated => bail!("{repeated} rows were made again"),
+    }
 }
 
-fn folder(program: &Path, scratch: &Path, kills: usize) -> Result<()> {
+fn units(program: &Path, scratch: &Path, kills: usize, input: Input) -> Result<()> {
     std::fs::create_dir_all(scratch)?;
     let finishing = kills.div_ceil(4).max(10).min(kills);
-    let plan = Plan { program, folder: scratch, extension: "parquet", pictures: 4, kills, finishing, seed: 7 };
-    let tally = plan.run_on_folder(&mut |line| println!("{line}"));
+    let plan = Plan { program, folder: scratch, extension: "zarr", pictures: 4, kills, finishing, seed: 7 };
+    let mut say = |line| println!("{line}");
+    let tally = match input {
+        Input::Shards => plan.run_on_shards(&mut say),
+        _ => plan.run_on_folder(&mut say),
+    };
     std::fs::remove_dir_all(scratch)?;
     println!(
         "{} kills, {} of them while finishing; {} folders compared: data files byte-identical, items equal but for time and \

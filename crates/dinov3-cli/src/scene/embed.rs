@@ -1,5 +1,6 @@
 //! `dinov3 scene embed`: one vector per chip.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,25 +8,31 @@ use anyhow::{Result, anyhow};
 use dinov3::engine::{Source, Summary};
 use dinov3::sink::{ChipSink, ChipStoreOptions, JournaledSource, check_grid, group_names, is_store_name};
 use dinov3::{ModelSpec, Opened, WeightsIdentity};
-use dinov3_scene::{Cut, Edges, ResampledFiles, SceneInput, SceneSource};
+use dinov3_scene::{Cut, ResampledFiles, SceneInput, SceneSource};
 use serde_json::{Value, json};
 
-use crate::arguments::SceneEmbedArguments;
+use crate::arguments::{SceneEmbedArguments, SceneFormat};
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::resume::{agree, open_journal};
 use crate::scene::inputs::{as_paths, named_scenes, refuse_twice};
 use crate::scene::job::{Job, Machine};
 use crate::scene::reports::SceneReports;
-use crate::scene::store::is_store;
-use crate::scene::{folder, is_for_satellites, resampling_told};
+use crate::scene::store::{is_remote, is_store};
+use crate::scene::{folder, is_for_satellites, resampling_told, zarr_plan};
 use crate::setup::refuse_overwriting_inputs;
 
 /// Runs the command.
 pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let job = Job::new(arguments)?;
     let is_zarr = is_store_name(&arguments.output);
-    if !is_zarr && is_store(&arguments.output) {
+    if arguments.format == SceneFormat::Zarr && !is_zarr {
+        return Err(usage(format!(
+            "{}: --format zarr goes with an output that ends in .zarr",
+            arguments.output.display()
+        )));
+    }
+    if is_store(&arguments.output) && (!is_zarr || is_remote(&arguments.output)) {
         return folder::run(&job);
     }
     check_output(&arguments.output, job.options.cut)?;
@@ -71,7 +78,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     let finish = Box::new(move |_: &Summary| with_scenes(provenance.value(), &listed, &resampled));
     let layout = job.layout.clone();
     let sink = match is_zarr {
-        true => ChipSink::zarr(journal, layout, store_options(&opened, job.options.cut, &names), finish)?,
+        true => ChipSink::zarr(journal, layout, store_options(&opened, job.options.cut, group_names(&names)), finish)?,
         false => ChipSink::geoparquet(journal, layout, columns, finish)?,
     };
     source.continue_from(sink.journal().known());
@@ -119,12 +126,13 @@ pub fn hint_at_weights(spec: &ModelSpec) {
 }
 
 /// What a store says beside the chips.
-fn store_options(opened: &Opened, cut: Cut, scenes: &[String]) -> ChipStoreOptions {
+pub fn store_options(opened: &Opened, cut: Cut, groups: BTreeMap<String, String>) -> ChipStoreOptions {
     ChipStoreOptions {
         chip_px: cut.chip_px,
         stride_px: cut.stride_px,
         model: model_uri(opened),
-        groups: group_names(scenes),
+        groups,
+        only_shard: None,
     }
 }
 
@@ -168,13 +176,7 @@ fn resampled_told(files: &ResampledFiles) -> Value {
 /// A name without a format's ending is a mistake.
 fn check_output(output: &Path, cut: Cut) -> Result<()> {
     if is_store_name(output) {
-        return match cut.edges {
-            Edges::Shift => Err(usage(
-                "--edges shift moves chips off the grid whose cells a Zarr store holds: use --edges pad or drop, or write \
-                 .parquet",
-            )),
-            _ => Ok(()),
-        };
+        return zarr_plan::check_cut(cut);
     }
     let is_parquet = output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
     match is_parquet {

@@ -1,6 +1,8 @@
 //! `dinov3 scene embed -o OUT/`: plan, run and merge in one process.
 
 use anyhow::Result;
+use dinov3::sink::is_store_name;
+use dinov3_scene::Division;
 
 use crate::failure::Outcome;
 use crate::scene::embed::scenes_of;
@@ -8,13 +10,20 @@ use crate::scene::job::Job;
 use crate::scene::merge::{Catalogue, catalogue};
 use crate::scene::plan::Plan;
 use crate::scene::store::Store;
-use crate::scene::{options, units};
+use crate::scene::{options, units, zarr_plan};
 
 /// Runs the command with an output that is a folder or in an object store.
 pub fn run(job: &Job<'_>) -> Result<Outcome> {
     let arguments = job.arguments;
     let inputs = scenes_of(job)?;
-    let plan = Plan::new(job, &inputs, None, options::of_this_process("embed", job)?)?;
+    let options = options::of_this_process("embed", job)?;
+    let plan = match is_store_name(&arguments.output) {
+        true => {
+            zarr_plan::check_cut(job.options.cut)?;
+            Plan::new(job, &inputs, Division::Shards(&job.layout), zarr_plan::for_zarr(options))?
+        }
+        false => Plan::new(job, &inputs, Division::Scenes, options)?,
+    };
     let store = Store::create(&arguments.output, &job.opener, arguments.scratch.as_deref())?;
     let own = plan.units.clone();
     let plan = plan.join(&store, arguments.journal.fresh)?;

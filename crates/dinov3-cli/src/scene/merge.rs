@@ -15,10 +15,10 @@ use crate::arguments::SceneMergeArguments;
 use crate::failure::{Outcome, printable_line, usage};
 use crate::scene::item::way;
 use crate::scene::merged::MergedProvenance;
-use crate::scene::opener_with;
 use crate::scene::plan::Plan;
 use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, check_place, data_of, is_store, item_of};
 use crate::scene::units::{Chips, Marker};
+use crate::scene::{opener_with, zarr_merge, zarr_plan};
 use crate::setup::{extension, place_of};
 
 /// Sources that the collection links to; with more, it links to their folders.
@@ -120,6 +120,9 @@ pub fn catalogue(plan: &Plan, store: &Store, options: &Catalogue<'_>) -> Result<
         eprintln!(
             "note: units were made with different instruction sets ({sets}): bits of equal chips differ between them"
         );
+    }
+    if zarr_plan::is_zarr(&plan.options) {
+        return zarr_merge::finish(plan, store, &there, problems, options);
     }
     let mut items = Vec::new();
     for (unit, _) in &there {

@@ -19,6 +19,9 @@ mod run;
 mod shard;
 mod store;
 mod units;
+mod zarr_merge;
+mod zarr_plan;
+mod zarr_units;
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,12 +1,11 @@
 //! `dinov3 scene plan`: a large job in units.
 
 use std::collections::{HashMap, HashSet};
-use std::num::NonZero;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use dinov3::sink::{WorkUnit, read_work_list, write_work_list};
-use dinov3_scene::{SceneInput, plan_units};
+use dinov3_scene::{Division, SceneInput, plan_units};
 use serde_json::{Value, json};
 
 use crate::arguments::ScenePlanArguments;
@@ -15,6 +14,7 @@ use crate::scene::embed::scenes_of;
 use crate::scene::job::Job;
 use crate::scene::options::{self, DecidingOptions};
 use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, data_of, item_of, marker_of};
+use crate::scene::zarr_plan;
 
 /// Scenes that are opened at once, at most.
 const MOST_THREADS: usize = 16;
@@ -34,7 +34,8 @@ pub fn run(arguments: &ScenePlanArguments) -> Result<Outcome> {
     let job = Job::new(&arguments.embed)?;
     let options = options::of_this_process("plan", &job)?;
     let inputs = scenes_of(&job)?;
-    let plan = Plan::new(&job, &inputs, Some(arguments.unit_chips), options)?;
+    let division = zarr_plan::division(&job)?.unwrap_or(Division::Chips(arguments.unit_chips));
+    let plan = Plan::new(&job, &inputs, division, options)?;
     plan.write(output)?;
     let chips: u64 = plan.units.iter().map(|unit| unit.chips).sum();
     let failed = plan.tell_unusable();
@@ -59,14 +60,9 @@ pub struct Plan {
 
 impl Plan {
     /// Opens every scene once.
-    pub fn new(
-        job: &Job<'_>,
-        inputs: &[SceneInput],
-        unit_chips: Option<NonZero<u64>>,
-        options: DecidingOptions,
-    ) -> Result<Self> {
+    pub fn new(job: &Job<'_>, inputs: &[SceneInput], division: Division<'_>, options: DecidingOptions) -> Result<Self> {
         let threads = usize::from(job.arguments.remote.requests).min(MOST_THREADS);
-        let units = plan_units(&job.opener, inputs, &job.options, unit_chips, threads);
+        let units = plan_units(&job.opener, inputs, &job.options, division, threads);
         let usable = || units.iter().filter(|unit| unit.error.is_none());
         if usable().next().is_none()
             && let Some(first) = units.iter().find_map(|unit| unit.error.as_deref())
@@ -77,7 +73,9 @@ impl Plan {
                 scenes => anyhow!("none of {scenes} scenes can be used; the first one: {first}"),
             });
         }
-        let mut undated = usable().filter(|unit| unit.datetime_us.is_none()).map(|unit| unit.scene.as_str());
+        // A store of undated chips has no axis of time.
+        let needs_time = |unit: &&WorkUnit| unit.datetime_us.is_none() && !matches!(division, Division::Shards(_));
+        let mut undated = usable().filter(needs_time).map(|unit| unit.scene.as_str());
         if let Some(first) = undated.next() {
             return Err(usage(format!(
                 "{first}{}: no time of acquisition is known, and a STAC item needs one: say it with --datetime",
@@ -101,7 +99,8 @@ impl Plan {
     pub fn read(path: &Path) -> Result<Self> {
         let (units, about) = read_work_list(path)?;
         let none = |problem: &str| anyhow!("{}: not a plan of 'dinov3 scene plan': {problem}", path.display());
-        let options = serde_json::from_value(about["job"].clone()).map_err(|_| none("it has no options"))?;
+        let options: DecidingOptions =
+            serde_json::from_value(about["job"].clone()).map_err(|_| none("it has no options"))?;
         let is_safe = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
         if let Some(unit) = units
             .iter()
@@ -109,6 +108,7 @@ impl Plan {
         {
             return Err(none(&format!("'{}' is no name of a unit", unit.unit)));
         }
+        zarr_plan::check_units(&units, &options).map_err(|problem| none(&problem))?;
         Ok(Self { units, options })
     }
 
@@ -154,23 +154,36 @@ impl Plan {
     /// those that this plan replaces go.
     ///
     /// # Errors
-    /// If something else is there: other options, or scenes that were divided otherwise. With `fresh`, what is there goes.
+    /// If something else is there: other options, or scenes that were divided otherwise. With `fresh`, what is there goes,
+    /// but for a Zarr store, whose arrays are made once.
     pub fn join(mut self, store: &Store, fresh: bool) -> Result<Self> {
         let own = self.redacted();
         let shown = store.shown();
-        let Some(earlier) = Self::of_store(store)? else {
-            self.refuse_strangers(store)?;
+        let is_zarr = zarr_plan::is_zarr(&self.options);
+        let earlier = Self::of_store(store)?;
+        if is_zarr {
+            zarr_plan::check_join(&own, earlier.as_ref(), store)?;
+        }
+        let Some(earlier) = earlier else {
+            if !is_zarr {
+                self.refuse_strangers(store)?;
+            }
             own.put(store)?;
             return Ok(self);
         };
         let difference = self.options.difference(&earlier.options);
-        if let Some(difference) = difference.as_ref().filter(|_| !fresh) {
+        if let Some(difference) = difference.as_ref().filter(|_| !fresh || is_zarr) {
+            let advice = if is_zarr { "" } else { ", or make all of it anew with --fresh" };
             return Err(usage(format!(
-                "{shown}: holds results of another plan, made with {difference}; give another OUT, or make all of it anew \
-                 with --fresh"
+                "{shown}: holds results of another plan, made with {difference}; give another OUT{advice}"
             )));
         }
         if difference.is_none() && earlier.units == own.units {
+            return Ok(self);
+        }
+        if is_zarr {
+            // The same arrays, of scenes that have changed since.
+            own.put(store)?;
             return Ok(self);
         }
         let scenes: HashMap<&str, &WorkUnit> = self.units.iter().map(|unit| (unit.scene.as_str(), unit)).collect();

@@ -1,6 +1,7 @@
 //! `dinov3 scene run`: the units of a plan, or the part of them that is this process's.
 
 use anyhow::Result;
+use dinov3::sink::is_store_name;
 use dinov3_scene::assign;
 
 use crate::arguments::SceneRunArguments;
@@ -10,15 +11,16 @@ use crate::scene::options::DecidingOptions;
 use crate::scene::plan::Plan;
 use crate::scene::shard;
 use crate::scene::store::{Store, check_place, is_store};
-use crate::scene::{opener_with, options, units};
+use crate::scene::{opener_with, options, units, zarr_plan};
 
 /// Runs the command.
 pub fn run(arguments: &SceneRunArguments) -> Result<Outcome> {
-    if !is_store(&arguments.output) {
+    if !is_store(&arguments.output) && !is_store_name(&arguments.output) {
         return Err(usage(format!("{}: the output of a plan is a folder", arguments.output.display())));
     }
     check_place(&arguments.output)?;
     let plan = Plan::read(&arguments.plan)?;
+    zarr_plan::check_output(&plan, &arguments.output)?;
     let variable = |name: &str| std::env::var(name).ok();
     let (shard, source) = shard::chosen(arguments.shard, arguments.shards, &variable).map_err(usage)?;
     let embed = options::replayed(&plan.options, "run", &arguments.output)?;

@@ -47,7 +47,7 @@ pub fn is_store(output: &Path) -> bool {
         || (output.extension().is_none() && !output.exists())
 }
 
-fn is_remote(output: &Path) -> bool {
+pub fn is_remote(output: &Path) -> bool {
     output.to_string_lossy().contains("://")
 }
 

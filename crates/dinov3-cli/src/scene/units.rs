@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::arguments::ModelArguments;
 use crate::batch::{Batch, interruption};
 use crate::failure::{Outcome, in_words_of_the_command, printable_line, usage};
-use crate::scene::embed::{hint_at_weights, model_uri, with_scenes};
+use crate::scene::embed::{hint_at_weights, model_uri, store_options, with_scenes};
 use crate::scene::energy::EnergyMeter;
 use crate::scene::item::{Made, asset, item};
 use crate::scene::job::{Job, Machine};
@@ -25,6 +25,7 @@ use crate::scene::options::DecidingOptions;
 use crate::scene::plan::redacted_input;
 use crate::scene::reports::SceneReports;
 use crate::scene::store::{Store, data_of, item_of, marker_of, sha256_of};
+use crate::scene::{zarr_plan, zarr_units};
 
 /// Failed chips that a marker names; it says how many there are.
 const MOST_FAILURES: usize = 100;
@@ -282,6 +283,9 @@ fn forget(store: &Store, unit: &WorkUnit) -> Result<()> {
 }
 
 fn forget_journal(store: &Store, unit: &WorkUnit) {
+    if unit.shard.is_some() {
+        return zarr_units::forget(store, &unit.unit);
+    }
     let data = data_of(&unit.unit);
     // Only room on the disk, and maybe someone else's by now.
     let _ = remove_journal(store.workplace(&data));
@@ -289,22 +293,34 @@ fn forget_journal(store: &Store, unit: &WorkUnit) {
 }
 
 fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, machine: &mut Machine) -> Result<Chips> {
+    if zarr_plan::is_zarr(plan) && unit.shard.is_none() {
+        bail!("{}; plan anew when it can be used", unit.error.as_deref().unwrap_or("it has no shards"));
+    }
     let input: SceneInput = serde_json::from_str(&unit.input).context("its row in the plan is damaged")?;
     let source = SceneSource::new(vec![input.clone()], job.opener.clone(), job.options.clone());
-    let mut source = source.within_rows(unit.rows_px);
+    let mut source = match &unit.shard {
+        Some(shard) => source.within_shard(job.layout.clone(), shard.row, shard.column),
+        None => source.within_rows(unit.rows_px),
+    };
     let reports = SceneReports::of(&mut source);
     let resampled = source.resampled_files();
     let scene = source.scene(0)?;
     check_unchanged(&scene, unit).map_err(|problem| anyhow!("{problem}; plan anew"))?;
-    let Some(datetime_us) = scene.datetime_us() else {
+    if scene.datetime_us().is_none() && unit.shard.is_none() {
         bail!("no time of acquisition is known, and a STAC item needs one: plan with --datetime");
-    };
+    }
     // A scene whose pixels contradict what was declared has no chip that could be made.
     if let Some(error) = source.survey().and_then(|survey| survey.unusable.into_iter().next()) {
         return Err(error.into());
     }
 
-    let data = data_of(&unit.unit);
+    let data = match &unit.shard {
+        Some(_) => {
+            zarr_units::prepare(store, &unit.unit)?;
+            zarr_units::part_of(&unit.unit)
+        }
+        None => data_of(&unit.unit),
+    };
     let path = store.workplace(&data);
     let mut journal = Journal::open(&path)?;
     if journal.check().is_err() {
@@ -317,7 +333,10 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
     if journal.rows() > 0 {
         eprintln!("continuing: {} rows are there", journal.rows());
     }
-    let shown = PathBuf::from(format!("{}/{data}", store.shown()));
+    let shown = PathBuf::from(match &unit.shard {
+        Some(_) => store.shown(),
+        None => format!("{}/{data}", store.shown()),
+    });
     let batch = Batch::begin(&job.arguments.batch, &shown).of("chips").knowing(journal.known_rows());
     let asset = asset(unit);
     let mut columns = job.columns(std::slice::from_ref(&input));
@@ -327,7 +346,15 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
     let finished: Arc<OnceLock<Value>> = Arc::default();
     let told = Arc::clone(&finished);
     let finish = Box::new(move |_: &Summary| told.get_or_init(|| with_scenes(said, &listed, &resampled)).clone());
-    let sink = ChipSink::geoparquet(journal, job.layout.clone(), columns, finish)?;
+    let sink = match &unit.shard {
+        Some(shard) => {
+            let groups = BTreeMap::from([(input.name.clone(), shard.group.clone())]);
+            let mut options = store_options(&machine.opened, job.options.cut, groups);
+            options.only_shard = Some((shard.row, shard.column));
+            ChipSink::zarr(journal, job.layout.clone(), options, finish)?
+        }
+        None => ChipSink::geoparquet(journal, job.layout.clone(), columns, finish)?,
+    };
     source.continue_from(sink.journal().known());
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
     reports.through(&batch.reporter);
@@ -347,32 +374,38 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
     let provenance = finished.get().cloned().unwrap_or(provenance);
 
     // From here on all rows are in the journal, and the next run has nothing to encode, whatever happens.
-    let facts = FileFacts {
-        size_bytes: std::fs::metadata(&path).with_context(|| path.display().to_string())?.len(),
-        sha256: sha256_of(&path)?,
+    let files = match (&unit.shard, scene.datetime_us()) {
+        (Some(shard), _) => zarr_units::deliver(store, unit, shard, &job.layout)?,
+        (None, datetime_us) => {
+            let facts = FileFacts {
+                size_bytes: std::fs::metadata(&path).with_context(|| path.display().to_string())?.len(),
+                sha256: sha256_of(&path)?,
+            };
+            store.deliver(&data)?;
+            let made = Made {
+                store,
+                unit,
+                input: &input,
+                scene: &scene,
+                spec: &job.spec,
+                model_uri: model_uri(&machine.opened),
+                data_type: job.layout.element().numpy_name(),
+                provenance: &provenance,
+                plan: plan.hash(),
+                chips,
+                dimensions: job.spec.embed_dim(),
+                asset,
+                data: &facts,
+                energy,
+                datetime_us: datetime_us.unwrap_or_default(),
+                processed_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as i64),
+            };
+            let document = format!("{:#}\n", item(&made)?).into_bytes();
+            store.put(&item_of(&unit.unit), &document)?;
+            let item_facts = FileFacts { size_bytes: document.len() as u64, sha256: sha256(&document) };
+            BTreeMap::from([(data, facts), (item_of(&unit.unit), item_facts)])
+        }
     };
-    store.deliver(&data)?;
-    let made = Made {
-        store,
-        unit,
-        input: &input,
-        scene: &scene,
-        spec: &job.spec,
-        model_uri: model_uri(&machine.opened),
-        data_type: job.layout.element().numpy_name(),
-        provenance: &provenance,
-        plan: plan.hash(),
-        chips,
-        dimensions: job.spec.embed_dim(),
-        asset,
-        data: &facts,
-        energy,
-        datetime_us,
-        processed_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as i64),
-    };
-    let document = format!("{:#}\n", item(&made)?).into_bytes();
-    store.put(&item_of(&unit.unit), &document)?;
-    let item_facts = FileFacts { size_bytes: document.len() as u64, sha256: sha256(&document) };
     let marker = Marker {
         schema: 2,
         unit: unit.unit.clone(),
@@ -382,14 +415,14 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
         stamp: unit.stamp.clone().or_else(|| Some(scene_version(&scene))),
         chips,
         failures,
-        files: BTreeMap::from([(data, facts), (item_of(&unit.unit), item_facts)]),
+        files,
         made_by: MadeBy::of(&provenance),
         instruction_set: provenance["instruction_set"].clone(),
     };
     store.put(&marker_of(&unit.unit), format!("{:#}\n", json!(marker)).as_bytes())?;
     if chips.failed == 0 {
         forget_journal(store, unit);
-    } else {
+    } else if unit.shard.is_none() {
         // The journal stays, so that the next run makes just the failed chips.
         store.clear_workplace(&data_of(&unit.unit));
     }

@@ -1,6 +1,6 @@
 //! Chips as cells of a raster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use dinov3_engine::SinkError;
@@ -12,6 +12,7 @@ use super::{Cells, RasterFacts, Store, check_grid, pixel_m};
 use crate::chip::{ChipCell, ChipRow};
 use crate::chips::{ChipFormat, ChipRows};
 use crate::error::OutputError;
+use crate::layout::EmbeddingLayout;
 use crate::name::safe_stem;
 use crate::raster::{FeatureBlock, FeatureGrid, FeatureRaster, NorthUpRaster};
 
@@ -26,6 +27,9 @@ pub struct ChipStoreOptions {
     pub model: String,
     /// The groups of scenes, by the scene's name: see [`group_names`].
     pub groups: BTreeMap<String, String>,
+    /// Row and column of the only shard of each array that is written, for a part of a store: see
+    /// [`ChipShards`](crate::ChipShards).
+    pub only_shard: Option<(u32, u32)>,
 }
 
 /// The group of each scene in a store: none for a single scene, else the scene's name without folders, its ending, and
@@ -35,11 +39,18 @@ pub fn group_names(scenes: &[String]) -> BTreeMap<String, String> {
         return BTreeMap::from([(scene.clone(), String::new())]);
     }
     let mut groups = BTreeMap::<String, String>::new();
+    // In small letters: some file systems do not tell them apart. And the number that a further scene of a name gets.
+    let (mut taken, mut next) = (HashSet::new(), HashMap::<String, u64>::new());
     for scene in scenes {
-        let name = safe_stem(scene, 200);
-        let is_free = |name: &String| !groups.values().any(|taken| taken.eq_ignore_ascii_case(name));
-        let numbered = (2u64..).map(|number| format!("{name}-{number}"));
-        let name = std::iter::once(name.clone()).chain(numbered).find(is_free).unwrap_or_default();
+        let stem = safe_stem(scene, 200);
+        let number = next.entry(stem.to_ascii_lowercase()).or_insert(1);
+        let name = loop {
+            let name = if *number == 1 { stem.clone() } else { format!("{stem}-{number}") };
+            *number += 1;
+            if taken.insert(name.to_ascii_lowercase()) {
+                break name;
+            }
+        };
         groups.insert(scene.clone(), name);
     }
     groups
@@ -63,8 +74,28 @@ struct SceneFacts {
 
 impl ChipStore {
     pub(crate) fn create(path: &Path, options: ChipStoreOptions) -> Result<Self, OutputError> {
-        Ok(Self { store: Store::create(path)?, options, scenes: BTreeMap::new() })
+        let only = options.only_shard.map(|(row, column)| [row as usize, column as usize]);
+        Ok(Self { store: Store::create(path, only)?, options, scenes: BTreeMap::new() })
     }
+}
+
+/// The array of shares of valid pixels.
+pub(super) const VALID_FRACTION: &str = "valid_fraction";
+
+/// The array of each column's vectors, and that of their scales if they are bytes. They are not called as the columns are:
+/// see the [module](super).
+pub(super) fn vector_arrays(layout: &EmbeddingLayout) -> Vec<(String, String)> {
+    let names = layout.columns().iter().map(|column| match column.name.strip_prefix("embedding") {
+        Some(rest) => (format!("embeddings{rest}"), format!("scales{rest}")),
+        None => (column.name.clone(), format!("scales_{}", column.name)),
+    });
+    names.collect()
+}
+
+/// Bytes of a cell of the array that has the most.
+pub(super) fn cell_bytes(layout: &EmbeddingLayout) -> usize {
+    let widest = layout.columns().iter().map(|column| column.width).max().unwrap_or(0);
+    widest.saturating_mul(layout.element().size_bytes())
 }
 
 /// The place of a cell in the order of rows.
@@ -95,6 +126,8 @@ impl ChipFormat for ChipStore {
         let Self { mut store, options, scenes } = *self;
         let element = rows.layout().element();
         let columns = rows.layout().columns().to_vec();
+        let arrays = vector_arrays(rows.layout());
+        let cell_bytes = cell_bytes(rows.layout());
         for (group, scene) in &scenes {
             let mut chips = ChipRaster { rows: &mut rows, scene, part: Part::ValidFraction };
             let grid = NorthUpRaster::new(&mut chips).grid().clone();
@@ -103,20 +136,17 @@ impl ChipFormat for ChipStore {
                 model: &options.model,
                 sources: vec![uri_of(&scene.source)],
                 dims: columns.first().map_or(0, |column| column.width),
+                cell_bytes,
                 pixel_m: scene.pixel_m,
                 element,
                 datetime_us: scene.datetime_us,
             };
             store.begin(group, &grid, &facts)?;
-            store.numbers(group, "valid_fraction", &mut NorthUpRaster::new(&mut chips))?;
+            store.numbers(group, VALID_FRACTION, &mut NorthUpRaster::new(&mut chips))?;
             let mut start = 0;
-            for column in &columns {
-                // `embedding_POOL` beside the dimension `embedding`.
-                let rest = column.name.strip_prefix("embedding");
-                let name = rest.map_or(column.name.clone(), |rest| format!("embeddings{rest}"));
-                let scales = rest.map_or(format!("scales_{}", column.name), |rest| format!("scales{rest}"));
+            for (column, (name, scales)) in columns.iter().zip(&arrays) {
                 chips.part = Part::Vector { start, width: column.width };
-                store.vectors(group, (&name, &scales), element, &mut NorthUpRaster::new(&mut chips))?;
+                store.vectors(group, (name, scales), element, &mut NorthUpRaster::new(&mut chips))?;
                 start += column.width;
             }
         }

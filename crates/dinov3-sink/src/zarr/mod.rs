@@ -18,6 +18,7 @@
 mod blosc;
 mod chips;
 mod conventions;
+mod parts;
 mod shard;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub(crate) use self::chips::ChipStore;
 pub use self::chips::{ChipStoreOptions, group_names};
 pub(crate) use self::conventions::Cells;
 pub use self::conventions::check_grid;
+pub use self::parts::{ChipShards, MergedStore, ShardPlace};
 
 /// Ending of the names of stores, without dot.
 const EXTENSION: &str = "zarr";
@@ -92,11 +94,12 @@ pub fn write_dense_store(
         model: &options.model,
         sources: vec![uri_of(&options.source)],
         dims: raster.dims(),
+        cell_bytes: raster.dims().saturating_mul(options.element.size_bytes()),
         pixel_m: pixel_m(&grid, options.cell_px),
         element: options.element,
         datetime_us: options.datetime_us,
     };
-    let mut store = Store::create(path)?;
+    let mut store = Store::create(path, None)?;
     store.begin("", &grid, &facts)?;
     store.vectors("", ("embeddings", "scales"), options.element, &mut raster)?;
     store.finish(provenance)
@@ -113,12 +116,17 @@ fn pixel_m(grid: &FeatureGrid, cell_px: f64) -> Option<f64> {
 pub(crate) struct Store {
     folder: AtomicFolder,
     groups: BTreeMap<String, Group>,
+    /// Row and column of the only shard of each array that is written.
+    only: Option<[usize; 2]>,
 }
 
 /// A raster of features, in the root of a store (its name is empty) or in a group of it.
 #[derive(Debug)]
 struct Group {
     grid: FeatureGrid,
+    /// Of the array with the largest cells.
+    chunking: Chunking,
+    cell_bytes: usize,
     attributes: Value,
     /// `zarr.json` of each array, by name.
     arrays: BTreeMap<String, Value>,
@@ -135,6 +143,8 @@ pub(crate) struct RasterFacts<'a> {
     pub(crate) sources: Vec<String>,
     /// Values per cell of the first array of vectors.
     pub(crate) dims: usize,
+    /// Bytes of a cell of the array that has the most.
+    pub(crate) cell_bytes: usize,
     /// Side of a pixel of the source, in metres.
     pub(crate) pixel_m: Option<f64>,
     pub(crate) element: ElementType,
@@ -143,9 +153,10 @@ pub(crate) struct RasterFacts<'a> {
 }
 
 impl Store {
-    /// Starts a store. Nothing is at `path` before [`Store::finish`].
-    pub(crate) fn create(path: &Path) -> Result<Self, OutputError> {
-        Ok(Self { folder: AtomicFolder::create(path)?, groups: BTreeMap::new() })
+    /// Starts a store, or the part of one that has a single shard of each array. Nothing is at `path` before
+    /// [`Store::finish`].
+    pub(crate) fn create(path: &Path, only: Option<[usize; 2]>) -> Result<Self, OutputError> {
+        Ok(Self { folder: AtomicFolder::create(path)?, groups: BTreeMap::new(), only })
     }
 
     /// Begins a raster, in the root if `group` is empty.
@@ -156,7 +167,9 @@ impl Store {
         facts: &RasterFacts<'_>,
     ) -> Result<(), OutputError> {
         let attributes = group_attributes(grid, facts).map_err(|problem| self.refused(problem))?;
-        self.groups.insert(group.to_owned(), Group { grid: grid.clone(), attributes, arrays: BTreeMap::new() });
+        let (cell_bytes, chunking) = (facts.cell_bytes, Chunking::of_grid(grid, facts.cell_bytes));
+        let begun = Group { grid: grid.clone(), chunking, cell_bytes, attributes, arrays: BTreeMap::new() };
+        self.groups.insert(group.to_owned(), begun);
         let AffineTransform { a, c, e, f, .. } = grid.transform;
         let centres = |count: u32, first: f64, step: f64| -> Vec<f64> {
             (0..count).map(|number| step * (f64::from(number) + 0.5) + first).collect()
@@ -237,8 +250,10 @@ impl Store {
         let grid = begun.grid.clone();
         let dims = raster.dims();
         let cell_bytes = dims.saturating_mul(element.size_bytes());
-        let shape = [grid.height_px as usize, grid.width_px as usize];
-        let chunking = Chunking::new(shape, cell_bytes);
+        let chunking = match cell_bytes < begun.cell_bytes {
+            true => begun.chunking.narrowed(cell_bytes),
+            false => begun.chunking,
+        };
         let mut arrays = Chunks::new(dims, chunking, element);
         let mut values = ShardWriter::new(ArrayKind { element, leading, chunking }, place(group, name));
         let scale_kind = ArrayKind { element: ElementType::F32, leading: vec![(1, "time")], chunking };
@@ -246,15 +261,20 @@ impl Store {
         let mut block = FeatureBlock::default();
         let [rows, columns] = chunking.chunk.map(|side| side as u32);
         for window in grid.blocks(columns, rows) {
+            let chunk = [window.y_px as usize / chunking.chunk[0], window.x_px as usize / chunking.chunk[1]];
+            let shard = [0, 1].map(|axis| chunk[axis] / chunking.per_shard[axis]);
+            if self.only.is_some_and(|only| only != shard) {
+                continue;
+            }
             raster.read(window, &mut block)?;
             let cells = window.width_px as usize * window.height_px as usize;
             if block.values.len() != cells * dims || block.valid.len() != cells {
                 return Err(self.refused("a block of features has another size than its window"));
             }
             let filled = arrays.fill(&block);
-            values.chunk(&mut self.folder, filled.then_some(&arrays.values))?;
+            values.chunk(&mut self.folder, chunk, filled.then_some(&arrays.values))?;
             if let Some(writer) = &mut scale_writer {
-                writer.chunk(&mut self.folder, filled.then_some(&arrays.scales))?;
+                writer.chunk(&mut self.folder, chunk, filled.then_some(&arrays.scales))?;
             }
         }
         values.close(&mut self.folder)?;
@@ -299,7 +319,7 @@ impl Store {
     }
 
     fn write_metadata(&mut self, node: &str, metadata: &Value) -> Result<(), OutputError> {
-        self.write_file(&place(node, METADATA_FILE), format!("{metadata:#}\n").as_bytes())
+        self.write_file(&place(node, METADATA_FILE), &metadata_text(metadata))
     }
 
     fn write_file(&mut self, name: &str, content: &[u8]) -> Result<(), OutputError> {
@@ -314,6 +334,11 @@ impl Store {
     fn refused(&self, problem: impl Into<String>) -> OutputError {
         OutputError::Grid { path: self.folder.path().to_owned(), problem: problem.into() }
     }
+}
+
+/// What is in a `zarr.json`: the same for the same metadata.
+fn metadata_text(metadata: &Value) -> Vec<u8> {
+    format!("{metadata:#}\n").into_bytes()
 }
 
 /// A group's `zarr.json`. Consolidated inside of it, so that a reader over HTTP fetches one file.

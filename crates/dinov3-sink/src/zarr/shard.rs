@@ -14,6 +14,7 @@ use crate::atomic_folder::AtomicFolder;
 use crate::disk::DiskFile;
 use crate::element::ElementType;
 use crate::error::OutputError;
+use crate::raster::FeatureGrid;
 
 /// Raw size that inner chunks come near to: what a reader fetches at once.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -25,7 +26,8 @@ const BUFFER_BYTES: usize = 1 << 18;
 /// In the index: no such chunk.
 const ABSENT: [u8; 16] = [0xff; 16];
 
-/// How cells of a grid are grouped: the same for all arrays of it.
+/// How cells of a grid are grouped. All arrays of a grid have the same shards, so that a shard of each is one piece of
+/// work; inner chunks of small values may be larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chunking {
     /// Rows and columns of the grid.
@@ -37,6 +39,11 @@ pub(super) struct Chunking {
 }
 
 impl Chunking {
+    /// For the cells of a grid, of so many bytes each.
+    pub(super) fn of_grid(grid: &FeatureGrid, cell_bytes: usize) -> Self {
+        Self::new([grid.height_px as usize, grid.width_px as usize], cell_bytes)
+    }
+
     /// For cells of so many bytes.
     pub(super) fn new(shape: [usize; 2], cell_bytes: usize) -> Self {
         let side = ((CHUNK_BYTES / cell_bytes.max(1)) as f64).sqrt() as usize / SIDE_STEP * SIDE_STEP;
@@ -47,14 +54,24 @@ impl Chunking {
         Self { shape, chunk, per_shard }
     }
 
-    /// Rows and columns of inner chunks.
-    pub(super) fn chunks(&self) -> [usize; 2] {
-        [0, 1].map(|axis| self.shape[axis].div_ceil(self.chunk[axis]))
+    /// The same shards for an array whose cells have fewer bytes: each is one inner chunk, if that is small.
+    pub(super) fn narrowed(&self, cell_bytes: usize) -> Self {
+        let shard = self.shard();
+        match (shard[0] * shard[1]).saturating_mul(cell_bytes) <= CHUNK_BYTES {
+            true => Self { chunk: shard, per_shard: [1, 1], ..*self },
+            false => *self,
+        }
     }
 
     /// Rows and columns of a shard.
-    fn shard(&self) -> [usize; 2] {
+    pub(super) fn shard(&self) -> [usize; 2] {
         [0, 1].map(|axis| self.chunk[axis] * self.per_shard[axis])
+    }
+
+    /// Rows and columns of shards.
+    pub(super) fn shards(&self) -> [usize; 2] {
+        let shard = self.shard();
+        [0, 1].map(|axis| self.shape[axis].div_ceil(shard[axis]))
     }
 }
 
@@ -106,13 +123,19 @@ impl ArrayKind {
     }
 }
 
-/// Writes an array's shards. Inner chunks come in C order, all of them.
+/// The name of a shard below its array, which has so many axes before y and x.
+pub(super) fn shard_key(leading: usize, shard: [usize; 2]) -> String {
+    let axes = std::iter::repeat_n(0, leading).chain(shard);
+    std::iter::once("c".to_owned()).chain(axes.map(|number| format!("/{number}"))).collect()
+}
+
+/// Writes an array's shards. Inner chunks come in C order, all those of each shard.
 pub(super) struct ShardWriter {
     kind: ArrayKind,
     /// Of the array, in the store.
     path: String,
-    /// How many chunks there were.
-    next: usize,
+    /// The row of shards that is open.
+    row: usize,
     /// Shards that chunks of this row of shards have come for, by column.
     open: BTreeMap<usize, Shard>,
 }
@@ -125,32 +148,34 @@ struct Shard {
 
 impl ShardWriter {
     pub(super) fn new(kind: ArrayKind, path: String) -> Self {
-        Self { kind, path, next: 0, open: BTreeMap::new() }
+        Self { kind, path, row: 0, open: BTreeMap::new() }
     }
 
     pub(super) fn kind(&self) -> &ArrayKind {
         &self.kind
     }
 
-    /// Takes the next chunk: its values in C order, little-endian, or nothing where no cell has any.
-    pub(super) fn chunk(&mut self, folder: &mut AtomicFolder, values: Option<&[u8]>) -> Result<(), OutputError> {
-        let chunking = self.kind.chunking;
-        let [_, columns] = chunking.chunks();
-        let (row, column) = (self.next / columns.max(1), self.next % columns.max(1));
-        let [down, right] = chunking.per_shard;
-        if column == 0 && row.is_multiple_of(down) {
+    /// Takes the chunk in this row and column of chunks: its values in C order, little-endian, or nothing where no cell has
+    /// any.
+    pub(super) fn chunk(
+        &mut self,
+        folder: &mut AtomicFolder,
+        [row, column]: [usize; 2],
+        values: Option<&[u8]>,
+    ) -> Result<(), OutputError> {
+        let [down, right] = self.kind.chunking.per_shard;
+        if row / down != self.row {
             self.close(folder)?;
+            self.row = row / down;
         }
-        self.next += 1;
         let Some(values) = values else { return Ok(()) };
         let packed = blosc::compressed(values, self.kind.element.size_bytes());
         let packed = packed.map_err(OutputError::write(folder.path()))?;
         let shard = match self.open.entry(column / right) {
             std::collections::btree_map::Entry::Occupied(shard) => shard.into_mut(),
             std::collections::btree_map::Entry::Vacant(place) => {
-                let axes = self.kind.leading.iter().map(|_| 0).chain([row / down, column / right]);
-                let key: String = axes.map(|number| format!("/{number}")).collect();
-                let file = folder.create_file(&format!("{}/c{key}", self.path))?;
+                let key = shard_key(self.kind.leading.len(), [row / down, column / right]);
+                let file = folder.create_file(&format!("{}/{key}", self.path))?;
                 let file = BufWriter::with_capacity(BUFFER_BYTES, file);
                 place.insert(Shard { file, end: 0, index: ABSENT.repeat(down * right) })
             }
@@ -204,7 +229,10 @@ mod tests {
         let chunking = |shape, cell_bytes| Chunking::new(shape, cell_bytes);
         // ViT-L in f32, as dense features of 10,000 x 10,000 pixels.
         let large = chunking([625, 625], 4 * 1024);
-        assert_eq!((large.chunk, large.shard(), large.chunks()), ([32, 32], [160, 160], [20, 20]));
+        assert_eq!((large.chunk, large.shard(), large.shards()), ([32, 32], [160, 160], [4, 4]));
+        let narrow = large.narrowed(4);
+        assert_eq!((narrow.chunk, narrow.shard(), narrow.shards()), ([160, 160], large.shard(), large.shards()));
+        assert_eq!(large.narrowed(2 * 1024), large);
         // ViT-7B.
         assert_eq!(chunking([625, 625], 4 * 4096).chunk, [16, 16]);
         // As bytes.

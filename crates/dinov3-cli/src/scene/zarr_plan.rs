@@ -1,0 +1,175 @@
+//! Plans for Zarr stores: their units are shards of the arrays of scenes.
+
+use std::path::Path;
+
+use anyhow::Result;
+use dinov3::sink::{MergedStore, WorkUnit, is_store_name};
+use dinov3_scene::{Cut, Division, Edges};
+
+use crate::arguments::SceneFormat;
+use crate::failure::usage;
+use crate::scene::job::Job;
+use crate::scene::options::DecidingOptions;
+use crate::scene::plan::Plan;
+use crate::scene::store::{Store, is_store};
+
+/// The long name of the option that says what a plan is for.
+const FORMAT: &str = "format";
+const ZARR: &str = "zarr";
+
+/// Whether these are the options of a plan for a Zarr store.
+pub fn is_zarr(options: &DecidingOptions) -> bool {
+    options.options.get(FORMAT).is_some_and(|values| values.iter().any(|value| value == ZARR))
+}
+
+/// The same options, for a store: what the name of the output says.
+pub fn for_zarr(mut options: DecidingOptions) -> DecidingOptions {
+    options.defaults.remove(FORMAT);
+    options.options.insert(FORMAT.to_owned(), vec![ZARR.to_owned()]);
+    options
+}
+
+/// Whether chips that are cut like this can be cells.
+///
+/// # Errors
+/// If some are moved off the lattice.
+pub fn check_cut(cut: Cut) -> Result<()> {
+    match cut.edges {
+        Edges::Shift => Err(usage(
+            "--edges shift moves chips off the grid whose cells a Zarr store holds: use --edges pad or drop, or write \
+             .parquet",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// How a plan of this job is divided, unless by numbers of chips.
+pub fn division<'a>(job: &'a Job<'_>) -> Result<Option<Division<'a>>> {
+    if job.arguments.format != SceneFormat::Zarr {
+        return Ok(None);
+    }
+    if job.arguments.dense.dense {
+        return Err(usage(
+            "--dense: the units of a plan are chips; 'dinov3 scene embed --dense -o OUT.zarr' makes patches",
+        ));
+    }
+    check_cut(job.options.cut)?;
+    Ok(Some(Division::Shards(&job.layout)))
+}
+
+/// Whether the units of a plan that was read are what its options say, and stay within the store.
+///
+/// # Errors
+/// The first one that does not.
+pub fn check_units(units: &[WorkUnit], options: &DecidingOptions) -> Result<(), String> {
+    let is_safe = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    for unit in units.iter().filter(|unit| unit.error.is_none()) {
+        match (&unit.shard, is_zarr(options)) {
+            (Some(shard), true) if shard.group.starts_with('.') || !shard.group.chars().all(is_safe) => {
+                return Err(format!("'{}' is no name of a group", shard.group));
+            }
+            (Some(_), true) | (None, false) => {}
+            (Some(_), false) => return Err(format!("unit {} is a shard, and the options are for files", unit.unit)),
+            (None, true) => return Err(format!("unit {} is no shard, and the options are for a store", unit.unit)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether results of this plan can go there.
+///
+/// # Errors
+/// If it is a name of something else.
+pub fn check_output(plan: &Plan, output: &Path) -> Result<()> {
+    let shown = output.display();
+    match (is_zarr(&plan.options), is_store_name(output)) {
+        (true, false) => Err(usage(format!("{shown}: the plan is for a Zarr store, whose name ends in .zarr"))),
+        (false, true) => Err(usage(format!(
+            "{shown}: the plan is for files in a folder; a plan for a Zarr store is made with --format zarr"
+        ))),
+        (false, false) if !is_store(output) => Err(usage(format!("{shown}: the output of a plan is a folder"))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a plan is of the same arrays as the one whose results are there: a store cannot grow.
+///
+/// # Errors
+/// If it is not, or if there is a store without a plan.
+pub fn check_join(plan: &Plan, earlier: Option<&Plan>, store: &Store) -> Result<()> {
+    let Some(earlier) = earlier else {
+        return match store.size_bytes(MergedStore::METADATA)? {
+            Some(_) => Err(usage(format!("{}: is a store already, and of no plan; give another OUT", store.shown()))),
+            None => Ok(()),
+        };
+    };
+    if let Some(scene) = first_difference(&earlier.units, &plan.units) {
+        return Err(usage(format!(
+            "{}: was begun for another list of scenes, which first differs at {scene}, and the arrays of a store are made once: \
+             give another OUT",
+            store.shown()
+        )));
+    }
+    Ok(())
+}
+
+/// The first scene that is not in both lists in the same place, or would have other arrays. What could not be used may have
+/// any now.
+fn first_difference<'a>(earlier: &'a [WorkUnit], units: &'a [WorkUnit]) -> Option<&'a str> {
+    let (earlier, units) = (by_scene(earlier), by_scene(units));
+    let arrays = |units: &[&WorkUnit]| -> Vec<_> {
+        units.iter().map(|unit| (unit.unit.clone(), unit.shard.clone(), unit.size_px)).collect()
+    };
+    let is_unusable = |units: &[&WorkUnit]| units.iter().all(|unit| unit.error.is_some());
+    for (before, now) in earlier.iter().zip(&units) {
+        let is_same =
+            before.0 == now.0 && (is_unusable(&before.1) || is_unusable(&now.1) || arrays(&before.1) == arrays(&now.1));
+        if !is_same {
+            return Some(now.0);
+        }
+    }
+    let longer = if earlier.len() > units.len() { &earlier } else { &units };
+    longer.get(earlier.len().min(units.len())).map(|(scene, _)| *scene)
+}
+
+/// The units of each scene, which lie beside each other.
+pub fn by_scene(units: &[WorkUnit]) -> Vec<(&str, Vec<&WorkUnit>)> {
+    let mut scenes: Vec<(&str, Vec<&WorkUnit>)> = Vec::new();
+    for unit in units {
+        match scenes.last_mut() {
+            Some((scene, units)) if *scene == unit.scene => units.push(unit),
+            _ => scenes.push((&unit.scene, vec![unit])),
+        }
+    }
+    scenes
+}
+
+#[cfg(test)]
+mod tests {
+    use dinov3::sink::ShardPlace;
+
+    use super::*;
+
+    fn unit(scene: &str, column: u32, error: Option<&str>) -> WorkUnit {
+        let shard = error.is_none().then(|| ShardPlace { group: scene.to_owned(), row: 0, column });
+        let unit = format!("{scene}-{column}");
+        WorkUnit { unit, scene: scene.to_owned(), shard, error: error.map(str::to_owned), ..WorkUnit::default() }
+    }
+
+    #[test]
+    fn a_store_holds_the_scenes_that_it_was_begun_for() {
+        let begun = [unit("a", 0, None), unit("a", 1, None), unit("b", 0, None)];
+        let difference = |units: &[WorkUnit]| first_difference(&begun, units).map(str::to_owned);
+        assert_eq!(difference(&begun), None);
+        let newer = begun.clone().map(|unit| WorkUnit { stamp: Some("newer".to_owned()), chips: 7, ..unit });
+        assert_eq!(difference(&newer), None);
+        assert_eq!(difference(&begun[..2]).as_deref(), Some("b"));
+        assert_eq!(difference(&[begun[0].clone(), begun[2].clone()]).as_deref(), Some("a"));
+        let [a, b, c] = begun.clone();
+        assert_eq!(difference(&[c, a, b]).as_deref(), Some("b"));
+        let further: Vec<_> = begun.iter().cloned().chain([unit("c", 0, None)]).collect();
+        assert_eq!(difference(&further).as_deref(), Some("c"));
+        // Gone for now.
+        assert_eq!(difference(&[unit("a", 0, Some("no TIFF")), unit("b", 0, None)]), None);
+    }
+}
