@@ -149,6 +149,16 @@ def check_plan(binary, folder, check):
     ids = [database.sql(f"SELECT id FROM '{path}'").fetchall() for path in (single, merged)]
     check(ids[0] == ids[1], "merged: another order than one file")
     check(same_rows(database, single, folder / "parts-0" / "*-*.parquet") == [0, 0], "parts: other rows than one file")
+    items = [path for (path,) in database.sql(f"SELECT DISTINCT stac_item FROM '{merged}'").fetchall()]
+    check(len(items) == units and all((folder / urllib.parse.unquote(item)).exists() for item in items), f"merged: items {items[:3]}")
+
+    layouts = {"regular_grid": [], "variable_grid": ["--edges", "shift"], "named_grid": ["--grid", "utm"]}
+    for layout, options in layouts.items():
+        cut = [*CUT[:2], *CUT[-2:], *options]
+        run([binary, "scene", "embed", name / "a b.tif", *MODEL, *cut, "-o", f"{layout}/"], cwd=folder)
+        documents += check_documents(folder / layout, check, valid, layout)
+        found = json.loads((folder / layout / "collection.json").read_text())["emb:chip_layout"]
+        check(found["layout_type"] == layout, f"{layout}: {found}")
     return (f"plan: {units} units in 6 orders of 3 shards, the same bytes; {rows} rows as in one file; "
             f"{documents} STAC documents valid")
 

@@ -47,7 +47,7 @@ impl SceneInput {
     /// # Errors
     /// If one cannot be opened, or if they do not fit together.
     pub fn open(&self, opener: &Opener) -> Result<Box<dyn Raster>, SceneError> {
-        Ok(open_stamped(opener, self)?.0)
+        Ok(open_stamped(opener, self)?.raster)
     }
 
     /// The same without what may be secret, for outputs and markers: it opens the same files as long as their URLs need no
@@ -133,12 +133,18 @@ pub fn tell_apart(scenes: &mut [SceneInput]) {
     }
 }
 
-/// Opens the files of a scene as one raster, at the same time where they are elsewhere. Also what tells whether one of
-/// them has changed, or what is said of them; nothing where that cannot be told. And the version of each file.
-pub(crate) fn open_stamped(
-    opener: &Opener,
-    input: &SceneInput,
-) -> Result<(Box<dyn Raster>, Option<Stamp>, Vec<FileVersion>), SceneError> {
+/// The files of a scene, opened.
+pub(crate) struct OpenedFiles {
+    /// As one raster.
+    pub raster: Box<dyn Raster>,
+    /// What tells whether one of them has changed, or what is said of them; nothing where that cannot be told.
+    pub stamp: Option<Stamp>,
+    /// The version of each of them.
+    pub versions: Vec<FileVersion>,
+}
+
+/// Opens the files of a scene, at the same time where they are elsewhere.
+pub(crate) fn open_stamped(opener: &Opener, input: &SceneInput) -> Result<OpenedFiles, SceneError> {
     if let Some(problem) = &input.problem {
         return Err(SceneError::Input { scene: input.name.clone(), problem: problem.clone() });
     }
@@ -172,7 +178,7 @@ pub(crate) fn open_stamped(
             stamps.map(|stamps| Stamp::of_several(&stamps, item.as_deref().unwrap_or_default()))
         }
     };
-    Ok((opener.stack(rasters)?, stamp, versions))
+    Ok(OpenedFiles { raster: opener.stack(rasters)?, stamp, versions })
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use dinov3_sink::{
 use crate::align::{CellNames, Ground};
 use crate::cells::ChipCells;
 use crate::cut::Choice;
-use crate::input::FileVersion;
+use crate::input::{FileVersion, OpenedFiles, open_stamped};
 use crate::pixels::{chip_pixels, without_nan};
 use crate::plan::rows_window;
 use crate::preset::{Fit, Preset};
@@ -127,7 +127,7 @@ impl Scene {
     /// # Errors
     /// If it cannot be read, lies nowhere, or if it is not clear which of its samples are colours.
     pub fn open(opener: &Opener, input: &SceneInput, options: &SceneOptions) -> Result<Arc<Self>, SceneError> {
-        let (raster, stamp, mut versions) = crate::input::open_stamped(opener, input)?;
+        let OpenedFiles { raster, stamp, mut versions } = open_stamped(opener, input)?;
         let facts = ProductFacts::gather(input, raster.profile());
         let (raster, mask) = masked(opener, raster, input, options)?;
         let (transform, crs) = located(raster.profile(), options)?;
