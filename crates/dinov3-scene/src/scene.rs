@@ -343,7 +343,7 @@ impl Scene {
     /// Why its chips cannot be cells of a store.
     pub fn cells_of_store(&self) -> Result<Option<&FeatureGrid>, String> {
         match self.cells() {
-            Some(grid) => check_grid(grid).map(|_| Some(grid)),
+            Some(grid) => check_grid(grid).map(|()| Some(grid)),
             None if self.grid.len() == 0 => Ok(None),
             None => Err(
                 "has no chips at even distances, as a Zarr store needs them (those of --grid are snapped to pixels): \
