@@ -252,7 +252,6 @@ mod tests {
         for definition in [
             "+proj=tmerc +lon_0=15 +ellps=bessel +towgs84=598.1,73.7,418.2,0.202,0.045,-2.455,6.7",
             "+proj=lcc +lat_1=45 +datum=WGS84",
-            "+proj=tmerc +lon_0=15d30 +datum=WGS84",
             "+proj=tmerc +lon_0=15 +approx +datum=WGS84",
             "+proj=stere +lat_0=50 +datum=WGS84",
         ] {

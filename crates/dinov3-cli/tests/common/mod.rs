@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod chips;
+pub mod objects;
 
 use std::collections::BTreeMap;
 use std::fs;
