@@ -26,6 +26,7 @@ from radiometry import check_radiometry
 from server import SceneServer
 from sources import check_sources
 from stores import check_stores
+from zarr_jobs import check_zarr_jobs
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHIP_PX = 256
@@ -370,7 +371,7 @@ def check_server(binary, folder, sample, check):
 
 def main():
     known = ("pixels", "radiometry", "footprints", "validators", "resume", "server", "sources", "cut", "dense", "seams",
-             "zarr")
+             "zarr", "zarr-jobs")
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, known)
     arguments = parser.parse_args()
@@ -402,6 +403,8 @@ def main():
             told.append(check_seams(binary, folder, check))
         if "zarr" in chosen:
             told.append(check_stores(binary, folder, arguments.sample, check))
+        if "zarr-jobs" in chosen:
+            told.append(check_zarr_jobs(binary, folder, check))
     print("\n".join(told))
     print(f"{check.passed} of {check.passed + check.failed} checks passed; {check.failed} failed")
     return 1 if check.failed else 0

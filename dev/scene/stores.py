@@ -128,12 +128,51 @@ def check_one(check, what, store, group, scene, table, chip, stride, columns=("e
     right, bottom = of_cells * (cells, rows)
     check(np.allclose((west, north, east, south), (of_cells.c, of_cells.f, right, bottom)), f"{what}: spatial:bbox")
     check(attributes["spatial:shape"] == [rows, cells], f"{what}: spatial:shape")
-    code = attributes["proj:code"]
+    code = attributes.get("proj:code") or attributes["proj:wkt2"]
     check(pyproj.CRS(code).equals(pyproj.CRS(crs.to_wkt()), ignore_axis_order=True), f"{what}: proj:code {code}")
     check(np.issubdtype(dataset["time"].dtype, np.datetime64)
           and dataset["time"].values[0] == np.datetime64("2026-05-17"), f"{what}: time is {dataset['time'].values}")
     dataset.close()
     return rows * cells
+
+
+# Systems without a code, whose stores have WKT 2.
+WITHOUT_CODE = (
+    "+proj=utm +zone=33 +south +datum=WGS84", "+proj=tmerc +lat_0=40.5 +lon_0=9 +k_0=0.9999 +x_0=1500000 +y_0=5 +datum=WGS84",
+    "+proj=laea +lat_0=52 +lon_0=10 +x_0=4321000 +y_0=3210000 +ellps=GRS80 +units=m", "+proj=laea +lat_0=5 +lon_0=20 +R=6371228",
+    "+proj=aea +lat_1=29.5 +lat_2=45.5 +lat_0=23 +lon_0=-96 +x_0=0 +y_0=0 +datum=NAD83 +units=m",
+    "+proj=lcc +lat_1=33 +lat_2=45 +lat_0=39 +lon_0=-96 +datum=NAD83 +units=us-ft", "+proj=longlat +datum=WGS84",
+    "+proj=stere +lat_0=90 +lat_ts=70 +lon_0=-45 +datum=WGS84", "+proj=stere +lat_0=-90 +lon_0=0 +k_0=0.97 +x_0=2e6 +datum=WGS84",
+    "+proj=cea +lat_ts=30 +lon_0=0 +datum=WGS84", "+proj=cea +lat_ts=30 +R=6371228", "+proj=sinu +lon_0=0 +R=6371007.181",
+)
+
+
+def check_without_code(binary, folder, check):
+    """What PROJ makes of the WKT 2 in a store, against what it makes of the string."""
+    for number, system in enumerate(WITHOUT_CODE):
+        crs = pyproj.CRS(system)
+        to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+        lon, lat = next((place for part, place in (("-96", (-96, 40)), ("lat_0=-90", (10, -80)), ("lat_0=90", (10, 80)))
+                         if part in system), (14, 41))
+        x, y = to_degrees.transform(lon, lat, direction="INVERSE")
+        size = 1e-3 if crs.is_geographic else 100
+        scene = write_scene(folder / f"zarr-crs-{number}.tif", land(3, 64, 64, seed=40), crs=None,
+                            transform=Affine(size, 0, x, 0, -size, y))
+        store = folder / f"zarr-crs-{number}.zarr"
+        run(embed_command(binary, [scene], store, "--crs", system, "--chip", 32))
+        attributes = json.loads((store / "zarr.json").read_text())["attributes"]
+        document = json.loads((store / "embeddings" / "zarr.json").read_text())
+        zarr_cm.proj.validate_node_metadata(document)
+        written = pyproj.CRS.from_wkt(attributes["proj:wkt2"])
+        again = pyproj.Transformer.from_crs(written, written.geodetic_crs, always_xy=True)
+        points = x + size * np.arange(0, 64, 7), y - size * np.arange(0, 64, 7)
+        off = np.abs(np.array(again.transform(*points)) - np.array(to_degrees.transform(*points))).max()
+        check(off < 1e-9, f"zarr: {system}: its WKT 2 is off by {off} degrees")
+        ellipsoids = [(found.ellipsoid.semi_major_metre, found.ellipsoid.inverse_flattening) for found in (crs, written)]
+        check(np.allclose(*ellipsoids, rtol=1e-12), f"zarr: {system}: ellipsoids {ellipsoids}")
+        check(np.isclose(crs.axis_info[0].unit_conversion_factor, written.axis_info[0].unit_conversion_factor, rtol=1e-9),
+              f"zarr: {system}: units")
+    return len(WITHOUT_CODE)
 
 
 def store_scenes(folder):
@@ -281,6 +320,8 @@ def check_stores(binary, folder, sample, check):
     left = [path.name for path in folder.iterdir() if path.name.startswith(".killed")]
     check(not left, f"zarr: left over: {left}")
 
+    systems = check_without_code(binary, folder, check)
+
     # What cannot be is refused with what helps.
     rotated = write_scene(folder / "zarr-rotated.tif", land(3, 128, 128, seed=26),
                           transform=Affine(10, 2, 399960, 2, -10, 4200000))
@@ -290,11 +331,12 @@ def check_stores(binary, folder, sample, check):
     for scene, name, options, code, word in (
         (scenes["odd"], "refused.zarr", ("--edges", "shift"), 2, "--edges pad"),
         (rotated, "refused.zarr", (), 1, "gdalwarp"),
-        (scenes["odd"], "refused.zarr", ("--crs", "+proj=utm +zone=33 +datum=WGS84"), 1, "--crs EPSG"),
+        (scenes["odd"], "refused.zarr", ("--crs", "+proj=tmerc +lon_0=15 +ellps=bessel +towgs84=598,73,418"), 1, "--crs EPSG"),
         (scenes["odd"], "other.zarr", (), 1, "is not a Zarr store that dinov3 wrote"),
     ):
         said = run(embed_command(binary, [scene], folder / name, "--chip", 64, *options), codes=(code,)).stderr
         check(word in said and not (folder / "refused.zarr").exists(), f"zarr: refused, but said {said!r}")
     check((other / "notes.txt").read_text() == "mine", "zarr: somebody's folder stays")
-    return (f"zarr: {cells} cells of {stores + 2} rasters equal the rows of GeoParquet; {kills} kills; "
+    return (f"zarr: {cells} cells of {stores + 2} rasters equal the rows of GeoParquet; {systems} systems as "
+            f"WKT 2; {kills} kills; "
             f"zarr {zarr.__version__}, xarray {xarray.__version__}, zarr-cm {zarr_cm.__version__}")

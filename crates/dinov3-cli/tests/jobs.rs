@@ -6,6 +6,7 @@ use std::fs::{self, File};
 
 use common::chips::{text, value};
 use common::jobs::{MODEL, chips, data, dinov3, files, rgb, rows, scenes};
+use common::objects::Objects;
 use common::{Scene, stderr};
 use dinov3_testing::geotiff::{TiffFile, TiffImage};
 use dinov3_testing::http_server::{HttpReply, HttpServer};
@@ -254,42 +255,15 @@ fn what_cannot_be_planned_is_said() {
 #[test]
 fn results_go_into_object_stores_with_the_marker_last() {
     let scene = scenes();
-    let objects = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeMap::<String, Vec<u8>>::new()));
-    let stored = std::sync::Arc::clone(&objects);
-    let server = HttpServer::start(move |request| {
-        let mut objects = stored.lock().unwrap();
-        let path = request.path.split('?').next().unwrap_or_default().to_owned();
-        match (request.method.as_str(), objects.get(&path)) {
-            ("PUT", _) => {
-                objects.insert(path, request.body.clone());
-                HttpReply::new(200, "").with("ETag", "\"1\"")
-            }
-            ("DELETE", _) => {
-                objects.remove(&path);
-                HttpReply::new(204, "")
-            }
-            (_, Some(object)) => dinov3_testing::http_server::part_of(object, request)
-                .with("Last-Modified", "Sat, 01 Jun 2024 10:20:30 GMT"),
-            _ => HttpReply::new(404, "<Error><Code>NoSuchKey</Code></Error>"),
-        }
-    });
-    let stored = |line: &str| {
-        let variables = [
-            ("AWS_ENDPOINT", server.url()),
-            ("AWS_ALLOW_HTTP", "true".to_owned()),
-            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
-            ("AWS_REGION", "eu-central-1".to_owned()),
-        ];
-        variables.into_iter().fold(dinov3(&scene, line), |command, (name, value)| command.env(name, value))
-    };
+    let objects = Objects::start();
+    let stored = |line: &str| objects.known_to(dinov3(&scene, line));
     let line = format!("embed scenes {MODEL} --datetime 2026-05-17 -o s3://bucket/some/place --scratch scratch");
     stored(&line).assert().code(0);
     dinov3(&scene, &format!("embed scenes {MODEL} --datetime 2026-05-17 -o place/")).assert().code(0);
     for (name, bytes) in data(&scene, "place") {
-        assert!(objects.lock().unwrap()[&format!("/bucket/some/place/{name}")] == bytes, "{name}");
+        assert!(objects.all()[&format!("/bucket/some/place/{name}")] == bytes, "{name}");
     }
-    let puts: Vec<String> = server.requests().into_iter().filter(|r| r.method == "PUT").map(|r| r.path).collect();
+    let puts = objects.puts();
     let of_unit: Vec<&String> = puts.iter().filter(|path| path.contains("/a_b-")).collect();
     assert!(of_unit[0].ends_with(".parquet") && of_unit[2].contains("/.dinov3/units/"), "{puts:?}");
     assert!(puts.last().unwrap().ends_with("/collection.json"), "{puts:?}");
@@ -299,7 +273,7 @@ fn results_go_into_object_stores_with_the_marker_last() {
     assert!(stderr(&output).contains("0 made, 3 from before"), "{}", stderr(&output));
     stored("merge s3://bucket/some/place --scratch scratch --parquet all.parquet").assert().code(0);
     assert_eq!(rows(scene.path("all.parquet")).len(), 36);
-    let name = objects.lock().unwrap().keys().find(|name| name.contains("/a_b-")).unwrap().clone();
-    objects.lock().unwrap().remove(&name);
+    let name = objects.all().into_keys().find(|name| name.contains("/a_b-")).unwrap();
+    objects.remove(&name);
     stored("merge s3://bucket/some/place --scratch scratch").assert().code(3);
 }

@@ -104,7 +104,7 @@ fn what_cannot_be_a_store_is_refused_with_what_helps() {
 error: --edges shift moves chips off the grid whose cells a Zarr store holds: use --edges pad or drop, or write .parquet
 
 "#]]);
-    embed(&scene, "rgb.tif -o chips.zarr").args(["--crs", "+proj=utm +zone=33 +datum=WGS84"]).assert().code(1).stderr_eq(str![[
+    embed(&scene, "rgb.tif -o chips.zarr").args(["--crs", "+proj=tmerc +lon_0=15 +ellps=bessel +towgs84=598,73,418"]).assert().code(1).stderr_eq(str![[
         r#"
 error: rgb.tif has a reference system without an EPSG code, by which a Zarr store names it: write .parquet, or give its code with --crs EPSG:CODE
 

@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use common::objects::Objects;
 use common::{Scene, stderr};
 use dinov3_testing::geotiff::{TiffFile, TiffImage, TiffValue, utm_tags};
 use serde_json::json;
@@ -191,6 +192,41 @@ fn a_shard_without_data_takes_away_the_one_that_was_there() {
     dinov3(&scene, run).assert().code(0);
     assert!(!scene.path("jobs.zarr/a/embeddings/c/0/0/0/0").exists());
     assert!(!scene.path("jobs.zarr/a/valid_fraction/c/0/0/0").exists());
+}
+
+#[test]
+fn stores_go_into_object_stores_with_the_marker_last() {
+    let scene = two_scenes();
+    dinov3(&scene, &format!("embed scenes {MODEL} --chip 32 -o one.zarr")).assert().code(0);
+    dinov3(&scene, &format!("plan scenes {MODEL} --chip 32 --format zarr -o plan.parquet")).assert().code(0);
+    let objects = Objects::start();
+    let stored = |line: &str| objects.known_to(dinov3(&scene, &format!("{line} --scratch scratch"))).assert();
+    let found = |store: &str| -> Vec<(String, Vec<u8>)> {
+        let prefix = format!("/bucket/{store}/");
+        let of_store = |(path, bytes): (String, Vec<u8>)| Some((path.strip_prefix(&prefix)?.to_owned(), bytes));
+        let of_store = objects.all().into_iter().filter_map(of_store);
+        of_store.filter(|(name, _)| !name.starts_with(".dinov3/")).collect()
+    };
+    let run = "run --plan plan.parquet -o s3://bucket/jobs.zarr";
+    for shard in [1, 0] {
+        stored(&format!("{run} --shard {shard}/2")).code(0);
+    }
+    stored("merge s3://bucket/jobs.zarr").code(0);
+    assert!(found("jobs.zarr") == store(&scene, "one.zarr"));
+    let puts = objects.puts();
+    let marker = puts.iter().position(|path| path.contains("/.dinov3/units/b-")).unwrap();
+    assert!(puts.iter().rposition(|path| path.contains("/jobs.zarr/b/")).unwrap() < marker, "{puts:?}");
+    assert!(puts.last().unwrap().ends_with("/jobs.zarr/zarr.json"), "{puts:?}");
+    let told = stderr(&stored(run).code(0));
+    assert!(told.contains("0 made, 2 from before"), "{told}");
+    objects.remove("/bucket/jobs.zarr/a/embeddings/c/0/0/0/0");
+    let told = stderr(&stored("merge s3://bucket/jobs.zarr").code(3));
+    assert!(told.contains("a/embeddings/c/0/0/0/0 has gone"), "{told}");
+    // In one command.
+    stored(&format!("embed scenes {MODEL} --chip 32 -o s3://bucket/whole.zarr")).code(0);
+    assert!(found("whole.zarr") == store(&scene, "one.zarr"));
+    let parts = fs::read_dir(scene.path("scratch/.dinov3/parts")).unwrap().count();
+    assert_eq!(parts, 0);
 }
 
 #[test]

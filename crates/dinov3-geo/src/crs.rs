@@ -213,6 +213,13 @@ impl Crs {
         self.0.epsg
     }
 
+    /// A system that was made of a PROJ string as WKT 2; nothing where it has a code, or where WKT 2 as it is written here
+    /// cannot say exactly what the string does.
+    pub fn wkt2(&self) -> Option<String> {
+        let parameters = Parameters::parse(&self.0.text).ok().filter(|_| self.0.epsg.is_none())?;
+        crate::wkt::wkt2(&parameters.0, self.0.shift, self.0.metres_per_unit)
+    }
+
     /// EPSG's name, such as `WGS 84 / UTM zone 33N`, where it was made of a code.
     pub fn name(&self) -> Option<&'static str> {
         self.0.name

@@ -19,6 +19,7 @@ mod ground;
 mod hilbert;
 mod window;
 mod wkb;
+mod wkt;
 
 pub use affine::AffineTransform;
 pub use area::{Area, Coverage};

@@ -349,16 +349,28 @@ impl Scene {
         rows
     }
 
+    /// The raster whose cells its chips are in a Zarr store; nothing if there are no chips.
+    ///
+    /// # Errors
+    /// Why its chips cannot be cells of a store.
+    pub fn cells_of_store(&self) -> Result<Option<&FeatureGrid>, String> {
+        match self.cells() {
+            Some(grid) => check_grid(grid).map(|()| Some(grid)),
+            None if self.grid.len() == 0 => Ok(None),
+            None => Err(
+                "has no chips at even distances, as a Zarr store needs them (those of --grid are snapped to pixels): \
+                         write .parquet"
+                    .to_owned(),
+            ),
+        }
+    }
+
     /// For each shard of a Zarr store with vectors of this layout: how many of its chips may have data.
     ///
     /// # Errors
     /// Why the chips cannot be cells of a store.
     pub(crate) fn chips_by_shard(&self, layout: &EmbeddingLayout) -> Result<BTreeMap<(u32, u32), u64>, String> {
-        let grid = self.cells().ok_or(
-            "has no chips on an even lattice, as a Zarr store needs them (chips on the cells of --grid are moved by up to \
-             half a pixel): write .parquet",
-        )?;
-        check_grid(grid)?;
+        let Some(grid) = self.cells_of_store()? else { return Ok(BTreeMap::from([((0, 0), 0)])) };
         let shards = ChipShards::new(grid, layout);
         let (rows, columns) = shards.count();
         let mut chips: BTreeMap<_, u64> =

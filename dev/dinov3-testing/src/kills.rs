@@ -347,7 +347,7 @@ impl Plan<'_> {
             assert!(found == single, "one process: {}", first_difference(&found, &single));
         }
         let chips = CHIPS * self.pictures;
-        fs::remove_dir_all(self.folder.join("out")).unwrap();
+        fs::remove_dir_all(&out).unwrap();
         say(format!("folder: undisturbed: {:.0} ms, {} files", whole.as_secs_f64() * 1e3, expected.len()));
         let mut random = Random(self.seed);
         // The batch that is encoded and the one that waits for the sink.
@@ -399,7 +399,7 @@ impl Plan<'_> {
             tally.folders += usize::from(kills > 0);
             tally.chips += chips;
             tally.repeated += encoded.saturating_sub(chips);
-            fs::remove_dir_all(self.folder.join("out")).unwrap();
+            fs::remove_dir_all(&out).unwrap();
         }
         tally
     }

@@ -76,7 +76,7 @@ fn units(program: &Path, scratch: &Path, kills: usize, input: Input) -> Result<(
     };
     std::fs::remove_dir_all(scratch)?;
     println!(
-        "{} kills, {} of them while finishing; {} folders compared: data files byte-identical, items equal but for time and \
+        "{} kills, {} of them while finishing; {} outputs compared: data files byte-identical, items equal but for time and \
          energy, nothing twice; of {} chips {} that were on the disk were encoded again; a kill costs at most the {} chips \
          of the batches under way",
         tally.kills, tally.finishing, tally.folders, tally.chips, tally.repeated, tally.interval

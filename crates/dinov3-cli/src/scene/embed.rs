@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use dinov3::engine::{Source, Summary};
-use dinov3::sink::{ChipSink, ChipStoreOptions, JournaledSource, check_grid, group_names, is_store_name};
+use dinov3::sink::{ChipSink, ChipStoreOptions, JournaledSource, group_names, is_store_name};
 use dinov3::{ModelSpec, Opened, WeightsIdentity};
 use dinov3_scene::{Cut, ResampledFiles, SceneInput, SceneSource};
 use serde_json::{Value, json};
@@ -195,9 +195,7 @@ fn check_cells(source: &SceneSource, scenes: usize) -> Result<()> {
         return Ok(());
     }
     for scene in (0..scenes).filter_map(|index| source.scene(index).ok()) {
-        if let Some(grid) = scene.cells() {
-            check_grid(grid).map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
-        }
+        scene.cells_of_store().map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
     }
     Ok(())
 }

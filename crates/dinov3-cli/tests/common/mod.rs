@@ -5,6 +5,7 @@
 
 pub mod chips;
 pub mod jobs;
+pub mod objects;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -52,11 +52,16 @@ fn spatial() -> Value {
     })
 }
 
-/// Whether a raster can stand in a store: the code of its reference system, or why not.
+/// Whether a raster can stand in a store.
 ///
 /// # Errors
-/// If it is rotated, or if its reference system has no code.
-pub fn check_grid(grid: &FeatureGrid) -> Result<u32, String> {
+/// If it is rotated, or if its reference system has no code and cannot be written out.
+pub fn check_grid(grid: &FeatureGrid) -> Result<(), String> {
+    reference_system(grid).map(|_| ())
+}
+
+/// The attribute that names a raster's reference system, and its value.
+fn reference_system(grid: &FeatureGrid) -> Result<(&'static str, String), String> {
     // Coordinates along an axis exist only where the axes of the raster are those of the reference system.
     if grid.transform.is_rotated() || grid.transform.a <= 0.0 {
         return Err(
@@ -65,22 +70,25 @@ pub fn check_grid(grid: &FeatureGrid) -> Result<u32, String> {
                 .to_owned(),
         );
     }
-    // The convention prefers WKT 2, which nothing here writes. A code says the same, and GDAL and pyproj know it.
-    grid.crs.epsg().ok_or_else(|| {
+    // The convention prefers WKT 2. A code says the same, and GDAL and pyproj know it.
+    if let Some(code) = grid.crs.epsg() {
+        return Ok(("proj:code", format!("EPSG:{code}")));
+    }
+    let text = grid.crs.wkt2().ok_or(
         "has a reference system without an EPSG code, by which a Zarr store names it: write .parquet, or give its code \
-         with --crs EPSG:CODE"
-            .to_owned()
-    })
+         with --crs EPSG:CODE",
+    )?;
+    Ok(("proj:wkt2", text))
 }
 
 /// Attributes of an array over the grid; a sentence if there are none.
 pub(super) fn array_attributes(grid: &FeatureGrid) -> Result<Value, String> {
-    let code = check_grid(grid)?;
+    let (name, system) = reference_system(grid)?;
     let AffineTransform { a, b, c, d, e, f } = grid.transform;
     let (right, bottom) = grid.transform.apply(f64::from(grid.width_px), f64::from(grid.height_px));
     Ok(json!({
         "zarr_conventions": [proj(), spatial()],
-        "proj:code": format!("EPSG:{code}"),
+        name: system,
         "spatial:dimensions": ["y", "x"],
         "spatial:transform": [a, b, c, d, e, f],
         "spatial:bbox": [c.min(right), bottom.min(f), right.max(c), f.max(bottom)],

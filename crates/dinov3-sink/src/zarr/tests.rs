@@ -204,8 +204,21 @@ fn rasters_that_cannot_be_named_or_are_rotated_are_refused() {
         error.unwrap_err().to_string()
     };
     assert!(refused("EPSG:32633", 1.0).contains("gdalwarp"));
-    assert!(refused("+proj=utm +zone=33 +datum=WGS84", 0.0).contains("--crs EPSG"));
+    assert!(refused("+proj=tmerc +lon_0=15 +ellps=bessel +towgs84=598,73,418", 0.0).contains("--crs EPSG"));
     assert!(tree(&folder.at(".")).is_empty());
+}
+
+#[test]
+fn a_system_without_a_code_is_written_out() {
+    let folder = Folder::new("zarr-wkt2");
+    let crs = Crs::from_proj("+proj=laea +lat_0=52 +lon_0=10 +datum=WGS84").unwrap();
+    let grid = FeatureGrid { crs, ..grid(2, 2) };
+    let store = folder.at("out.zarr");
+    write(&store, &mut ArrayRaster::new(grid, 1, vec![1.0; 4]), ElementType::F32).unwrap();
+    for node in [&store, &store.join("embeddings")] {
+        let attributes = &metadata(node)["attributes"];
+        assert!(attributes["proj:wkt2"].as_str().unwrap().starts_with("PROJCRS[") && attributes["proj:code"].is_null());
+    }
 }
 
 #[test]
