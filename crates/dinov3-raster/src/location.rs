@@ -122,6 +122,15 @@ pub fn named_together(names: &[String]) -> String {
     format!("{}{{{}}}{}", &first[..start], middles.join(","), &rests[0][rests[0].len() - end..])
 }
 
+/// The names that [`named_together`] made one of; the name itself where there are no braces.
+pub fn named_apart(name: &str) -> Vec<String> {
+    let Some(((start, middle), end)) = name.rsplit_once('}').and_then(|(rest, end)| Some((rest.split_once('{')?, end)))
+    else {
+        return vec![name.to_owned()];
+    };
+    middle.split(',').map(|middle| format!("{start}{middle}{end}")).collect()
+}
+
 /// How many bytes of the first are those of the second.
 fn common(a: impl Iterator<Item = char>, b: impl Iterator<Item = char>) -> usize {
     a.zip(b).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()

@@ -300,6 +300,14 @@ impl Scene {
             .map_err(|source| SceneError::Coordinates { scene: self.name.clone(), source })
     }
 
+    /// Where a window of its pixels lies.
+    ///
+    /// # Errors
+    /// If a part of its outline lies nowhere on the Earth.
+    pub fn footprint_of_window(&self, window: &PixelWindow) -> Result<Footprint, SceneError> {
+        self.footprint_of(window).map_err(|source| SceneError::Coordinates { scene: self.name.clone(), source })
+    }
+
     /// EPSG code of its grid, if it has one.
     pub fn epsg(&self) -> Option<i32> {
         self.epsg

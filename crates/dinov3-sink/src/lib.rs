@@ -77,7 +77,6 @@ mod atomic;
 mod atomic_folder;
 mod chip;
 mod chip_file;
-mod chip_vectors;
 mod chips;
 mod cog;
 mod components;
@@ -107,8 +106,7 @@ mod zarr;
 
 pub use atomic::AtomicFile;
 pub use chip::{Chip, ChipCell, ChipFootprint, ChipRow};
-pub use chip_file::ChipFile;
-pub use chip_vectors::{ChipPlace, ChipVectors, VectorFile, VectorFileError};
+pub use chip_file::{ChipFile, ChipFileError, ChipVectors};
 pub use chips::ChipSink;
 pub use cog::{CogFile, CogOptions, CogSample};
 pub use components::{fit_components, write_components_picture};

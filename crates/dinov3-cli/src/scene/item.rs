@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 use dinov3::ModelSpec;
-use dinov3::sink::WorkUnit;
+use dinov3::sink::{ElementType, WorkUnit};
 use dinov3_scene::{Scene, SceneInput, scene_name};
 use dinov3_stac::{ItemFacts, Link, href};
 use serde_json::{Map, Value, json};
@@ -23,6 +23,7 @@ pub struct Made<'a> {
     pub plan: String,
     pub chips: Chips,
     pub dimensions: usize,
+    pub element: ElementType,
     pub asset: Value,
     pub data: &'a FileFacts,
     pub energy: Option<Value>,
@@ -110,6 +111,7 @@ pub fn item(made: &Made<'_>) -> Result<Value> {
             "normalized",
         ]),
         preprocessing: of_provenance(&["preprocess", "scene"]),
+        quantization: made.element.quantization(),
         energy: made.energy.clone(),
         own,
         links,

@@ -180,7 +180,7 @@ fn collection(items: &[(String, Value)], store: &Store, license: &str) -> Value 
             ),
             license: license.to_owned(),
             dimensions: properties["dinov3:dimensions"].as_u64().unwrap_or_default(),
-            data_type: "float32".to_owned(),
+            data_type: properties["emb:quantization"]["quantized_dtype"].as_str().unwrap_or("float32").to_owned(),
             chip_layout: json!({
                 "layout_type": "regular_grid", "chip_size": [chip, chip], "stride": [stride, stride],
             }),

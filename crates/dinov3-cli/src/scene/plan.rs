@@ -25,6 +25,8 @@ pub fn run(arguments: &ScenePlanArguments) -> Result<Outcome> {
     if output.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("parquet")) {
         return Err(usage(format!("{}: a plan is a file that ends in .parquet", output.display())));
     }
+    options::refuse_given("plan", &["dense"], "units are made of chips; 'dinov3 scene embed --dense' takes one scene")?;
+    options::refuse_given("plan", &options::of_dense(), "it goes with 'dinov3 scene embed --dense'")?;
     let job = Job::new(&arguments.embed)?;
     let options = options::of_this_process("plan")?;
     let inputs = scenes_of(&job)?;

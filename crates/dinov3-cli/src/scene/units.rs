@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::batch::{Batch, interruption};
 use crate::failure::{Outcome, in_words_of_the_command, printable_line, usage};
-use crate::scene::embed::{hint_at_weights, with_scenes};
+use crate::scene::embed::hint_at_weights;
 use crate::scene::energy::EnergyMeter;
 use crate::scene::item::{Made, asset, item};
 use crate::scene::job::{Job, Machine};
@@ -215,7 +215,6 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
     let source = SceneSource::new(vec![input.clone()], job.opener.clone(), job.options.clone());
     let mut source = source.within_rows(unit.rows_px);
     let reports = SceneReports::of(&mut source);
-    let resampled = source.resampled_files();
     let scene = source.scene(0)?;
     check_unchanged(&scene, unit).map_err(|problem| anyhow!("{problem}; plan anew"))?;
     let Some(datetime_us) = scene.datetime_us() else {
@@ -243,7 +242,7 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
     columns.emb = Some(asset.clone());
     let provenance = machine.provenance.value();
     let (said, listed) = (provenance.clone(), Arc::clone(&reports));
-    let finish = Box::new(move |_: &Summary| with_scenes(said, &listed, &resampled));
+    let finish = Box::new(move |_: &Summary| listed.added_to(said));
     let sink = ChipSink::geoparquet(journal, job.layout.clone(), columns, finish)?;
     source.continue_from(sink.journal().known());
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
@@ -276,6 +275,7 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
         plan: plan.hash(),
         chips,
         dimensions: job.spec.embed_dim(),
+        element: job.layout.element(),
         asset,
         data: &facts,
         energy,
