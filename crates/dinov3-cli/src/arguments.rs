@@ -363,8 +363,7 @@ pub struct VectorArguments {
     /// Scale embeddings to length one
     #[arg(long)]
     pub normalize: bool,
-    /// How values are stored, in Parquet and Zarr: half floats, or bytes with a scale per vector. In GeoTIFFs of --dense
-    /// half floats, which GDAL has as a type from 3.11 on
+    /// How values are stored: half floats (Parquet, Zarr and GeoTIFF), or bytes with a scale per vector (Parquet and Zarr)
     #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
     pub embedding_type: EmbeddingType,
 }

@@ -8,6 +8,7 @@ use std::fs;
 use common::chips::{provenance, rows};
 use common::{Scene, stderr};
 use dinov3_testing::geotiff::{TiffFile, TiffImage, TiffValue, pattern, utm_tags};
+use dinov3_testing::kills::{Input, Plan};
 use serde_json::{Value, json};
 use snapbox::cmd::Command;
 
@@ -310,4 +311,22 @@ fn a_dense_raster_tells_of_resampled_files_as_chips_do() {
     let about = &scene.json("out.zarr/zarr.json")["attributes"]["dinov3"];
     assert_eq!(about["resampled"][0]["file"], 2);
     assert_eq!(about["scenes"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_dense_run_that_was_killed_goes_on_to_the_same_bytes() {
+    for (seed, extension) in ["tif", "zarr"].into_iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = Plan {
+            program: snapbox::cmd::cargo_bin!("dinov3"),
+            folder: folder.path(),
+            extension,
+            pictures: 1,
+            kills: 4,
+            finishing: 1,
+            seed: seed as u64,
+        };
+        let tally = plan.run_on(Input::Dense, &mut |line| println!("{line}"));
+        assert!(tally.kills >= 4 && tally.finishing >= 1 && tally.outputs >= 1);
+    }
 }

@@ -180,6 +180,8 @@ mod tests {
         let named = |names: &[&str]| named_together(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
         assert_eq!(named(&["a.tif"]), "a.tif");
         assert_eq!(named(&["s/T33_B04.tif", "s/T33_B03.tif", "s/T33_B02.tif"]), "s/T33_{B04,B03,B02}.tif");
+        assert_eq!(named_apart("s/T33_{B04,B03}.tif"), ["s/T33_B04.tif", "s/T33_B03.tif"]);
+        assert_eq!(named_apart("a}{b.tif"), ["a}{b.tif"]);
         assert_eq!(named(&["R10m/a_B04.tif", "R20m/a_B11.tif"]), "{R10m/a_B04,R20m/a_B11}.tif");
         assert_eq!(named(&["red.tif", "green.tif", "red.tif"]), "{red,green,red}.tif");
         assert_eq!(named(&["a.tif", "a.tif"]), "a.{tif,tif}");

@@ -14,6 +14,8 @@ pub enum Input {
     Pictures,
     /// By `dinov3 scene embed`: 130 overlapping chips of each.
     Scenes,
+    /// By `dinov3 scene embed --dense`, the first of them: its patches, with basis and picture.
+    Dense,
     /// The same into a folder: units one after the other, with their items and markers, and the collection.
     Folder,
 }
@@ -142,7 +144,9 @@ impl Plan<'_> {
         for index in 0..self.pictures as u32 {
             match input {
                 Input::Pictures => fs::write(inputs.join(format!("{index:04}.bmp")), crate::bmp(48, 40, index)),
-                Input::Scenes | Input::Folder => fs::write(inputs.join(format!("{index:04}.tif")), scene(index)),
+                Input::Scenes | Input::Dense | Input::Folder => {
+                    fs::write(inputs.join(format!("{index:04}.tif")), scene(index))
+                }
             }
             .unwrap();
         }
@@ -160,6 +164,7 @@ impl Plan<'_> {
         let (command, options) = match input {
             Input::Pictures => ("embed photos", "--size 32"),
             Input::Scenes => ("scene embed scenes", "--chip 32 --stride 24"),
+            Input::Dense => ("scene embed scenes/0000.tif", "--dense --window 64 --overlap 32 --dims 32"),
             Input::Folder => ("scene embed scenes", "--chip 32 --stride 24 --datetime 2026-05-17"),
         };
         let output = match input {
@@ -204,16 +209,31 @@ impl Plan<'_> {
     }
 
     fn outputs(&self) -> Vec<(String, Vec<u8>)> {
-        let read = |path: PathBuf| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap());
         let entries = fs::read_dir(self.folder).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<_> =
-            entries.filter(|path| !INPUTS.iter().any(|name| path.ends_with(name))).map(read).collect();
+        let mut waiting: Vec<_> = entries.filter(|path| !INPUTS.iter().any(|name| path.ends_with(name))).collect();
+        let mut files = Vec::new();
+        while let Some(path) = waiting.pop() {
+            // A Zarr store is a folder.
+            match path.is_dir() {
+                true => waiting.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path())),
+                false => {
+                    let name = path.strip_prefix(self.folder).unwrap().to_string_lossy().into_owned();
+                    files.push((name, fs::read(path).unwrap()));
+                }
+            }
+        }
         files.sort();
         files
     }
 
     fn clear(&self) {
-        self.outputs().iter().for_each(|(name, _)| fs::remove_file(self.folder.join(name)).unwrap());
+        for (name, _) in self.outputs() {
+            match name.split_once('/') {
+                // Gone with its first file.
+                Some((store, _)) => drop(fs::remove_dir_all(self.folder.join(store))),
+                None => fs::remove_file(self.folder.join(&name)).unwrap(),
+            }
+        }
     }
 }
 
@@ -221,7 +241,7 @@ impl Input {
     fn folder(self) -> &'static str {
         match self {
             Self::Pictures => "photos",
-            Self::Scenes | Self::Folder => "scenes",
+            Self::Scenes | Self::Dense | Self::Folder => "scenes",
         }
     }
 }

@@ -20,6 +20,7 @@ pub fn run(arguments: &[&str], input: Input) -> Result<()> {
     let (extensions, pictures): (&[&str], _) = match input {
         Input::Pictures => (&["parquet", "npy", "safetensors", "jsonl"], 400),
         Input::Scenes | Input::Folder => (&["parquet"], 3),
+        Input::Dense => (&["tif", "zarr"], 1),
     };
     let mut all = Tally::default();
     for (index, &extension) in extensions.iter().enumerate() {
