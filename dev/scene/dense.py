@@ -3,6 +3,7 @@ blended in numpy; principal components come from numpy.linalg. Files go through 
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ import time
 import numpy as np
 import rasterio
 from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 from rio_cogeo.cogeo import cog_validate
 
 import seams
@@ -140,6 +142,7 @@ def check_dense(binary, folder, sample, check):
         print(f"dense: {name}: {expected.shape[1]} x {expected.shape[0]} cells", flush=True)
     check_components(binary, folder, check, written)
     check_georeference(binary, folder, check, written)
+    check_halves(binary, folder, check, written)
     check_runs(binary, folder, check)
     for path in written:
         good, errors, warnings = cog_validate(path, strict=True, quiet=True)
@@ -206,7 +209,19 @@ def check_georeference(binary, folder, check, written):
     north = write_scene(folder / "north.tif", data, photometric="RGB", interleave="pixel")
     run(dense_command(binary, north, folder / "north-dense.tif", "--dims", 8))
     expected = read(folder / "north-dense.tif")[0]
-    for name, transform, crs in [("rotated", ROTATED, "EPSG:32633"), ("albers", NORTH_UP, "+proj=aea +lat_0=23 "
+    # North is up, or nothing is written; the line that helps is told, and what it makes is taken.
+    rotated = write_scene(folder / "rotated.tif", data, photometric="RGB", interleave="pixel", transform=ROTATED)
+    result = run(dense_command(binary, rotated, folder / "rotated-dense.tif", "--dims", 8), (1,))
+    check("turn it with gdalwarp -t_srs EPSG:32633" in result.stderr and not (folder / "rotated-dense.tif").exists(),
+          f"rotated: {result.stderr}")
+    with rasterio.open(rotated) as source, WarpedVRT(source, crs=source.crs, nodata=0) as turned:
+        write_scene(folder / "turned.tif", turned.read(), photometric="RGB", interleave="pixel", nodata=0,
+                    transform=turned.transform)
+    output = folder / "turned-dense.tif"
+    written.append(output)
+    run(dense_command(binary, folder / "turned.tif", output, "--dims", 8, "--no-picture"))
+    check(np.isnan(read(output)[0]).any(), "turned: cells beyond the scene")
+    for name, transform, crs in [("albers", NORTH_UP, "+proj=aea +lat_0=23 "
                                  "+lon_0=-96 +lat_1=29.5 +lat_2=45.5 +datum=NAD83 +units=m"),
                                  ("degrees", Affine(1e-4, 0, 13, 0, -1e-4, 52), "EPSG:4326")]:
         scene = write_scene(folder / f"{name}.tif", data, photometric="RGB", interleave="pixel", transform=transform,
@@ -229,32 +244,68 @@ def check_georeference(binary, folder, check, written):
     check(profile["transform"] == wanted and (found[::-1] == expected).all(), f"south up: {profile['transform']}")
 
 
+def check_halves(binary, folder, check, written):
+    """Half floats as GDAL reads them: as a type of its own from 3.11 on, before as floats."""
+    for name, options in (("masked", ["--dims", 8]), ("eight", ["--dims", "all", "--dense-step", 8])):
+        found = {}
+        for kind in ("f32", "f16"):
+            output = folder / f"{name}-{kind}.tif"
+            run(dense_command(binary, folder / f"{name}.tif", output, *options, "--no-picture", "--embedding-type", kind))
+            found[kind], profile, *_ = read(output)
+        written.append(folder / f"{name}-f16.tif")
+        expected = found["f32"].astype(np.float16).astype(np.float32)
+        check(np.array_equal(found["f16"].astype(np.float32), expected, equal_nan=True), f"{name}: half floats")
+        small, large = ((folder / f"{name}-{kind}.tif").stat().st_size for kind in ("f16", "f32"))
+        check(small < 0.7 * large, f"{name}: {small} and {large} bytes")
+        with rasterio.open(folder / f"{name}-f16.tif") as raster:
+            level = raster.overviews(1)[0] if raster.overviews(1) else 1
+        print(f"dense: {name}: half floats as GDAL {rasterio.__gdal_version__} reads them ({profile['dtype']}), "
+              f"overviews from 1:{level}, {small / large:.2f} of the size", flush=True)
+    result = run(dense_command(binary, folder / "masked.tif", folder / "bytes.tif", "--embedding-type", "int8"), (2,))
+    check("--embedding-type int8: a GeoTIFF has no scale per cell" in result.stderr, f"int8: {result.stderr}")
+
+
+def bytes_of(path):
+    """Of a file, or of all files in a folder."""
+    if path.is_file():
+        return path.read_bytes()
+    return {file.relative_to(path): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
 def check_runs(binary, folder, check):
     """The same bytes however it ran; what fails is told, and the rest is there."""
-    scene = folder / "odd.tif"
-    outputs = [folder / "runs.tif", folder / "runs-pca.tif", folder / "runs-pca.safetensors"]
-    def made(*options, codes=(0,)):
-        run(dense_command(binary, scene, outputs[0], "--dims", 16, *options), codes)
-        return [output.read_bytes() for output in outputs]
-    first = made()
-    check(made("--batch-size", 3, "--threads", 1) == first, "other batches and threads give other bytes")
-    for output in outputs:
-        output.unlink()
-    kills = 0
-    for delay in (0.4, 0.6, 0.8, 1.2, 1.6):
-        process = subprocess.Popen(dense_command(binary, scene, outputs[0], "--dims", 16, "--resume", "--batch-size", 1),
-                                   stderr=subprocess.DEVNULL)
-        time.sleep(delay)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-        if process.returncode == 0:
-            break
-        check(not outputs[0].exists(), "a killed run left an output")
-    check(made("--resume") == first, f"after {kills} kills, --resume gives other bytes")
-    left = [path.name for path in folder.iterdir() if path.name.startswith(".runs")]
-    check(not left, f"hidden files are left: {left}")
+    scene, total = folder / "odd.tif", 0
+    for name in ("runs.tif", "runs.zarr"):
+        outputs = [folder / name, folder / "runs-pca.tif", folder / "runs-pca.safetensors"]
+        def made(*options, codes=(0,)):
+            run(dense_command(binary, scene, outputs[0], "--dims", 16, *options), codes)
+            return [bytes_of(output) for output in outputs]
+        started = time.monotonic()
+        first = made("--batch-size", 1)
+        took = time.monotonic() - started
+        check(made("--batch-size", 3, "--threads", 1) == first, f"{name}: other batches and threads give other bytes")
+        for output in outputs:
+            shutil.rmtree(output) if output.is_dir() else output.unlink()
+        # All over a run, and most of them at its end, where files are written.
+        kills = 0
+        for share in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98):
+            process = subprocess.Popen(dense_command(binary, scene, outputs[0], "--dims", 16, "--resume", "--batch-size", 1),
+                                       stderr=subprocess.DEVNULL)
+            # What was done already is not done again.
+            time.sleep(share * took / (1 + kills))
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+            process.wait()
+            if process.returncode == 0:
+                break
+            check(not outputs[0].exists(), f"{name}: a killed run left an output")
+        check(made("--resume") == first, f"{name}: after {kills} kills, --resume gives other bytes")
+        check(kills > 0, f"{name}: no run was killed")
+        left = [path.name for path in folder.iterdir() if path.name.startswith(".runs")]
+        check(not left, f"hidden files are left: {left}")
+        total += kills
+    print(f"dense: the same bytes after {total} kills", flush=True)
     # A tile that cannot be decoded fails the windows that need it; others cover part of their cells.
     broken = bytearray(scene.read_bytes())
     with rasterio.open(scene) as raster:

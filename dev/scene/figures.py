@@ -99,6 +99,31 @@ def memory(binary, folder, check):
     large.unlink()
 
 
+# As wide as ViT-S, and one block deep: memory and disk are the same, and it takes a twelfth of the time.
+SHALLOW = """{"architecture": "vit_small_patch16_dinov3", "model_args": {"depth": 1}}"""
+
+
+def dense(binary, folder, check, sides=(2048, 4096, 10000)):
+    """`--dense` holds windows and pieces, and never the raster."""
+    model = folder / "shallow.json"
+    model.write_text(SHALLOW)
+    options = ["-m", model, "--weights", "synthetic:1", "--precision", "bf16", "--fresh", "--window", "512", "--overlap", "128"]
+    for output in ("dense.tif", "dense.zarr"):
+        peaks = {}
+        for side in sides:
+            scene = folder / f"scene-{side}.tif"
+            if not scene.exists():
+                write_large(scene, side)
+            command = [binary, "scene", "embed", "--dense", scene, *options, "-o", folder / output]
+            peaks[side], took, said = measured([str(part) for part in command])
+            print(f"dense: {side}², {output}: {peaks[side] / 2**20:.1f} MiB anonymous, {took:.1f} s: {said}", flush=True)
+        small, large = peaks[sides[1]], peaks[sides[-1]]
+        more = (large - small) / 2**20
+        # Four times the cells, and the whole raster of 64 components is 100 MB, of all dimensions 600.
+        check(more <= 64, f"dense: {output}: {more:.1f} MiB more")
+        yield f"--dense of {sides[-1]:,}² takes {more:+.1f} MiB against {sides[1]:,}² ({output}, {large / 2**20:.0f} MiB)"
+
+
 def sparse(binary, folder, check):
     path = write_sparse(folder / "sparse.tif", 100_000, 40)
     size_bytes, took, said = measured(embed_command(binary, [path], folder / "sparse.parquet"))
@@ -137,7 +162,7 @@ def speed(binary, folder, check):
 
 
 def main():
-    known = {"memory": memory, "sparse": sparse, "speed": speed}
+    known = {"memory": memory, "dense": dense, "sparse": sparse, "speed": speed}
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, known)
     arguments = parser.parse_args()

@@ -19,6 +19,7 @@ import time
 import warnings
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import rasterio
 from common import Checks, MODEL, add_arguments, embed, land, parse_only, run, vectors_of, write_scene
@@ -28,7 +29,7 @@ from playwright.sync_api import sync_playwright
 warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
 
 CLICK_LIMIT_MS = 100
-KNOWN = ["chips", "overlap", "patches", "large", "keyboard", "hostile"]
+KNOWN = ["chips", "overlap", "patches", "large", "vitl", "keyboard", "hostile"]
 
 
 class Page:
@@ -316,28 +317,19 @@ def patches(check, chromium, arguments, folder, shots):
 
 def large(check, chromium, arguments, folder, shots):
     """2048 x 2048 pixels at ViT-L: 16,384 places in 1024 dimensions, as chips of 16 pixels, whose vectors are made up."""
-    import pyarrow as pa
     path = folder / "large.parquet"
-    run([arguments.binary, "scene", "embed", arguments.sample, *MODEL, "--chip", "256", "-o", folder / "some.parquet"])
-    schema = pq.read_schema(folder / "some.parquet")
+    run([arguments.binary, "scene", "embed", arguments.sample, *MODEL, "--chip", "16", "-o", folder / "some.parquet"])
+    own = pq.read_table(folder / "some.parquet")
     random = np.random.default_rng(5)
-    side, dims = 128, 1024
-    y, x = (axis.ravel() for axis in np.mgrid[0:side, 0:side])
+    dims = 1024
+    y, x = (own[axis].to_numpy() // 16 for axis in ("y_px", "x_px"))
     spectrum = random.normal(size=(dims, dims)) * (1 / np.sqrt(1 + np.arange(dims)))[:, None]
     smooth = np.stack([np.sin(x / random.uniform(2, 40) + y / random.uniform(2, 40) + random.uniform(0, 6)) for _ in range(dims)], 1)
     vectors = (smooth @ spectrum + 8 * random.normal(size=dims)).astype(np.float32)
-    count = side * side
-    own = pq.read_table(folder / "some.parquet").slice(0, 1)
-    columns = {}
-    for field in schema:
-        columns[field.name] = pa.chunked_array([pa.concat_arrays([own[field.name].chunk(0)] * count)])
-    columns["id"] = pa.array([f"{arguments.sample.name}#xywh={16 * a},{16 * b},16,16" for a, b in zip(x, y)])
-    for name, values in (("x_px", 16 * x), ("y_px", 16 * y), ("width_px", 0 * x + 16), ("height_px", 0 * x + 16)):
-        columns[name] = pa.array(values.astype(np.int32))
     field = pa.field("element", pa.float32(), False)
-    columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=pa.list_(field, dims))
-    table = pa.table(columns)
-    pq.write_table(table.replace_schema_metadata(schema.metadata), path)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=pa.list_(field, dims))
+    table = own.set_column(own.schema.get_field_index("embedding"), pa.field("embedding", values.type, False), values)
+    pq.write_table(table.replace_schema_metadata(own.schema.metadata), path)
     for name, options in (("large", []), ("large-full", ["--dims", "1024"])):
         html = folder / f"{name}.html"
         start = time.monotonic()
@@ -353,6 +345,25 @@ def large(check, chromium, arguments, folder, shots):
     refused = run([arguments.binary, "scene", "map", folder / "no.html", arguments.sample, "--embeddings", path,
                    "--max-page", "2MB"], codes=(1,))
     check("--max-page" in refused.stderr and not (folder / "no.html").exists(), f"large: {refused.stderr}")
+
+
+def vitl(check, chromium, arguments, folder, shots):
+    """2048 x 2048 pixels at ViT-L itself: its chips, and every patch."""
+    model = ["-m", "vit_large_patch16_dinov3.sat493m", *MODEL[2:]]
+    for name, options in (("chips.parquet", []), ("patches.tif", ["--dense", "--dims", "all", "--no-picture"])):
+        vectors, html = folder / f"vitl-{name}", folder / f"vitl-{name}.html"
+        start = time.monotonic()
+        run([arguments.binary, "scene", "embed", arguments.sample, *model, *options, "-o", vectors])
+        embedded = time.monotonic()
+        run([arguments.binary, "scene", "map", html, "--embeddings", vectors])
+        page = Page(html)
+        print(f"  ViT-L, {name}: embedded in {embedded - start:.0f} s, mapped in {time.monotonic() - embedded:.1f} s")
+        check(page.head["full_dims"] == 1024 and page.head["dims"] <= 128, f"ViT-L, {name}: {page.head['full_dims']}")
+        check(html.stat().st_size <= 30e6, f"ViT-L, {name}: {html.stat().st_size} bytes")
+        browser = Browser(chromium, check, html, viewport={"width": 1440, "height": 900}, color_scheme="light")
+        compare_clicks(check, browser, page, f"ViT-L, {name}")
+        shots(browser, f"vitl-{name}")
+        browser.close(f"ViT-L, {name}")
 
 
 def keyboard(check, chromium, arguments, folder, shots):

@@ -364,7 +364,7 @@ pub struct VectorArguments {
     /// Scale embeddings to length one
     #[arg(long)]
     pub normalize: bool,
-    /// How values are stored, in Parquet and Zarr: half floats, or bytes with a scale per vector
+    /// How values are stored: half floats (Parquet, Zarr and GeoTIFF), or bytes with a scale per vector (Parquet and Zarr)
     #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
     pub embedding_type: EmbeddingType,
 }
@@ -489,37 +489,37 @@ fn parse_dims(text: &str) -> Result<Dims, String> {
     }
 }
 
+/// The options under it go with --dense alone, which [`crate::scene`] sees to.
+pub const DENSE_HEADING: &str = "Dense output";
+
 /// One vector per patch instead of one per chip.
 #[derive(Args)]
-#[command(next_help_heading = "Dense output")]
+#[command(next_help_heading = DENSE_HEADING)]
 pub struct DenseArguments {
     /// The patches of the whole scene as one seamless raster, a GeoTIFF (COG), instead of one vector per chip
     #[arg(long, conflicts_with_all = ["chip", "stride", "edges", "pool", "aoi", "grid", "grid_id"])]
     pub dense: bool,
     /// Side of a cell in pixels of the scene: 16, the patch, or 8, 4, 2, by as many shifted passes
-    #[arg(long, value_name = "PX", default_value_t = 16, requires = "dense")]
+    #[arg(long, value_name = "PX", default_value_t = 16)]
     pub dense_step: u32,
     /// Side of the windows that are encoded
-    #[arg(long, value_name = "PX", default_value_t = 512, requires = "dense")]
+    #[arg(long, value_name = "PX", default_value_t = 512)]
     pub window: u32,
     /// How far windows overlap; 0 shows their borders
-    #[arg(long, value_name = "PX", default_value_t = 128, requires = "dense")]
+    #[arg(long, value_name = "PX", default_value_t = 128)]
     pub overlap: u32,
     /// Values per cell: so many principal components of the scene, or all for the model's own vector
-    #[arg(long, value_name = "N|all", default_value = "64", value_parser = parse_dims, requires = "dense")]
+    #[arg(long, value_name = "N|all", default_value = "64", value_parser = parse_dims)]
     pub dims: Dims,
-    /// 16-bit floats: half the size. GDAL reads them from 3.11 on
-    #[arg(long, requires = "dense")]
-    pub f16: bool,
     /// The basis of the components: used if the file exists, else fitted and saved there, so that scenes can be compared.
     /// By default OUT-pca.safetensors, always fitted anew
-    #[arg(long, value_name = "FILE", requires = "dense")]
+    #[arg(long, value_name = "FILE")]
     pub pca_basis: Option<PathBuf>,
     /// Picture of the first three components, a COG too. By default OUT-pca.tif
-    #[arg(long, value_name = "OUT.tif", requires = "dense")]
+    #[arg(long, value_name = "OUT.tif")]
     pub picture: Option<PathBuf>,
     /// No picture
-    #[arg(long, requires = "dense", conflicts_with = "picture")]
+    #[arg(long, conflicts_with = "picture")]
     pub no_picture: bool,
 }
 

@@ -7,7 +7,7 @@ use dinov3::sink::{EmbeddingLayout, Journal, JournalError};
 use serde_json::{Map, Value};
 
 use crate::arguments::JournalArguments;
-use crate::failure::usage;
+use crate::failure::{Outcome, usage};
 
 /// The journal of an output file, which is that of a run that may go on.
 pub fn open_journal(output: &Path, arguments: &JournalArguments) -> Result<Journal> {
@@ -25,6 +25,13 @@ pub fn open_journal(output: &Path, arguments: &JournalArguments) -> Result<Journ
         )));
     }
     Ok(journal)
+}
+
+/// After a run of which some items failed: what the journal, which stays then, is good for.
+pub fn note_missing(outcome: Outcome, journal: &Path) {
+    if outcome == Outcome::SomeFailed && journal.exists() {
+        eprintln!("note: what is done is kept beside it, too: the same command with --resume makes just what is missing");
+    }
 }
 
 /// With what can be done about it.

@@ -106,7 +106,7 @@ fn cells_without_data_and_vectors_of_length_one() {
     let mut image = rgb(96, 48, holes);
     image.tags.push((42113, TiffValue::Ascii("0")));
     scene.file("holes.tif", TiffFile::of(image).to_bytes());
-    dense(&scene, "holes.tif --dims all --normalize --f16 --no-picture -o out.tif").assert().code(0);
+    dense(&scene, "holes.tif --dims all --normalize --embedding-type f16 --no-picture -o out.tif").assert().code(0);
     assert_eq!(open(&scene, "out.tif").profile().bits_per_sample, 16);
     for (cell, vector) in cells(&scene, "out.tif").chunks_exact(64).enumerate() {
         let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
@@ -165,8 +165,6 @@ fn what_cannot_be_is_told_before_anything_is_read() {
     let output =
         scene.dinov3("scene embed rgb.tif --dense -m convnext.json --weights synthetic:7 -o out.tif").assert().code(2);
     assert!(stderr(&output).contains("has no patches; name a ViT"));
-    let output = scene.dinov3("scene embed rgb.tif --f16 -m tiny.json --weights synthetic:7 -o out.parquet").assert();
-    assert!(stderr(&output.code(2)).contains("--dense"));
 }
 
 /// Octaves of smooth noise, each half as strong as the one of twice its size: about 1/f, and without period.

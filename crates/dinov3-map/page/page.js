@@ -112,7 +112,8 @@
     ["Model", head.model], ["Weights", head.weights], ["Precision", head.precision], [head.place === "patch" ? "Vectors" : "Pooling", head.pooling],
     ["Places", `${number(count)} ${plural}, ${head.full_dims} dimensions` +
       (dims < head.full_dims ? `, here ${dims}` : "") + ", 8 bits"],
-    [`Recall@${recall.at}`, `${recall.mean.toFixed(3)} against float32, over ${recall.places} ${plural}`],
+    // One place is like no other.
+    [`Recall@${recall.at}`, recall.at > 0 && `${recall.mean.toFixed(3)} against float32, over ${recall.places} ${plural}`],
     ["Vectors by", head.made_by], ["Page by", `dinov3 ${head.version}`],
   ];
   for (const [name, value] of facts) {

@@ -31,7 +31,7 @@ mod stack;
 
 pub use dinov3_http::Addresses;
 pub use error::RasterError;
-pub use location::{Location, Store, named_together, redacted};
+pub use location::{Location, Store, named_apart, named_together, redacted};
 pub use on_grid::{OnGrid, Resampling};
 pub use opener::{Opener, Options};
 pub use profile::{

@@ -131,6 +131,15 @@ pub fn named_together(names: &[String]) -> String {
     format!("{}{{{}}}{}", &first[..start], middles.join(","), &rests[0][rests[0].len() - end..])
 }
 
+/// The names that [`named_together`] made one of; the name itself where there are no braces.
+pub fn named_apart(name: &str) -> Vec<String> {
+    let Some(((start, middle), end)) = name.rsplit_once('}').and_then(|(rest, end)| Some((rest.split_once('{')?, end)))
+    else {
+        return vec![name.to_owned()];
+    };
+    middle.split(',').map(|middle| format!("{start}{middle}{end}")).collect()
+}
+
 /// How many bytes of the first are those of the second.
 fn common(a: impl Iterator<Item = char>, b: impl Iterator<Item = char>) -> usize {
     a.zip(b).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
@@ -189,6 +198,8 @@ mod tests {
         let named = |names: &[&str]| named_together(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
         assert_eq!(named(&["a.tif"]), "a.tif");
         assert_eq!(named(&["s/T33_B04.tif", "s/T33_B03.tif", "s/T33_B02.tif"]), "s/T33_{B04,B03,B02}.tif");
+        assert_eq!(named_apart("s/T33_{B04,B03}.tif"), ["s/T33_B04.tif", "s/T33_B03.tif"]);
+        assert_eq!(named_apart("a}{b.tif"), ["a}{b.tif"]);
         assert_eq!(named(&["R10m/a_B04.tif", "R20m/a_B11.tif"]), "{R10m/a_B04,R20m/a_B11}.tif");
         assert_eq!(named(&["red.tif", "green.tif", "red.tif"]), "{red,green,red}.tif");
         assert_eq!(named(&["a.tif", "a.tif"]), "a.{tif,tif}");

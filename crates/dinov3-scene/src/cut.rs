@@ -121,10 +121,11 @@ impl SnappedAxis {
             let (start, end) = (axis.start_of(at), axis.start_of(at) + i64::from(chip_px));
             if keeps_partial { start < length && end > 0 } else { start >= 0 && end <= length }
         };
-        let step = if pixel < 0.0 { -1 } else { 1 };
         let block = |at: f64| ((origin + pixel * at) / side).floor() as i64;
+        let mut axis = Self { origin, pixel, side, first: block(0.0), count: 0 };
         // One more at either end, because borders move to pixels.
-        let mut axis = Self { origin, pixel, side, first: block(0.0) - step, count: 0 };
+        let step = axis.step();
+        axis.first -= step;
         let last = block(f64::from(length_px)) + step;
         while axis.first != last && !is_met(&axis, axis.first) {
             axis.first += step;
@@ -139,6 +140,18 @@ impl SnappedAxis {
         axis
     }
 
+    /// From block to block in the order of pixels.
+    fn step(&self) -> i64 {
+        if self.pixel < 0.0 { -1 } else { 1 }
+    }
+
+    /// Coordinate of the first border in the order of pixels, and from border to border: exact multiples of the side, so
+    /// that they are the same for every scene.
+    pub(crate) fn borders(&self) -> (f64, f64) {
+        let first = if self.pixel < 0.0 { self.first.saturating_add(1) } else { self.first };
+        (first as f64 * self.side, self.side * self.step() as f64)
+    }
+
     /// The first pixel of a block.
     fn start_of(&self, block: i64) -> i64 {
         let border = if self.pixel < 0.0 { block.saturating_add(1) } else { block };
@@ -146,8 +159,7 @@ impl SnappedAxis {
     }
 
     fn start(&self, index: u64) -> i64 {
-        let index = index as i64;
-        self.start_of(if self.pixel < 0.0 { self.first - index } else { self.first + index })
+        self.start_of(self.first + index as i64 * self.step())
     }
 }
 
@@ -156,7 +168,48 @@ pub(crate) fn snapped(at: f64) -> i64 {
     (at - 0.5 - 1e-6).ceil() as i64
 }
 
+impl RegularAxis {
+    /// How many chips.
+    pub(crate) fn count(&self) -> u64 {
+        match self {
+            Self::Pixels { count, .. } => *count,
+            Self::Blocks(axis) => axis.count,
+        }
+    }
+
+    /// Which of them a chip of so many pixels is that starts here.
+    pub(crate) fn place(&self, start_px: i64, chip_px: u32) -> Option<u64> {
+        match self {
+            Self::Pixels { first_px, stride_px, .. } => {
+                u64::try_from((start_px - first_px) / i64::from(*stride_px)).ok()
+            }
+            Self::Blocks(axis) => {
+                // Moved by half a pixel, its middle stays in its block.
+                let middle = start_px as f64 + f64::from(chip_px) / 2.0;
+                let block = ((axis.origin + axis.pixel * middle) / axis.side).floor() as i64;
+                u64::try_from((block - axis.first) * axis.step()).ok()
+            }
+        }
+    }
+}
+
 impl Axis {
+    /// Nothing if there are none, or if they do not lie one step apart.
+    fn regular(&self) -> Option<RegularAxis> {
+        let regular = match self {
+            Self::Even { cut, length_px } => {
+                let count = cut.count(*length_px);
+                let last = count.saturating_sub(1);
+                if cut.start(last, *length_px) != (last * cut.stride()) as i64 {
+                    return None;
+                }
+                RegularAxis::Pixels { first_px: 0, stride_px: cut.stride_px.max(1), count }
+            }
+            Self::Snapped(axis) => RegularAxis::Blocks(*axis),
+        };
+        (regular.count() > 0).then_some(regular)
+    }
+
     fn count(&self) -> u64 {
         match self {
             Self::Even { cut, length_px } => cut.count(*length_px),
@@ -172,13 +225,13 @@ impl Axis {
     }
 }
 
-/// Chips that lie one stride apart.
-pub(crate) struct EvenLattice {
-    pub columns: u64,
-    pub rows: u64,
-    /// The first one of all, chosen or not.
-    pub first: PixelWindow,
-    pub stride_px: u32,
+/// Where chips lie along a side of a scene, all of them one step apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RegularAxis {
+    /// In pixels: where the first one starts, the way to the next, and how many there are.
+    Pixels { first_px: i64, stride_px: u32, count: u64 },
+    /// On the ground: each starts at the pixel nearest to its block.
+    Blocks(SnappedAxis),
 }
 
 /// How much is known of the chips in a window.
@@ -247,20 +300,19 @@ impl ChipGrid {
         self.len() == 0
     }
 
-    /// Columns and rows of the lattice on which chips start, all of them one stride apart; nothing where there is none, as
-    /// on the cells of a grid, or where some were moved inwards.
-    pub(crate) fn even_lattice(&self) -> Option<EvenLattice> {
-        let Layout::Lattice { columns: Axis::Even { cut, length_px: width_px }, rows, .. } = &self.layout else {
-            return None;
-        };
-        let Axis::Even { length_px: height_px, .. } = rows else { return None };
-        let is_even = |count: u64, length_px: u32| {
-            let last = count.saturating_sub(1);
-            cut.start(last, length_px) == (last * cut.stride()) as i64
-        };
-        let (columns, rows) = (cut.count(*width_px), cut.count(*height_px));
-        let is_lattice = columns > 0 && rows > 0 && is_even(columns, *width_px) && is_even(rows, *height_px);
-        is_lattice.then(|| EvenLattice { columns, rows, first: self.layout.window(0), stride_px: cut.stride_px.max(1) })
+    /// The columns and rows of chips, chosen or not, where they make a regular grid; nothing where they do not, as on the
+    /// cells of Major TOM, or where some were moved inwards.
+    pub(crate) fn regular_axes(&self) -> Option<[RegularAxis; 2]> {
+        let Layout::Lattice { columns, rows, .. } = &self.layout else { return None };
+        columns.regular().zip(rows.regular()).map(|(columns, rows)| [columns, rows])
+    }
+
+    /// Side of a chip in pixels, where all are alike.
+    pub(crate) fn chip_px(&self) -> Option<u32> {
+        match &self.layout {
+            Layout::Lattice { chip_px, .. } => Some(*chip_px),
+            Layout::Cells { .. } => None,
+        }
     }
 
     /// Chip `index`; it may reach beyond the scene at the right and at the bottom, on the cells of a grid at any side.

@@ -314,6 +314,14 @@ impl Scene {
             .map_err(|source| SceneError::Coordinates { scene: self.name.clone(), source })
     }
 
+    /// Where a window of its pixels lies.
+    ///
+    /// # Errors
+    /// If a part of its outline lies nowhere on the Earth.
+    pub fn footprint_of_window(&self, window: &PixelWindow) -> Result<Footprint, SceneError> {
+        self.footprint_of(window).map_err(|source| SceneError::Coordinates { scene: self.name.clone(), source })
+    }
+
     /// EPSG code of its grid, if it has one.
     pub fn epsg(&self) -> Option<i32> {
         self.epsg
@@ -357,11 +365,9 @@ impl Scene {
         match self.cells() {
             Some(grid) => check_grid(grid).map(|()| Some(grid)),
             None if self.grid.len() == 0 => Ok(None),
-            None => Err(
-                "has no chips at even distances, as a Zarr store needs them (those of --grid are snapped to pixels): \
-                         write .parquet"
-                    .to_owned(),
-            ),
+            None => {
+                Err("has chips that are no columns and rows, as the cells of a Zarr store are: write .parquet".to_owned())
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use dinov3_sink::{
     Chip, ChipCell, ChipFootprint, ChipRow, ChipShards, EmbeddingLayout, KnownRows, RowName, Stamp, Stamped,
 };
 
-use crate::{Measured, ResampledFiles, Scene, SceneError, SceneInput, SceneOptions};
+use crate::{Measured, Scene, SceneError, SceneInput, SceneOptions};
 
 /// Scenes that stay open: the one that is read, the next one, and what the start of a run looked at.
 const OPEN_SCENES: usize = 4;
@@ -104,7 +104,8 @@ pub struct SceneSource {
     open: Mutex<VecDeque<(usize, Arc<Scene>)>>,
     chips: Option<u64>,
     known: Option<Arc<KnownRows>>,
-    resampled: ResampledFiles,
+    /// What else a scene must be.
+    demand: Option<Demand>,
     listener: Option<Box<SceneListener>>,
     /// Scenes that the listener knows.
     told: Mutex<BTreeSet<usize>>,
@@ -114,13 +115,15 @@ pub struct SceneSource {
     shard: Option<(EmbeddingLayout, (u32, u32))>,
 }
 
+/// Says why a scene does not fit, as the end of a sentence.
+type Demand = fn(&Scene) -> Result<(), String>;
+
 /// Hears of every scene whose pixels were looked at, with its place among the scenes.
 type SceneListener = dyn Fn(usize, &Scene, &Measured) + Send + Sync;
 
 impl SceneSource {
     /// The chips of these scenes.
     pub fn new(scenes: Vec<SceneInput>, opener: Opener, options: SceneOptions) -> Self {
-        let resampled = ResampledFiles::default();
         Self {
             scenes,
             opener,
@@ -128,7 +131,7 @@ impl SceneSource {
             open: Mutex::default(),
             chips: None,
             known: None,
-            resampled,
+            demand: None,
             listener: None,
             told: Mutex::default(),
             rows_px: None,
@@ -151,9 +154,9 @@ impl SceneSource {
         self.known = Some(known);
     }
 
-    /// The files that came onto the grid of a finer one of their scene; known as scenes are opened.
-    pub fn resampled_files(&self) -> ResampledFiles {
-        self.resampled.clone()
+    /// Scenes of which this fails cannot be used; the error is why not, as the end of a sentence.
+    pub fn demanding(self, demand: fn(&Scene) -> Result<(), String>) -> Self {
+        Self { demand: Some(demand), ..self }
     }
 
     /// Lets somebody hear of every scene once, in their order, before its chips are read.
@@ -193,7 +196,9 @@ impl SceneSource {
             return Ok(Arc::clone(scene));
         }
         let scene = Scene::open(&self.opener, &self.scenes[index], &self.options)?;
-        self.resampled.note(index, scene.profile());
+        if let Some(Err(problem)) = self.demand.map(|fits| fits(&scene)) {
+            return Err(SceneError::Cut { scene: scene.name().to_owned(), problem });
+        }
         let mut open = open();
         if open.len() == OPEN_SCENES {
             open.pop_front();

@@ -120,7 +120,7 @@ impl ChipFootprint {
 
     /// Least and largest coordinates: west, south, east, north, and west <= east. What crosses the antimeridian
     /// touches both ends of the map, so that no filter by box can miss it; GeoParquet 1.1 has no narrower box for it.
-    pub(crate) fn covering(&self) -> [f64; 4] {
+    pub fn covering(&self) -> [f64; 4] {
         match self.bbox {
             [west, south, east, north] if west > east => [-180.0, south, 180.0, north],
             bbox => bbox,

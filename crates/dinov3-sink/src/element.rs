@@ -1,5 +1,7 @@
 //! What the values of a stored vector are: floats, halves of them, or bytes with a scale.
 
+use serde_json::{Value, json};
+
 /// What the values of the vectors in a file are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -47,6 +49,17 @@ impl ElementType {
         }
     }
 
+    /// What was done to the values, in the words that STAC and Zarr share: `method`, `original_dtype`, `quantized_dtype`;
+    /// nothing for the encoder's own floats.
+    pub fn quantization(self) -> Option<Value> {
+        let method = match self {
+            Self::F32 => return None,
+            Self::F16 => "round_to_nearest_even",
+            Self::Int8 => "per_vector_scale",
+        };
+        Some(json!({"method": method, "original_dtype": "float32", "quantized_dtype": self.numpy_name()}))
+    }
+
     /// How a value comes from what is stored, for provenance; nothing for floats.
     pub fn formula(self) -> Option<&'static str> {
         match self {
@@ -78,6 +91,13 @@ pub fn quantized(vector: &[f32], bytes: &mut Vec<i8>) -> f32 {
     scale
 }
 
+/// Appends the values that bytes and their scale stand for, each rounded once. [`quantized`], they are the same bytes with the
+/// same scale again: the largest value is the float nearest to 127 scales, the one that the scale was made of is no nearer,
+/// and what a 127th of the nearer one rounds to is the scale, too.
+pub(crate) fn dequantized(bytes: &[u8], scale: f32, values: &mut Vec<f32>) {
+    values.extend(bytes.iter().map(|&byte| f32::from(byte as i8) * scale));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +116,28 @@ mod tests {
             assert!((f64::from(*value) - f64::from(*byte) * f64::from(scale)).abs() <= f64::from(scale) * 0.500_001);
         }
         assert_eq!(bytes.iter().map(|byte| byte.unsigned_abs()).max(), Some(127));
+    }
+
+    #[test]
+    fn bytes_that_become_floats_become_the_same_bytes_again() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u32
+        };
+        for round in 0..20_000 {
+            // Of all sizes, the smallest ones among them.
+            let size = 2f32.powi((random() % 250) as i32 - 146);
+            let vector: Vec<f32> = (0..8).map(|_| (random() as f32 / 2f32.powi(31) - 0.5) * size).collect();
+            let (scale, bytes) = of(&vector);
+            let stored: Vec<u8> = bytes.iter().map(|byte| *byte as u8).collect();
+            let mut again = Vec::new();
+            dequantized(&stored, scale, &mut again);
+            assert_eq!(of(&again), (scale, bytes), "{round}: {vector:?}");
+        }
+        let mut nothing = Vec::new();
+        dequantized(&[0, 0], f32::NAN, &mut nothing);
+        assert!(nothing.iter().all(|value| value.is_nan()) && of(&nothing).0.is_nan());
     }
 
     #[test]

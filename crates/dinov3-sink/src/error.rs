@@ -193,14 +193,6 @@ pub enum OutputError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A file that should hold chips does not.
-    #[error("{}: not a file of chips that was written here: {problem}", path.display())]
-    NotAChipFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
     /// The sink was used after its end, or after an error.
     #[error("the output is closed")]
     Closed,

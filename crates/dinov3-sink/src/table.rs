@@ -47,6 +47,11 @@ const OWN_ROW_BYTES: usize = 64;
 
 const CHILD: &str = "element";
 
+/// The column of scales of a column of bytes.
+pub(crate) fn scale_column(vectors: &str) -> String {
+    format!("{vectors}_scale")
+}
+
 struct VectorColumn {
     width: i32,
     /// Of rows that the writer has not got yet.
@@ -78,7 +83,7 @@ impl Values {
             }
             Self::Bytes(..) => vec![
                 Field::new(name, DataType::FixedSizeBinary(width), false),
-                Field::new(format!("{name}_scale"), DataType::Float32, false),
+                Field::new(scale_column(name), DataType::Float32, false),
             ],
         }
     }

@@ -95,6 +95,8 @@ pub struct ItemFacts {
     pub runtime_parameters: Value,
     /// From samples to the encoder's pixels: `emb:preprocessing`.
     pub preprocessing: Value,
+    /// What was done to the values before they were stored: `emb:quantization`; nothing for the encoder's own.
+    pub quantization: Option<Value>,
     /// `emb:energy`, where it could be measured.
     pub energy: Option<Value>,
     /// Further facts, without their prefix `dinov3:`.
@@ -123,6 +125,9 @@ pub fn item(facts: &ItemFacts) -> Value {
     });
     if let Some(gsd) = facts.gsd_m {
         properties["gsd"] = json!(gsd);
+    }
+    if let Some(quantization) = &facts.quantization {
+        properties["emb:quantization"] = quantization.clone();
     }
     if let Some(energy) = &facts.energy {
         properties["emb:energy"] = energy.clone();
@@ -262,6 +267,7 @@ mod tests {
             gsd_m: Some(10.0),
             runtime_parameters: json!({"precision": "f32"}),
             preprocessing: json!({"scale": "u8"}),
+            quantization: Some(json!({"method": "rounding", "original_dtype": "float32"})),
             energy: None,
             own: Map::from_iter([("model".to_owned(), json!("tiny"))]),
             links: vec![Link::new("derived_from", "../a.tif").titled("a.tif")],
@@ -279,7 +285,7 @@ mod tests {
         assert_eq!(item["geometry"]["coordinates"][0][0], json!([1.0, 2.0]));
         let properties = item["properties"].as_object().unwrap();
         let of_extension: Vec<_> = properties.keys().filter(|name| name.starts_with("emb:")).collect();
-        assert_eq!(of_extension, ["emb:preprocessing", "emb:runtime_parameters"]);
+        assert_eq!(of_extension, ["emb:preprocessing", "emb:quantization", "emb:runtime_parameters"]);
         let links: Vec<_> = item["links"].as_array().unwrap().iter().map(|link| link["rel"].clone()).collect();
         assert_eq!(links, ["root", "parent", "collection", "derived_from"]);
     }

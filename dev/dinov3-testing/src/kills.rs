@@ -14,6 +14,8 @@ pub enum Input {
     Pictures,
     /// By `dinov3 scene embed`: 130 overlapping chips of each.
     Scenes,
+    /// By `dinov3 scene embed --dense`, the first of them: its patches, with basis and picture.
+    Dense,
     /// The same into a folder: units one after the other, with their items and markers, and the collection.
     Folder,
     /// The same by `dinov3 scene run`, into a Zarr store that was planned; `scene merge` follows.
@@ -152,7 +154,7 @@ impl Plan<'_> {
         for index in 0..self.pictures as u32 {
             match input {
                 Input::Pictures => fs::write(inputs.join(format!("{index:04}.bmp")), crate::bmp(48, 40, index)),
-                Input::Scenes | Input::Folder | Input::Shards => {
+                Input::Scenes | Input::Dense | Input::Folder | Input::Shards => {
                     fs::write(inputs.join(format!("{index:04}.tif")), scene(index))
                 }
             }
@@ -181,6 +183,7 @@ impl Plan<'_> {
         let options = input.options();
         let command = match input {
             Input::Pictures => format!("embed photos {options} {MODEL} --resume"),
+            Input::Dense => format!("scene embed scenes/0000.tif {options} {MODEL} --resume"),
             Input::Scenes | Input::Folder => format!("scene embed scenes {options} {MODEL} --resume"),
             Input::Shards => "scene run --plan plan.parquet".to_owned(),
         };
@@ -279,7 +282,7 @@ impl Input {
     fn folder(self) -> &'static str {
         match self {
             Self::Pictures => "photos",
-            Self::Scenes | Self::Folder | Self::Shards => "scenes",
+            Self::Scenes | Self::Dense | Self::Folder | Self::Shards => "scenes",
         }
     }
 
@@ -287,6 +290,7 @@ impl Input {
         match self {
             Self::Pictures => "--size 32",
             Self::Scenes => "--chip 32 --stride 24",
+            Self::Dense => "--dense --window 64 --overlap 32 --dims 32",
             Self::Folder | Self::Shards => "--chip 32 --stride 24 --datetime 2026-05-17",
         }
     }

@@ -17,6 +17,7 @@ pub fn run(arguments: &[&str], input: Input) -> Result<()> {
     match input {
         Input::Pictures => single(&program, &scratch, kills, input, (&["parquet", "npy", "safetensors", "jsonl"], 400)),
         Input::Scenes => single(&program, &scratch, kills, input, (&["parquet"], 3)),
+        Input::Dense => single(&program, &scratch, kills, input, (&["tif", "zarr"], 1)),
         Input::Folder => units(&program, &scratch, kills, input),
         // Half of them in one process, and half in units.
         Input::Shards => {

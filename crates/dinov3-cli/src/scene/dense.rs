@@ -12,19 +12,19 @@ use dinov3::sink::{
     PatchSink, ReducedRaster, check_grid, fit_components, is_store_name, write_components_picture, write_dense_store,
 };
 use dinov3::{Encoder, MapLayout, Request};
-use dinov3_scene::{Cut, DenseCut, DenseSource, Edges, SceneSource};
+use dinov3_scene::{Cut, DenseCut, DenseSource, Edges, Scene, SceneSource};
 use serde_json::{Value, json};
 
 use crate::arguments::{DenseArguments, Dims, SceneEmbedArguments};
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::features::{weights_name, write_whole};
-use crate::resume::{agree, open_journal};
-use crate::scene::embed::model_uri;
+use crate::resume::{agree, note_missing, open_journal};
+use crate::scene::embed::{hint_at_weights, model_uri, refuse_folder_options};
 use crate::scene::inputs::{as_paths, named_scenes};
 use crate::scene::job::described;
 use crate::scene::reports::SceneReports;
-use crate::scene::{is_for_satellites, opener, scene_options};
+use crate::scene::{opener, scene_options};
 use crate::setup::{
     Provenance, check_window, extension, model_spec, open_model, place_of, refuse_overwriting,
     refuse_overwriting_inputs, report_weights, weight_files,
@@ -35,6 +35,12 @@ const PICTURE_COMPONENTS: usize = 3;
 
 /// Runs the command.
 pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
+    refuse_folder_options()?;
+    run_for(arguments, &arguments.output)
+}
+
+/// The same as a part of something else: `shown` is what a person knows as the output.
+pub fn run_for(arguments: &SceneEmbedArguments, shown: &Path) -> Result<Outcome> {
     let dense = &arguments.dense;
     // Everything that can be wrong with the command line is found before the weights are read.
     let spec = model_spec(&arguments.model)?;
@@ -57,7 +63,8 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     {
         return Err(usage(format!("--dims {count}: {} has {dims} dimensions", spec.name)));
     }
-    let outputs = Outputs::named(&arguments.output, dense)?;
+    let element = arguments.vectors.embedding_type.into();
+    let outputs = Outputs::named(&arguments.output, dense, element)?;
     let opener = opener(&arguments.scene, &arguments.remote);
     let inputs = as_paths(arguments.inputs.clone());
     outputs.written().try_for_each(|output| refuse_overwriting_inputs(output, &inputs))?;
@@ -72,18 +79,17 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     options.cut = Cut { chip_px: cut.window_px, stride_px: cut.window_px - cut.overlap_px, edges: Edges::Pad };
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let mut scenes = SceneSource::new(named.scenes, opener, options.clone());
+    let reports = SceneReports::of(&mut scenes);
     scenes.survey();
     let scene = scenes.scene(0)?;
-    let reports = SceneReports::default();
-    reports.add(0, &scene, scene.measured()?);
+    scene.measured()?;
     let source = DenseSource::new(scene.clone(), cut);
-    if is_store_name(&arguments.output) {
-        check_grid(&source.grid()).map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
+    match is_store_name(&arguments.output) {
+        true => check_grid(&source.grid()).map(drop),
+        false => check_north_up(&scene, "a raster of its patches"),
     }
-    if !is_for_satellites(&spec) {
-        let sat = "vit_large_patch16_dinov3.sat493m";
-        eprintln!("note: {} was trained on pictures of the web; {sat} was trained on satellite scenes", spec.name);
-    }
+    .map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
+    hint_at_weights(&spec);
 
     let opened = open_model(&spec, &arguments.model)?;
     outputs.written().try_for_each(|output| refuse_overwriting(output, weight_files(&opened)))?;
@@ -101,7 +107,6 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
         .with("norm", json!(true))
         .with("normalized", json!(arguments.vectors.normalize))
         .with("scene", about_scene)
-        .with("scenes", reports.list())
         .with(
             "dense",
             json!({
@@ -120,7 +125,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
 
     // Features of length one have other directions.
     let tap = format!("blocks.{last}{}", if arguments.vectors.normalize { " normalized" } else { "" });
-    let provenance = provenance.finish();
+    let provenance = reports.added_to(provenance.finish());
     let weights = weights_name(&provenance["weights"]);
     let origin = Origin { model: &spec.name, weights: &weights, tap: &tap };
     let known = outputs.known_basis(&origin, dense.dims)?;
@@ -130,24 +135,41 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
         source: scene.name().to_owned(),
         cell_px: cut.step_px.into(),
         datetime_us: scene.datetime_us(),
-        element: if dense.f16 { ElementType::F16 } else { ElementType::F32 },
+        element,
     };
 
     // Before the outputs exist, so that an interruption always removes them.
-    let batch = Batch::begin(&arguments.batch, &arguments.output).of("windows");
+    let batch = Batch::begin(&arguments.batch, shown).of("windows").knowing(journal.known_rows());
+    let kept = journal.path().to_owned();
     let files = outputs.create()?;
     let write = Box::new(|raster: &mut dyn FeatureRaster, report: Value| {
         outputs.write(files, raster, report, dense, known, &origin, &store, threads)
     });
     let sink = PatchSink::new(journal, windows, source.grid(), Box::new(move |_| provenance), write);
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
+    reports.through(&batch.reporter);
     let mut encoder: Box<dyn Encoder> = Box::new(opened.model.session());
     let source = JournaledSource::new(&source, Some(sink.journal()));
-    batch.run(&source, encoder.as_mut(), sink, &request, |sink| match sink.keep() {
+    let outcome = batch.run(&source, encoder.as_mut(), sink, &request, |sink| match sink.keep() {
         Ok(0) => "nothing was written".to_string(),
         Ok(rows) => format!("{rows} finished windows are kept, --resume continues"),
         Err(error) => format!("{error}; --resume continues with what was kept"),
-    })
+    })?;
+    note_missing(outcome, &kept);
+    Ok(outcome)
+}
+
+/// Whether what is made of a scene can have north up; the end of a sentence if not.
+pub fn check_north_up(scene: &Scene, made: &str) -> Result<(), String> {
+    let transform = scene.transform();
+    if !transform.is_rotated() && transform.a > 0.0 {
+        return Ok(());
+    }
+    Err(format!(
+        "is rotated or mirrored, and {made} has north up: turn it with gdalwarp{} {} turned.tif",
+        scene.epsg().map_or_else(String::new, |code| format!(" -t_srs EPSG:{code}")),
+        scene.profile().location
+    ))
 }
 
 fn available_threads() -> usize {
@@ -177,13 +199,18 @@ enum RasterOutput {
 }
 
 impl Outputs {
-    fn named(output: &Path, dense: &DenseArguments) -> Result<Self> {
+    fn named(output: &Path, dense: &DenseArguments, element: ElementType) -> Result<Self> {
         let is_tiff = |path: &Path| matches!(extension(path).as_str(), "tif" | "tiff");
         if !is_tiff(output) && !is_store_name(output) {
             let path = output.display();
             return Err(usage(format!(
                 "--output {path}: a dense output is a GeoTIFF that ends in .tif, or a Zarr store that ends in .zarr"
             )));
+        }
+        if element == ElementType::Int8 && !is_store_name(output) {
+            return Err(usage(
+                "--embedding-type int8: a GeoTIFF has no scale per cell; use f16, or write a Zarr store, .zarr",
+            ));
         }
         if let Some(path) = dense.picture.as_deref().filter(|path| !is_tiff(path)) {
             let path = path.display();
@@ -290,7 +317,7 @@ impl Outputs {
         }
         let count = pca.as_ref().map_or(raster.dims(), Pca::count);
         let options = CogOptions {
-            sample: if dense.f16 { CogSample::F16 } else { CogSample::F32 },
+            sample: if store.element == ElementType::F16 { CogSample::F16 } else { CogSample::F32 },
             is_rgb: false,
             band_names: (0..count).map(name).collect(),
             metadata: vec![("dinov3".to_owned(), report.to_string())],

@@ -5,44 +5,40 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use dinov3::engine::{Source, Summary};
+use dinov3::engine::Summary;
 use dinov3::sink::{ChipSink, ChipStoreOptions, JournaledSource, group_names, is_store_name};
 use dinov3::{ModelSpec, Opened, WeightsIdentity};
-use dinov3_scene::{Cut, ResampledFiles, SceneInput, SceneSource};
-use serde_json::{Value, json};
+use dinov3_scene::{Cut, SceneInput, SceneOptions, SceneSource};
 
 use crate::arguments::{SceneEmbedArguments, SceneFormat};
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
-use crate::resume::{agree, open_journal};
+use crate::resume::{agree, note_missing, open_journal};
 use crate::scene::inputs::{as_paths, named_scenes, refuse_twice};
 use crate::scene::job::{Job, Machine};
 use crate::scene::reports::SceneReports;
 use crate::scene::store::{is_remote, is_store};
-use crate::scene::{folder, is_for_satellites, resampling_told, zarr_plan};
+use crate::scene::{folder, is_for_satellites, options, zarr_plan};
 use crate::setup::refuse_overwriting_inputs;
 
 /// Runs the command.
 pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
+    refuse_out_of_place(arguments)?;
     let job = Job::new(arguments)?;
     let is_zarr = is_store_name(&arguments.output);
-    if arguments.format == SceneFormat::Zarr && !is_zarr {
-        return Err(usage(format!(
-            "{}: --format zarr goes with an output that ends in .zarr",
-            arguments.output.display()
-        )));
-    }
     if is_store(&arguments.output) && (!is_zarr || is_remote(&arguments.output)) {
         return folder::run(&job);
     }
-    check_output(&arguments.output, job.options.cut)?;
+    check_output(&arguments.output, &job.options)?;
     let scenes = scenes_of(&job)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let columns = job.columns(&scenes);
     let count = scenes.len();
-    let has_several_files = scenes.iter().any(|scene| scene.files.len() > 1);
     let names: Vec<String> = scenes.iter().map(|scene| scene.name.clone()).collect();
     let mut source = SceneSource::new(scenes, job.opener.clone(), job.options.clone());
+    if is_zarr {
+        source = source.demanding(|scene| scene.cells_of_store().map(drop));
+    }
     let reports = SceneReports::of(&mut source);
     if let Some(survey) = source.survey()
         && survey.chips == 0
@@ -59,12 +55,6 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
             _ => eprintln!("note: no scene is as large as a chip, and --edges drop leaves out what is smaller"),
         }
     }
-    if has_several_files {
-        note_resampling(&source);
-    }
-    if is_zarr {
-        check_cells(&source, count)?;
-    }
     hint_at_weights(&job.spec);
 
     let Machine { opened, fingerprint, mut encoder, provenance } = job.open()?;
@@ -73,9 +63,8 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     // Before the output exists, so that an interruption always removes it.
     let batch = Batch::begin(&arguments.batch, &arguments.output).of("chips").knowing(journal.known_rows());
     let kept = journal.path().to_owned();
-    let resampled = source.resampled_files();
     let listed = Arc::clone(&reports);
-    let finish = Box::new(move |_: &Summary| with_scenes(provenance.value(), &listed, &resampled));
+    let finish = Box::new(move |_: &Summary| listed.added_to(provenance.value()));
     let layout = job.layout.clone();
     let sink = match is_zarr {
         true => ChipSink::zarr(journal, layout, store_options(&opened, job.options.cut, group_names(&names)), finish)?,
@@ -90,21 +79,31 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
         Ok(rows) => format!("{rows} finished rows are kept, --resume continues"),
         Err(error) => format!("{error}; --resume continues with what was kept"),
     })?;
-    if outcome == Outcome::SomeFailed && kept.exists() {
-        eprintln!("note: the rows are kept beside it, too: the same command with --resume makes just what is missing");
-    }
+    note_missing(outcome, &kept);
     Ok(outcome)
 }
 
-/// A provenance with what is known of the scenes at the end of a run.
-pub fn with_scenes(mut provenance: Value, reports: &SceneReports, resampled: &ResampledFiles) -> Value {
-    provenance["scenes"] = reports.list();
-    let told = resampled_told(resampled);
-    if told.as_array().is_some_and(|files| !files.is_empty()) {
-        provenance["resampled"] = told;
+/// Options that mean nothing for this output. The parser lets some of them pass, where they contradict each other.
+fn refuse_out_of_place(arguments: &SceneEmbedArguments) -> Result<()> {
+    options::refuse_given("embed", &options::of_dense(), "it goes with --dense")?;
+    match (is_store_name(&arguments.output), arguments.format) {
+        (false, SceneFormat::Zarr) => Err(usage(format!(
+            "{}: --format zarr goes with an output that ends in .zarr",
+            arguments.output.display()
+        ))),
+        (true, _) if is_remote(&arguments.output) => Ok(()),
+        (true, SceneFormat::Zarr) => options::refuse_given("embed", &["scratch"], OF_FOLDERS),
+        (false, _) if is_store(&arguments.output) => Ok(()),
+        _ => refuse_folder_options(),
     }
-    provenance
 }
+
+/// Options of outputs that this one is none of.
+pub fn refuse_folder_options() -> Result<()> {
+    options::refuse_given("embed", &["format", "scratch"], OF_FOLDERS)
+}
+
+const OF_FOLDERS: &str = "it is of outputs that are folders or in object stores";
 
 /// The scenes that the command line names.
 pub fn scenes_of(job: &Job<'_>) -> Result<Vec<SceneInput>> {
@@ -151,32 +150,10 @@ pub fn model_uri(opened: &Opened) -> String {
     }
 }
 
-/// Says of the first scene which files are resampled; of all scenes, provenance says it.
-fn note_resampling(source: &SceneSource) {
-    // Whatever is wrong with it is told in its turn.
-    let Ok(scene) = source.scene(0) else { return };
-    for file in scene.profile().files.iter() {
-        if let Some(method) = file.resampling {
-            eprintln!("note: {}", resampling_told(file, method, scene.profile()));
-        }
-    }
-}
-
-/// Files that came onto the grid of their scene's finest one, each kind once, with the number of its scenes.
-fn resampled_told(files: &ResampledFiles) -> Value {
-    let told = files.counted().into_iter().map(|(file, scenes)| {
-        json!({
-            "file": file.number, "from_px": [file.from_px.0, file.from_px.1], "to_px": [file.to_px.0, file.to_px.1],
-            "method": file.method.name(), "scenes": scenes,
-        })
-    });
-    told.collect()
-}
-
 /// A name without a format's ending is a mistake.
-fn check_output(output: &Path, cut: Cut) -> Result<()> {
+fn check_output(output: &Path, options: &SceneOptions) -> Result<()> {
     if is_store_name(output) {
-        return zarr_plan::check_cut(cut);
+        return zarr_plan::check_cut(options);
     }
     let is_parquet = output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
     match is_parquet {
@@ -186,16 +163,4 @@ fn check_output(output: &Path, cut: Cut) -> Result<()> {
             output.display()
         ))),
     }
-}
-
-/// Finds scenes whose chips cannot be cells of a store before the weights are read.
-fn check_cells(source: &SceneSource, scenes: usize) -> Result<()> {
-    if source.len_hint().is_none() {
-        // Too many to open; each is checked when its turn comes.
-        return Ok(());
-    }
-    for scene in (0..scenes).filter_map(|index| source.scene(index).ok()) {
-        scene.cells_of_store().map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
-    }
-    Ok(())
 }

@@ -19,7 +19,7 @@ pub fn run(job: &Job<'_>) -> Result<Outcome> {
     let options = options::of_this_process("embed", job)?;
     let plan = match is_store_name(&arguments.output) {
         true => {
-            zarr_plan::check_cut(job.options.cut)?;
+            zarr_plan::check_cut(&job.options)?;
             Plan::new(job, &inputs, Division::Shards(&job.layout), zarr_plan::for_zarr(options))?
         }
         false => Plan::new(job, &inputs, Division::Scenes, options)?,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use dinov3::ModelSpec;
-use dinov3::sink::WorkUnit;
+use dinov3::sink::{ElementType, WorkUnit};
 use dinov3_scene::{Scene, SceneInput, scene_name};
 use dinov3_stac::{ItemFacts, Link, href, relative_href, uri_of};
 use serde_json::{Map, Value, json};
@@ -22,11 +22,11 @@ pub struct Made<'a> {
     /// Where the model is described.
     pub model_uri: String,
     /// numpy's name of the type of stored values.
-    pub data_type: &'static str,
     pub provenance: &'a Value,
     pub plan: String,
     pub chips: Chips,
     pub dimensions: usize,
+    pub element: ElementType,
     pub asset: Value,
     pub data: &'a FileFacts,
     pub energy: Option<Value>,
@@ -63,7 +63,7 @@ pub fn item(made: &Made<'_>) -> Result<Value> {
     add("weights", provenance["weights"].clone());
     add("weights_license", provenance["license"].clone());
     add("dimensions", json!(made.dimensions));
-    add("data_type", json!(made.data_type));
+    add("data_type", json!(made.element.numpy_name()));
     add("scene", provenance["scene"].clone());
     add("source", json!(input.name));
     add("plan", json!(made.plan));
@@ -115,6 +115,7 @@ pub fn item(made: &Made<'_>) -> Result<Value> {
             "normalized",
         ]),
         preprocessing: of_provenance(&["preprocess", "scene", "scenes", "resampled"]),
+        quantization: made.element.quantization(),
         energy: made.energy.clone(),
         own,
         links,

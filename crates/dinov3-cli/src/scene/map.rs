@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use dinov3::picture::RgbPicture;
 use dinov3::pixels::Statistics;
-use dinov3::sink::{AtomicFile, VectorFile};
+use dinov3::sink::{AtomicFile, ChipFile, ChipFootprint, ChipRow, is_store_name};
 use dinov3_map::{Cell, MapCells, MapFacts, MapOptions, MapPage};
 use dinov3_scene::geo::{AffineTransform, PixelWindow};
-use dinov3_scene::raster::Opener;
-use dinov3_scene::{DeclaredBaseline, MaskValues, Preset, Scale, Scene, SceneInput, SceneOptions};
+use dinov3_scene::raster::{CrsDefinition, Georeference, Opener, RasterProfile, named_apart};
+use dinov3_scene::stac::format_datetime;
+use dinov3_scene::{DeclaredBaseline, MaskValues, Preset, Scale, Scene, SceneInput, SceneOptions, is_catalogue};
 use serde_json::Value;
 
 use crate::arguments::{DenseArguments, Dims, ModelArguments, SceneEmbedArguments, SceneMapArguments, VectorArguments};
 use crate::failure::{Outcome, usage};
 use crate::scene::inputs::named_scenes;
+use crate::scene::options::refuse_given;
 use crate::scene::{dense, opener, scene_options};
 use crate::setup::{extension, refuse_overwriting};
 
@@ -24,6 +26,7 @@ pub fn run(arguments: &SceneMapArguments) -> Result<Outcome> {
     if extension(&arguments.output) != "html" {
         return Err(usage(format!("{}: a map is a page, a file that ends in .html", arguments.output.display())));
     }
+    refuse_out_of_place(arguments)?;
     let mut options = MapOptions::default();
     options.dims = arguments.dims;
     options.page_limit_bytes = arguments.max_page;
@@ -31,16 +34,11 @@ pub fn run(arguments: &SceneMapArguments) -> Result<Outcome> {
     refuse_overwriting(&arguments.output, &read)?;
     // Finds out whether it can be written, before the long part.
     drop(AtomicFile::create(&arguments.output)?);
-    let Mapped { cells, scene, facts } = match (&arguments.embeddings, &arguments.model) {
+    let Mapped { places, dims, values, scene, facts } = match (&arguments.embeddings, &arguments.model) {
         (Some(file), _) => match extension(file).as_str() {
             "parquet" => of_chips(arguments, file, &options)?,
             "tif" | "tiff" => of_patches(arguments, file, &options)?,
-            _ => {
-                return Err(usage(format!(
-                    "{}: --embeddings is a .parquet of chips or a .tif of patches",
-                    file.display()
-                )));
-            }
+            _ => return Err(no_embeddings(file)),
         },
         (None, Some(model)) => {
             let encoded = Encoded::new(arguments, model)?;
@@ -50,41 +48,112 @@ pub fn run(arguments: &SceneMapArguments) -> Result<Outcome> {
     };
     let picture = scene.picture(arguments.overview)?;
     let (width, height) = (picture.width_px() as usize, picture.height_px() as usize);
-    let overview = RgbPicture::new(width, height, picture.data().to_vec())?;
-    let grid = dinov3_map::Scene {
-        width_px: scene.profile().width_px,
-        height_px: scene.profile().height_px,
-        transform: *scene.transform(),
-        crs: scene.crs().clone(),
+    let north = NorthUp::of(&scene)?;
+    let overview = RgbPicture::new(width, height, north.rows(picture.data(), 3 * width))?;
+    let cells = places.into_iter().map(|cell| Cell { window: north.window(cell.window), ..cell }).collect();
+    let cells = MapCells::new(cells, dims, values)?;
+    let told = format!("{} {}", cells.cells().len(), plural(&facts.place, cells.cells().len()));
+    let page = MapPage::new(&cells, &north.grid(&scene), &overview, facts, &options)?;
+    let recall = match page.recall.at {
+        0 => String::new(),
+        at => format!(", recall@{at} {:.3}", page.recall.mean),
     };
-    let places = format!("{} {}", cells.cells().len(), plural(&facts.place, cells.cells().len()));
-    let page = MapPage::new(&cells, &grid, &overview, facts, &options)?;
     let mut file = AtomicFile::create(&arguments.output)?;
     let failed = || arguments.output.display().to_string();
     file.write_all(page.html().as_bytes()).with_context(failed)?;
     file.commit()?;
     eprintln!(
-        "{places} of {} in {} dimensions, recall@{} {:.3}, {:.1} MB -> {}",
+        "{told} of {} in {} dimensions{recall}, {:.1} MB -> {}",
         scene.name(),
         page.dims,
-        page.recall.at,
-        page.recall.mean,
         page.html().len() as f64 / 1e6,
         arguments.output.display()
     );
     Ok(Outcome::Done)
 }
 
+/// Options that mean nothing for what is asked for.
+fn refuse_out_of_place(arguments: &SceneMapArguments) -> Result<()> {
+    let cutting = ["chip", "stride", "edges", "aoi", "grid", "grid_id"];
+    refuse_given("map", &cutting, "a map shows chips as 'dinov3 scene embed' has cut them, or patches")?;
+    match arguments.embeddings {
+        Some(_) => {
+            let encoding = ["min_valid", "mean", "std", "batch_size", "strict", "resume", "fresh"];
+            refuse_given("map", &encoding, "it goes with a model, -m; what is in --embeddings is made already")
+        }
+        None => refuse_given("map", &["column"], "it goes with --embeddings"),
+    }
+}
+
+/// What is said of a file that no map is made of.
+fn no_embeddings(path: &Path) -> anyhow::Error {
+    let shown = path.display();
+    usage(if is_store_name(path) {
+        format!("{shown}: a map is not made of Zarr stores: write the vectors as chips, .parquet, or --dense, .tif")
+    } else if path.is_dir() || path.to_string_lossy().ends_with('/') {
+        format!(
+            "{shown} is a folder: name one of its .parquet files, or make one of all with 'dinov3 scene merge --parquet'"
+        )
+    } else {
+        format!("{shown}: --embeddings is a .parquet of chips or a .tif of patches")
+    })
+}
+
+/// A scene whose first row is the northernmost one, whichever it is stored in.
+struct NorthUp {
+    height_px: u32,
+    is_turned: bool,
+}
+
+impl NorthUp {
+    fn of(scene: &Scene) -> Result<Self> {
+        dense::check_north_up(scene, "a map").map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
+        Ok(Self { height_px: scene.profile().height_px, is_turned: scene.transform().e > 0.0 })
+    }
+
+    fn window(&self, window: PixelWindow) -> PixelWindow {
+        match self.is_turned {
+            true => PixelWindow { y_px: i64::from(self.height_px) - window.bottom_px(), ..window },
+            false => window,
+        }
+    }
+
+    fn rows(&self, samples: &[u8], row: usize) -> Vec<u8> {
+        match self.is_turned {
+            true => samples.rchunks(row).flatten().copied().collect(),
+            false => samples.to_vec(),
+        }
+    }
+
+    fn grid(&self, scene: &Scene) -> dinov3_map::Scene {
+        let transform = *scene.transform();
+        let (_, top) = transform.apply(0.0, f64::from(self.height_px));
+        dinov3_map::Scene {
+            width_px: scene.profile().width_px,
+            height_px: self.height_px,
+            transform: match self.is_turned {
+                true => AffineTransform { e: -transform.e, f: top, ..transform },
+                false => transform,
+            },
+            crs: scene.crs().clone(),
+        }
+    }
+}
+
 /// What a page is made of.
 struct Mapped {
-    cells: MapCells,
+    /// In pixels of the scene as it is stored.
+    places: Vec<Cell>,
+    dims: usize,
+    /// `[places, dims]`.
+    values: Vec<f32>,
     scene: std::sync::Arc<Scene>,
     facts: MapFacts,
 }
 
 /// Chips of one scene in a file.
 fn of_chips(arguments: &SceneMapArguments, path: &Path, options: &MapOptions) -> Result<Mapped> {
-    let file = VectorFile::open(path)?;
+    let file = ChipFile::open(path)?;
     let width = file.width(&arguments.column)?;
     let sources = file.sources()?;
     let named = arguments.scene.as_ref().map(|scene| SceneInput::from(scene.clone()).name);
@@ -106,16 +175,20 @@ fn of_chips(arguments: &SceneMapArguments, path: &Path, options: &MapOptions) ->
     let provenance = file.provenance();
     let scene_options = recorded_options(arguments, &provenance["scene"])?;
     let opener = opener(&arguments.cut, &arguments.remote);
-    let input = scene_input(arguments, &opener, Some(&source), path)?;
+    let input = scene_input(arguments, &opener, Some(&source), &provenance["scene"], path)?;
     let scene = Scene::open(&opener, &input, &scene_options)?;
+    note_other_name(&scene, &source, path);
 
-    let chips = file.read(Some(&source), &arguments.column)?;
+    let chips = file.read(&source, &arguments.column)?;
     let whole = scene.profile().window();
-    let mut cells = Vec::with_capacity(chips.places.len());
-    for place in chips.places {
-        let [x_px, y_px, width_px, height_px] = place.window_px;
+    let chip_px = provenance["scene"]["chip_px"].as_u64().and_then(|side| u32::try_from(side).ok()).unwrap_or_default();
+    let looked_at = chips.rows.len().div_ceil(MOST_COMPARED).max(1);
+    let datetime_us = chips.rows.first().and_then(|row| row.datetime_us);
+    let mut places = Vec::with_capacity(chips.rows.len());
+    for (number, row) in chips.rows.into_iter().enumerate() {
         let side = |side: i32| u32::try_from(side).unwrap_or_default();
-        let window = PixelWindow::new(x_px.into(), y_px.into(), side(width_px), side(height_px));
+        let window = PixelWindow::new(row.x_px.into(), row.y_px.into(), side(row.width_px), side(row.height_px));
+        let place = &row;
         if window.is_empty() || !whole.contains(&window) {
             return Err(anyhow!(
                 "{} does not lie in {}, which has {} x {} pixels: is it another scene, or at another resolution?",
@@ -125,11 +198,49 @@ fn of_chips(arguments: &SceneMapArguments, path: &Path, options: &MapOptions) ->
                 whole.height_px
             ));
         }
-        cells.push(Cell { id: place.id, window });
+        // Chips end early where the scene does.
+        let ends = |start: i64, side_px: u32, end: i64, scene_px: u32| {
+            side_px >= chip_px || start == 0 || end == i64::from(scene_px)
+        };
+        let fits = ends(window.x_px, window.width_px, window.right_px(), whole.width_px)
+            && ends(window.y_px, window.height_px, window.bottom_px(), whole.height_px);
+        if !fits || number % looked_at == 0 && !lies_there(&row, &scene, &window) {
+            return Err(anyhow!(
+                "{} does not lie where its pixels lie in {}: is it another scene, or at another resolution?",
+                row.id,
+                scene.name()
+            ));
+        }
+        places.push(Cell { id: row.id, window });
     }
     let pooling = provenance["columns"][&arguments.column]["pooling"].as_str().unwrap_or_default();
-    let facts = facts_of(&scene, &provenance, "chip", pooling.to_owned());
-    Ok(Mapped { cells: MapCells::new(cells, chips.width, chips.values)?, scene, facts })
+    let datetime = datetime_us.and_then(format_datetime).unwrap_or_default();
+    let facts = facts_of(&scene, provenance, "chip", pooling.to_owned(), datetime);
+    Ok(Mapped { places, dims: chips.width, values: chips.values, scene, facts })
+}
+
+/// Chips whose footprints are computed again, about.
+const MOST_COMPARED: usize = 256;
+
+/// Whether a chip's footprint in the file is that of its pixels in the scene, to a quarter of a pixel.
+fn lies_there(row: &ChipRow, scene: &Scene, window: &PixelWindow) -> bool {
+    let Ok(footprint) = scene.footprint_of_window(window) else { return false };
+    let expected = ChipFootprint { wkb: Vec::new(), bbox: footprint.bbox() }.covering();
+    let found = row.footprint.covering();
+    let pixel = [
+        (expected[2] - expected[0]) / f64::from(window.width_px),
+        (expected[3] - expected[1]) / f64::from(window.height_px),
+    ];
+    row.epsg == scene.epsg()
+        && (0..4).all(|side| (found[side] - expected[side]).abs() <= pixel[side % 2].abs() / 4.0 + 1e-12)
+}
+
+/// Another name may be another date, which nothing else tells.
+fn note_other_name(scene: &Scene, source: &str, embeddings: &Path) {
+    let last = |name: &str| name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
+    if last(scene.name()) != last(source) {
+        eprintln!("note: {} is of {source}; the picture is that of {}", embeddings.display(), scene.name());
+    }
 }
 
 /// Values of patches that are read at once.
@@ -155,13 +266,16 @@ fn of_patches(arguments: &SceneMapArguments, path: &Path, options: &MapOptions) 
     let text = profile.metadata.get("dinov3");
     let provenance: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let scene_options = recorded_options(arguments, &provenance["scene"])?;
-    let input = scene_input(arguments, &opener, provenance["dense"]["source"].as_str(), path)?;
+    let source = provenance["dense"]["source"].as_str();
+    let input = scene_input(arguments, &opener, source, &provenance["scene"], path)?;
     let scene = Scene::open(&opener, &input, &scene_options)?;
-    let transform = profile.georeference.transform().ok_or_else(|| anyhow!("{shown} does not say where it lies"))?;
-    let to_scene = scene.transform().inverse()?.compose(transform);
+    if let Some(source) = source {
+        note_other_name(&scene, source, path);
+    }
+    let to_scene = cells_to_scene(profile, &scene)?;
     let whole = scene.profile().window();
 
-    let mut cells = Vec::with_capacity(count);
+    let mut places = Vec::with_capacity(count);
     let mut values = Vec::with_capacity(count * dims);
     let bands: Vec<usize> = (0..dims).collect();
     let at_once = (READ_VALUES / (columns * dims).max(1)).max(1);
@@ -183,7 +297,7 @@ fn of_patches(arguments: &SceneMapArguments, path: &Path, options: &MapOptions) 
                 return Err(anyhow!("{shown} is not on the grid of {}", scene.name()));
             };
             let PixelWindow { x_px, y_px, width_px, height_px } = window;
-            cells.push(Cell { id: format!("{}#xywh={x_px},{y_px},{width_px},{height_px}", scene.name()), window });
+            places.push(Cell { id: format!("{}#xywh={x_px},{y_px},{width_px},{height_px}", scene.name()), window });
         }
     }
     let tap = provenance["taps"][0].as_str().unwrap_or_default();
@@ -191,8 +305,43 @@ fn of_patches(arguments: &SceneMapArguments, path: &Path, options: &MapOptions) 
         Some(count) => format!("patch tokens of {tap}, {count} principal components, about their mean"),
         None => format!("patch tokens of {tap}"),
     };
-    let facts = facts_of(&scene, &provenance, "patch", made_of);
-    Ok(Mapped { cells: MapCells::new(cells, dims, values)?, scene, facts })
+    let datetime = provenance["dense"]["datetime"].as_str().unwrap_or_default().to_owned();
+    let facts = facts_of(&scene, &provenance, "patch", made_of, datetime);
+    Ok(Mapped { places, dims, values, scene, facts })
+}
+
+/// From the cells of a raster of patches to the pixels of its scene, which it covers in the same reference system.
+fn cells_to_scene(profile: &RasterProfile, scene: &Scene) -> Result<AffineTransform> {
+    let shown = &profile.location;
+    let transform = profile.georeference.transform().ok_or_else(|| anyhow!("{shown} does not say where it lies"))?;
+    let to_scene = scene.transform().inverse()?.compose(transform);
+    let (scene_width, scene_height) = (scene.profile().width_px, scene.profile().height_px);
+    // The same pixels of cells along both axes, from a corner of the scene to the last one with a part in it.
+    let cell_px = to_scene.a;
+    let covers = |cells: u32, pixels: u32| f64::from(cells) == (f64::from(pixels) / cell_px - 1e-3).ceil();
+    let is_near = |found: f64, expected: f64| (found - expected).abs() <= 0.01 * cell_px;
+    let top_px = if to_scene.e < 0.0 { f64::from(profile.height_px) * cell_px } else { 0.0 };
+    let fits = cell_px >= 1.0
+        && is_near(to_scene.e.abs(), cell_px)
+        && [to_scene.b, to_scene.d, to_scene.c].iter().all(|&rest| is_near(rest, 0.0))
+        && is_near(to_scene.f, top_px)
+        && covers(profile.width_px, scene_width)
+        && covers(profile.height_px, scene_height);
+    let code = match &profile.georeference {
+        Georeference::Located { crs: CrsDefinition::Epsg(code), .. } => i32::try_from(*code).ok(),
+        _ => None,
+    };
+    let is_same_system = code.zip(scene.epsg()).is_none_or(|(code, own)| code == own);
+    match fits && is_same_system {
+        true => Ok(to_scene),
+        false => Err(anyhow!(
+            "{shown} has {} x {} cells that do not cover {}, of {scene_width} x {scene_height} pixels: is it of another \
+             scene, or of another resolution?",
+            profile.width_px,
+            profile.height_px,
+            scene.name()
+        )),
+    }
 }
 
 /// The pixels of the scene that a cell covers; nothing if it is turned against them, or covers none.
@@ -220,7 +369,14 @@ impl Encoded {
         };
         let name = arguments.output.file_name().unwrap_or_default().to_string_lossy();
         let encoded = Self { raster: arguments.output.with_file_name(format!(".{name}.patches.tif")) };
-        let outcome = dense::run(&SceneEmbedArguments {
+        // Somebody else's: what it leads to would be replaced.
+        if std::fs::symlink_metadata(&encoded.raster).is_ok_and(|found| !found.is_file()) {
+            let path = encoded.raster.display().to_string();
+            // It stays.
+            std::mem::forget(encoded);
+            return Err(anyhow!("{path}: exists and is no file, where the patches are kept for a while: remove it"));
+        }
+        let arguments_of_dense = SceneEmbedArguments {
             inputs: vec![scene.clone()],
             model: model.clone(),
             vectors: VectorArguments { pool: Vec::new(), normalize: false, embedding_type: Default::default() },
@@ -239,13 +395,12 @@ impl Encoded {
                 overlap: 128,
                 // The page has its own components, which keep cosines about zero.
                 dims: Dims::All,
-                f16: false,
                 pca_basis: None,
                 picture: None,
                 no_picture: true,
             },
-        })?;
-        match outcome {
+        };
+        match dense::run_for(&arguments_of_dense, &arguments.output)? {
             Outcome::Done => Ok(encoded),
             Outcome::SomeFailed => Err(anyhow!("parts of {} could not be encoded", scene.display())),
         }
@@ -264,34 +419,65 @@ fn scene_input(
     arguments: &SceneMapArguments,
     opener: &Opener,
     source: Option<&str>,
+    recorded: &Value,
     embeddings: &Path,
 ) -> Result<SceneInput> {
-    let location = match (&arguments.scene, source) {
-        (Some(scene), _) => Some(scene.clone()),
-        (None, _) if !arguments.cut.band_files.is_empty() => None,
-        (None, Some(source)) => Some(found_beside(source, embeddings)?),
+    let mut cut = arguments.cut.clone();
+    let inputs: Vec<PathBuf> = match (&arguments.scene, source) {
+        (Some(scene), _) => vec![scene.clone()],
+        (None, _) if !cut.band_files.is_empty() => Vec::new(),
+        (None, Some(source)) => {
+            let files = found_beside(source, embeddings)?;
+            if files.len() > 1 {
+                return Ok(SceneInput { name: source.to_owned(), ..SceneInput::of_files(files) });
+            }
+            files
+        }
         (None, None) => {
             return Err(usage(format!("{} does not say which scene it is of: name it", embeddings.display())));
         }
     };
-    let inputs: Vec<PathBuf> = location.into_iter().collect();
-    let mut scenes = named_scenes(opener, &inputs, &arguments.cut)?.scenes;
+    // As the scene was named for the embeddings.
+    if cut.assets.is_empty() && inputs.first().is_some_and(|input| is_catalogue(input)) {
+        cut.assets = serde_json::from_value(recorded["assets"].clone()).unwrap_or_default();
+    }
+    let mut scenes = named_scenes(opener, &inputs, &cut)?.scenes;
+    if scenes.len() > 1
+        && let Some(source) = source
+    {
+        scenes.retain(|scene| scene.name == source);
+    }
     match scenes.len() {
         1 => Ok(scenes.remove(0)),
+        0 => Err(usage(format!("none of these scenes is {}", source.unwrap_or_default()))),
         count => Err(usage(format!("these are {count} scenes: name one"))),
     }
 }
 
-/// Where a scene is that a file of embeddings names: there, or beside the file.
-fn found_beside(source: &str, embeddings: &Path) -> Result<PathBuf> {
-    let named = PathBuf::from(source);
-    if source.contains("://") || named.exists() {
-        return Ok(named);
-    }
-    let beside = named.file_name().zip(embeddings.parent()).map(|(name, folder)| folder.join(name));
-    beside.filter(|path| path.exists()).ok_or_else(|| {
+/// Where the files of a scene are that a file of embeddings names: there, or beside the embeddings.
+fn found_beside(source: &str, embeddings: &Path) -> Result<Vec<PathBuf>> {
+    let names = match Path::new(source).exists() {
+        // Braces are a part of its name.
+        true => vec![source.to_owned()],
+        false => named_apart(source),
+    };
+    let found = |name: &String| {
+        let named = PathBuf::from(name);
+        if name.contains("://") || named.exists() {
+            return Some(named);
+        }
+        let beside = embeddings.parent()?.join(named.file_name()?);
+        beside.exists().then_some(beside)
+    };
+    names.iter().map(found).collect::<Option<_>>().ok_or_else(|| {
         let embeddings = embeddings.display();
-        usage(format!("{embeddings} is of {source}, which is not there: name the scene where it is now"))
+        usage(match names.len() {
+            1 => format!("{embeddings} is of {source}, which is not there: name the scene where it is now"),
+            _ => format!(
+                "{embeddings} is of {source}, which are not all there: name the files of its bands where they are now, \
+                 --band-files R,G,B"
+            ),
+        })
     })
 }
 
@@ -324,7 +510,7 @@ fn recorded_options(arguments: &SceneMapArguments, recorded: &Value) -> Result<S
 }
 
 /// What the page tells.
-fn facts_of(scene: &Scene, provenance: &Value, place: &str, pooling: String) -> MapFacts {
+fn facts_of(scene: &Scene, provenance: &Value, place: &str, pooling: String, datetime: String) -> MapFacts {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let crs = scene.crs();
     let [red, green, blue] = scene.rgb_bands();
@@ -345,7 +531,7 @@ fn facts_of(scene: &Scene, provenance: &Value, place: &str, pooling: String) -> 
             (Some(code), Some(name)) => format!("EPSG:{code} ({name})"),
             _ => crs.to_string(),
         },
-        datetime: String::new(),
+        datetime,
         made_by,
     }
 }

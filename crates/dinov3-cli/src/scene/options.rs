@@ -12,7 +12,7 @@ use dinov3_scene::raster::redacted;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::arguments::{Arguments, Command as Commands, SceneCommand, SceneEmbedArguments};
+use crate::arguments::{Arguments, Command as Commands, DENSE_HEADING, SceneCommand, SceneEmbedArguments};
 use crate::failure::usage;
 use crate::scene::job::Job;
 
@@ -98,6 +98,27 @@ pub fn of_this_process(name: &str, job: &Job<'_>) -> Result<DecidingOptions> {
         return Err(usage(format!("--{option} decides no result: give it to 'dinov3 scene run'")));
     }
     Ok(DecidingOptions { contents: job.contents(), ..deciding(command, matches) })
+}
+
+/// The options of dense output, but the one that asks for it: whoever adds one need not name it here.
+pub fn of_dense() -> Vec<String> {
+    let command = Arguments::command();
+    let embed = command.find_subcommand("scene").and_then(|scene| scene.find_subcommand("embed"));
+    let options = embed.into_iter().flat_map(Command::get_arguments);
+    let dense = options.filter(|option| option.get_help_heading() == Some(DENSE_HEADING) && option.get_id() != "dense");
+    dense.map(|option| option.get_id().to_string()).collect()
+}
+
+/// Refuses these options if this process, which is `dinov3 scene NAME`, was given one of them.
+pub fn refuse_given(name: &str, ids: &[impl AsRef<str>], reason: &str) -> Result<()> {
+    let mut command = Arguments::command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let Some((command, matches)) = of_scene(&command, &matches, name) else { return Ok(()) };
+    for id in ids.iter().map(AsRef::as_ref).filter(|id| is_given(matches, id)) {
+        let option = command.get_arguments().find(|option| option.get_id() == id).and_then(|option| option.get_long());
+        return Err(usage(format!("--{}: {reason}", option.unwrap_or(id))));
+    }
+    Ok(())
 }
 
 fn of_scene<'c>(command: &'c Command, matches: &'c ArgMatches, name: &str) -> Option<(&'c Command, &'c ArgMatches)> {
@@ -255,6 +276,13 @@ mod tests {
         };
         assert_ne!(of_file("1").hash(), of_file("2").hash());
         assert_eq!(of_file("1").difference(&of_file("2")).unwrap(), "a file of other content as --aoi");
+    }
+
+    #[test]
+    fn options_of_dense_output_are_known_by_their_heading() {
+        let options = of_dense();
+        assert!(["window", "overlap", "dims", "pca_basis"].iter().all(|id| options.iter().any(|option| option == id)));
+        assert!(!options.iter().any(|option| option == "dense" || option == "chip"), "{options:?}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::arguments::ModelArguments;
 use crate::batch::{Batch, interruption};
 use crate::failure::{Outcome, in_words_of_the_command, printable_line, usage};
-use crate::scene::embed::{hint_at_weights, model_uri, store_options, with_scenes};
+use crate::scene::embed::{hint_at_weights, model_uri, store_options};
 use crate::scene::energy::EnergyMeter;
 use crate::scene::item::{Made, asset, item};
 use crate::scene::job::{Job, Machine};
@@ -303,7 +303,6 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
         None => source.within_rows(unit.rows_px),
     };
     let reports = SceneReports::of(&mut source);
-    let resampled = source.resampled_files();
     let scene = source.scene(0)?;
     check_unchanged(&scene, unit).map_err(|problem| anyhow!("{problem}; plan anew"))?;
     if scene.datetime_us().is_none() && unit.shard.is_none() {
@@ -345,7 +344,7 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
     let (said, listed) = (provenance.clone(), Arc::clone(&reports));
     let finished: Arc<OnceLock<Value>> = Arc::default();
     let told = Arc::clone(&finished);
-    let finish = Box::new(move |_: &Summary| told.get_or_init(|| with_scenes(said, &listed, &resampled)).clone());
+    let finish = Box::new(move |_: &Summary| told.get_or_init(|| listed.added_to(said)).clone());
     let sink = match &unit.shard {
         Some(shard) => {
             let groups = BTreeMap::from([(input.name.clone(), shard.group.clone())]);
@@ -389,7 +388,7 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
                 scene: &scene,
                 spec: &job.spec,
                 model_uri: model_uri(&machine.opened),
-                data_type: job.layout.element().numpy_name(),
+                element: job.layout.element(),
                 provenance: &provenance,
                 plan: plan.hash(),
                 chips,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use dinov3::sink::{MergedStore, WorkUnit, is_store_name};
-use dinov3_scene::{Cut, Division, Edges};
+use dinov3_scene::{AlignedGrid, Division, Edges, SceneOptions};
 
 use crate::arguments::SceneFormat;
 use crate::failure::usage;
@@ -32,13 +32,17 @@ pub fn for_zarr(mut options: DecidingOptions) -> DecidingOptions {
 /// Whether chips that are cut like this can be cells.
 ///
 /// # Errors
-/// If some are moved off the lattice.
-pub fn check_cut(cut: Cut) -> Result<()> {
-    match cut.edges {
-        Edges::Shift => Err(usage(
+/// If some are moved off the lattice, or lie on cells that are no columns and rows.
+pub fn check_cut(options: &SceneOptions) -> Result<()> {
+    match (options.cut.edges, options.grid) {
+        (Edges::Shift, _) => Err(usage(
             "--edges shift moves chips off the grid whose cells a Zarr store holds: use --edges pad or drop, or write \
              .parquet",
         )),
+        (_, Some(grid @ AlignedGrid::MajorTom(_))) => Err(usage(format!(
+            "--grid {grid}: its cells are no columns and rows, as those of a Zarr store are: use --grid utm, or write \
+             .parquet"
+        ))),
         _ => Ok(()),
     }
 }
@@ -53,7 +57,7 @@ pub fn division<'a>(job: &'a Job<'_>) -> Result<Option<Division<'a>>> {
             "--dense: the units of a plan are chips; 'dinov3 scene embed --dense -o OUT.zarr' makes patches",
         ));
     }
-    check_cut(job.options.cut)?;
+    check_cut(&job.options)?;
     Ok(Some(Division::Shards(&job.layout)))
 }
 

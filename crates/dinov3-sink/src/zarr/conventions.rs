@@ -118,18 +118,13 @@ pub(super) fn group_attributes(grid: &FeatureGrid, facts: &RasterFacts<'_>) -> R
             "layout_type": "regular_grid", "chip_size": [chip_px, chip_px], "stride": [stride_px, stride_px],
         });
     }
-    let quantization = |method: &str| {
-        json!({"method": method, "original_dtype": "float32",
-        "quantized_dtype": facts.element.numpy_name()})
-    };
-    match facts.element {
-        ElementType::F32 => {}
-        ElementType::F16 => attributes["geoemb:quantization"] = quantization("round_to_nearest_even"),
-        ElementType::Int8 => {
-            let mut quantization = quantization("per_pixel_scale");
+    if let Some(mut quantization) = facts.element.quantization() {
+        if facts.element == ElementType::Int8 {
+            // The convention's word.
+            quantization["method"] = json!("per_pixel_scale");
             quantization["scale"] = json!({"type": "array", "array_name": "scales", "nodata": "nan"});
-            attributes["geoemb:quantization"] = quantization;
         }
+        attributes["geoemb:quantization"] = quantization;
     }
     Ok(attributes)
 }
