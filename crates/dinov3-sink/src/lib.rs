@@ -102,6 +102,7 @@ mod spill;
 mod table;
 #[cfg(test)]
 mod tests;
+mod untrusted;
 mod work_list;
 mod zarr;
 
@@ -124,5 +125,6 @@ pub use name::{RowName, row_name_bytes};
 pub use patches::{PatchSink, PatchWindow, PatchWindows, WriteRaster};
 pub use raster::{ArrayRaster, FeatureBlock, FeatureGrid, FeatureRaster, NorthUpRaster, ReducedRaster};
 pub use records::RecordSink;
-pub use work_list::{WorkUnit, read_work_list, write_work_list};
+pub use untrusted::read_untrusted_parquet;
+pub use work_list::{WorkUnit, parse_work_list, read_work_list, write_work_list};
 pub use zarr::{ChipStoreOptions, DenseStoreOptions, check_grid, group_names, is_store_name, write_dense_store};

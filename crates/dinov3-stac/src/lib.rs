@@ -1,8 +1,10 @@
 //! STAC documents (SpatioTemporal Asset Catalogs): items and collections of embeddings. No I/O.
 #![forbid(unsafe_code)]
 
+mod json;
 mod read;
 mod write;
 
+pub use json::parse_json;
 pub use read::{Asset, Document, Item, StacError, format_datetime, parse_datetime, parse_document, resolve};
 pub use write::{CollectionFacts, ItemFacts, Link, collection, href, item};
