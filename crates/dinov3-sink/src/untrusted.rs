@@ -99,10 +99,8 @@ impl Chunk {
         if self.compressed_bytes == 0 {
             return Ok(0);
         }
-        let start = match self.dictionary_page.filter(|offset| *offset > 0) {
-            Some(offset) => offset.min(self.first_page.unwrap_or(offset)),
-            None => self.first_page.ok_or_else(wrong)?,
-        };
+        // 0 is what some writers say where there is none.
+        let start = self.dictionary_page.filter(|offset| *offset > 0).or(self.first_page).ok_or_else(wrong)?;
         let start = usize::try_from(start).map_err(|_| wrong())?;
         let length = usize::try_from(self.compressed_bytes).map_err(|_| wrong())?;
         let end = start.checked_add(length).ok_or_else(wrong)?;
