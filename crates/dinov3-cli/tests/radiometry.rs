@@ -301,13 +301,20 @@ fn a_coarser_mask_in_the_scenes_folder_feeds_the_valid_fraction() {
     let found = vectors(&scene, &[&masked[..], &["--mask-values", "bits:2", "--min-valid", "0.2"]].concat());
     assert_eq!(found[0].1, Field::Float(0.25));
     assert_eq!(provenance(&scene)["scene"]["overrides"], json!(["mask_values"]));
-    let told = embed(&scene, &[&file, "--preset", "sentinel-2-l2a", "--mask", "scl.tif"]).assert().code(2);
-    assert!(stderr(&told).contains("there is neither such an asset nor R10m/scl.tif"), "{}", stderr(&told));
-    let told = refused(&scene, &[&file, "--scale", "range 0,4000", "--mask", "R20m/T33UUP_SCL_20m.tif"]);
-    assert!(told.contains("needs --mask-values"), "{told}");
+    let told = refused(&scene, &[&file, "--preset", "sentinel-2-l2a", "--mask", "scl.tif"]);
+    assert!(told.contains("there is neither such an asset nor R10m/scl.tif"), "{told}");
+    let told = embed(&scene, &[&file, "--scale", "range 0,4000", "--mask", "R20m/T33UUP_SCL_20m.tif"]).assert().code(2);
+    assert!(stderr(&told).contains("--mask needs --mask-values"), "{}", stderr(&told));
     // Another mask is another scene.
     let told = stderr(&embed(&scene, &masked).assert().code(0));
     assert!(told.contains("1 chips"), "{told}");
+    // A product without its mask is reported, and the others go on.
+    put(&scene, &format!("other/R10m/{PRODUCT}"), deep(|band, x, y| 1100 + 10 * pattern(band, x, y)));
+    let other = format!("other/R10m/{PRODUCT}");
+    let told = embed(&scene, &[&[other.as_str()][..], &masked].concat()).assert().code(3);
+    let problem = "there is neither such an asset nor other/R10m/../R20m/*_SCL_20m.tif";
+    assert!(stderr(&told).contains(problem), "{}", stderr(&told));
+    assert!(stderr(&told).contains("1 chips"), "{}", stderr(&told));
 }
 
 #[test]

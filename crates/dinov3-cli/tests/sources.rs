@@ -204,7 +204,7 @@ fn what_is_no_item_is_said() {
     scene.file("table.parquet", "PAR1 no table PAR1");
     let told = |line: &str| stderr(&embed(&scene, &format!("{line} -o chips.parquet")).assert().code(1));
     assert!(told("collection.json").contains("error: collection.json is a STAC Collection, which links to items"));
-    assert!(told("broken.json").contains("error: broken.json is no JSON: "));
+    assert!(told("broken.json").contains("error: broken.json cannot be read as JSON: "));
     assert!(told("missing.json").contains("error: missing.json does not exist"));
     assert!(told("table.parquet").contains("error: table.parquet cannot be read as stac-geoparquet: "));
     assert!(told("item.json --assets nir").contains("item S2A_33 has no asset 'nir'; it has B02, B03, B04, visual"));
@@ -212,7 +212,7 @@ fn what_is_no_item_is_said() {
     assert!(stderr(&output).contains("rgb.tif is no document of STAC items"), "{}", stderr(&output));
     // Beside others it is reported, and the rest goes on.
     let output = embed(&scene, "broken.json rgb.tif -o chips.parquet").assert().code(3);
-    assert!(stderr(&output).contains("failed: broken.json: is no JSON: "), "{}", stderr(&output));
+    assert!(stderr(&output).contains("failed: broken.json: cannot be read as JSON: "), "{}", stderr(&output));
     // The item is what the command reads.
     let output = embed(&scene, "item.json -o item.json").assert().code(2);
     assert!(stderr(&output).contains("item.json"), "{}", stderr(&output));
@@ -255,7 +255,8 @@ fn urls_that_differ_in_their_query_are_two_scenes_and_the_query_stays_secret() {
     assert!(!stderr(&output).contains("secret"), "{}", stderr(&output));
     let sources: std::collections::BTreeSet<_> =
         rows(&scene, "chips.parquet").iter().map(|row| text(row, "source")).collect();
-    assert_eq!(sources.into_iter().collect::<Vec<_>>(), [format!("{url}/get.tif?[1]"), format!("{url}/get.tif?[2]")]);
+    let start = format!("{url}/get.tif?[");
+    assert!(sources.len() == 2 && sources.iter().all(|source| source.starts_with(&start)), "{sources:?}");
     assert!(!String::from_utf8_lossy(&fs::read(scene.path("chips.parquet")).unwrap()).contains("secret"));
     let twice = format!("{url}/get.tif?id=1&sig=secret {url}/get.tif?id=1&sig=secret -o chips.parquet");
     let output = embed(&scene, &twice).assert().code(2);

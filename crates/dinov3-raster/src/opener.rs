@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dinov3_http::{Addresses, Client, ClientOptions, Retries};
+use dinov3_http::{Addresses, Client, ClientOptions, Retries, Url};
 
 use crate::RasterError;
 use crate::cache::BlockCache;
@@ -63,6 +63,7 @@ impl Default for Options {
 #[derive(Clone)]
 pub struct Opener {
     shared: Arc<Shared>,
+    addresses: Addresses,
 }
 
 struct Shared {
@@ -85,7 +86,19 @@ impl Opener {
             #[cfg(feature = "object-stores")]
             stores: OnceLock::new(),
         };
-        Self { shared: Arc::new(shared) }
+        let addresses = shared.options.addresses;
+        Self { shared: Arc::new(shared), addresses }
+    }
+
+    /// The same opener for URLs that a stranger chose: all of them lead to public addresses, unless [`Addresses::Any`] was
+    /// allowed.
+    #[must_use]
+    pub fn for_strangers(&self) -> Self {
+        let addresses = match self.addresses {
+            Addresses::Any => Addresses::Any,
+            _ => Addresses::Public,
+        };
+        Self { shared: Arc::clone(&self.shared), addresses }
     }
 
     /// Opens what a user writes: a path, or a URL with `http`, `https`, `s3`, `gs` or `az`.
@@ -107,10 +120,7 @@ impl Opener {
         };
         let source: Arc<dyn ByteSource> = match location {
             Location::File(path) => Arc::new(LocalFile::open(path)?),
-            Location::Web(url) => {
-                let Options { retries, addresses, .. } = self.shared.options;
-                remote(Box::new(WebFile { client: self.client()?, url: url.clone(), retries, addresses }))?
-            }
+            Location::Web(url) => remote(Box::new(self.web_file(url)?))?,
             #[cfg(feature = "object-stores")]
             Location::Object { store, bucket, key } => {
                 remote(Box::new(self.stores()?.object(*store, bucket, key, location.shown())?))?
@@ -179,10 +189,7 @@ impl Opener {
                     length => file.read(0..length),
                 }
             }
-            Location::Web(url) => {
-                let Options { retries, addresses, .. } = self.shared.options;
-                WebFile { client: self.client()?, url: url.clone(), retries, addresses }.read_whole(limit_bytes)
-            }
+            Location::Web(url) => self.web_file(url)?.read_whole(limit_bytes),
             #[cfg(feature = "object-stores")]
             Location::Object { store, bucket, key } => {
                 self.stores()?.object(*store, bucket, key, location.shown())?.read_whole(limit_bytes)
@@ -198,6 +205,11 @@ impl Opener {
     fn open_source(&self, location: &Location, source: Arc<dyn ByteSource>) -> Result<Box<dyn Raster>, RasterError> {
         let cache = Arc::clone(&self.shared.cache);
         Ok(Box::new(GeoTiff::open(location.clone(), source, cache, &self.shared.options)?))
+    }
+
+    fn web_file(&self, url: &Url) -> Result<WebFile, RasterError> {
+        let (retries, addresses) = (self.shared.options.retries, self.addresses);
+        Ok(WebFile { client: self.client()?, url: url.clone(), retries, addresses })
     }
 
     fn client(&self) -> Result<Client, RasterError> {

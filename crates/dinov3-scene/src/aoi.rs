@@ -1,6 +1,7 @@
 //! Files with areas of interest: GeoJSON and GeoParquet.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,8 +10,10 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use bytes::Bytes;
 use dinov3_geo::{Area, Crs, Ring, read_wkb_areas};
+use dinov3_sink::read_untrusted_parquet;
+use dinov3_stac::parse_json;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -18,6 +21,10 @@ use crate::SceneError;
 
 /// Files are read whole.
 const LARGEST_FILE_BYTES: u64 = 1 << 30;
+/// Of all polygons together: half a gigabyte, with what is searched in them.
+const MOST_VERTICES: usize = 10_000_000;
+/// Geometries that are unpacked together: one that stands in the file once may be that of many rows.
+const GEOMETRIES_AT_ONCE: usize = 16;
 const PARQUET_MAGIC: &[u8] = b"PAR1";
 
 /// The polygons of a file, and what names them.
@@ -37,14 +44,29 @@ impl AreaOfInterest {
     }
 
     fn parse(path: &Path) -> Result<Self, String> {
-        let size_bytes = fs::metadata(path).map_err(|error| error.to_string())?.len();
-        if size_bytes > LARGEST_FILE_BYTES {
-            return Err(format!("has {size_bytes} bytes, and {LARGEST_FILE_BYTES} are allowed"));
+        let failed = |error: std::io::Error| format!("cannot be read: {error}");
+        let found = fs::metadata(path).map_err(failed)?;
+        if found.is_dir() {
+            return Err("is a folder: name the file with the polygons".to_owned());
         }
-        let bytes = Bytes::from(fs::read(path).map_err(|error| error.to_string())?);
+        if found.len() > LARGEST_FILE_BYTES {
+            return Err(format!("has {} bytes, and {LARGEST_FILE_BYTES} are allowed", found.len()));
+        }
+        let mut bytes = Vec::new();
+        // What grows meanwhile, or has no length, has the same limit.
+        let file = fs::File::open(path).map_err(failed)?;
+        file.take(LARGEST_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+        Self::from_bytes(bytes.into())
+    }
+
+    /// What a file with these bytes says.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, String> {
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let (polygons, crs) = match bytes.starts_with(PARQUET_MAGIC) {
-            true => of_parquet(bytes)?,
+            true => read_untrusted_parquet(bytes, of_parquet)?,
             false => of_json(&bytes)?,
         };
         let area = Area::new(&polygons, &crs).map_err(|error| error.to_string())?;
@@ -72,8 +94,7 @@ type Polygons = Vec<Vec<Ring>>;
 
 fn of_json(bytes: &[u8]) -> Result<(Polygons, Crs), String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let json: Value =
-        serde_json::from_slice(bytes).map_err(|error| format!("is neither GeoJSON ({error}) nor GeoParquet"))?;
+    let json = parse_json(bytes).map_err(|error| format!("is neither GeoJSON ({error}) nor GeoParquet"))?;
     // GeoJSON of 2008, which GDAL and QGIS still write where it is not WGS 84, and sometimes where it is.
     let crs = match json.pointer("/crs/properties/name").and_then(Value::as_str) {
         Some(name) => name.parse().map_err(|error: dinov3_geo::GeoError| error.to_string())?,
@@ -84,6 +105,7 @@ fn of_json(bytes: &[u8]) -> Result<(Polygons, Crs), String> {
     };
     let mut polygons = Vec::new();
     collect(&json, &mut polygons)?;
+    check_vertices(&polygons, 0)?;
     Ok((polygons, crs))
 }
 
@@ -129,7 +151,10 @@ fn rings(coordinates: &Value) -> Result<Vec<Ring>, String> {
 
 fn of_parquet(bytes: Bytes) -> Result<(Polygons, Crs), String> {
     let damaged = |error: &dyn std::fmt::Display| format!("cannot be read: {error}");
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| damaged(&error))?;
+    // The columns' own types will do.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options);
+    let builder = builder.map_err(|error| damaged(&error))?.with_batch_size(GEOMETRIES_AT_ONCE);
     let entries = builder.metadata().file_metadata().key_value_metadata();
     let geo = entries.into_iter().flatten().find(|entry| entry.key == "geo").and_then(|entry| entry.value.as_deref());
     let geo = geo.ok_or("is Parquet without the metadata of GeoParquet")?;
@@ -146,14 +171,25 @@ fn of_parquet(bytes: Bytes) -> Result<(Polygons, Crs), String> {
     let index = schema.index_of(&name).map_err(|error| damaged(&error))?;
     let projection = ProjectionMask::roots(builder.parquet_schema(), [index]);
     let reader = builder.with_projection(projection).build().map_err(|error| damaged(&error))?;
-    let mut polygons = Vec::new();
+    let (mut polygons, mut vertices) = (Vec::new(), 0);
     for batch in reader {
         let batch = batch.map_err(|error| damaged(&error))?;
         for wkb in values(batch.column(0))?.into_iter().flatten() {
-            polygons.extend(read_wkb_areas(wkb).map_err(|error| error.to_string())?);
+            let areas = read_wkb_areas(wkb).map_err(|error| format!("has a geometry that cannot be read: {error}"))?;
+            vertices = check_vertices(&areas, vertices)?;
+            polygons.extend(areas);
         }
     }
     Ok((polygons, crs))
+}
+
+/// How many vertices there are with those before, if they are not too many.
+fn check_vertices(polygons: &[Vec<Ring>], before: usize) -> Result<usize, String> {
+    let vertices = before + polygons.iter().flatten().map(Vec::len).sum::<usize>();
+    match vertices > MOST_VERTICES {
+        true => Err(format!("has more than {MOST_VERTICES} vertices: simplify the polygons, or leave some out")),
+        false => Ok(vertices),
+    }
 }
 
 /// What GeoParquet says of the reference system: nothing means OGC:CRS84, null means unknown.

@@ -110,14 +110,7 @@ impl BandFiles {
     fn scenes_of(&self, folder: &Path) -> Result<Vec<SceneInput>, SceneError> {
         let mut groups = Group::new();
         for (band, pattern) in self.patterns.iter().enumerate() {
-            let (start, pattern) = match pattern.strip_prefix('/') {
-                Some(rest) => (Path::new("/"), rest),
-                None => (folder, pattern.as_str()),
-            };
-            let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-            let mut found = Vec::new();
-            collect(start, &parts, &mut Vec::new(), &mut found)?;
-            for (texts, file) in found {
+            for (texts, file) in files_like(folder, pattern)? {
                 groups.entry(texts).or_insert_with(|| vec![None; self.patterns.len()])[band] = Some(file);
             }
         }
@@ -136,7 +129,19 @@ impl BandFiles {
     }
 }
 
-fn is_wildcard(character: char) -> bool {
+/// The files that a pattern means in a folder, in the order of their names, each with what the wildcards stand for.
+pub(crate) fn files_like(folder: &Path, pattern: &str) -> Result<Vec<(Vec<String>, PathBuf)>, SceneError> {
+    let (start, pattern) = match pattern.strip_prefix('/') {
+        Some(rest) => (Path::new("/"), rest),
+        None => (folder, pattern),
+    };
+    let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let mut found = Vec::new();
+    collect(start, &parts, &mut Vec::new(), &mut found)?;
+    Ok(found)
+}
+
+pub(crate) fn is_wildcard(character: char) -> bool {
     matches!(character, '*' | '?')
 }
 

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use dinov3_raster::{Location, Opener};
-use dinov3_stac::{Document, Item, StacError, format_datetime, parse_document, resolve};
+use dinov3_sink::read_untrusted_parquet;
+use dinov3_stac::{Asset, Document, Item, StacError, format_datetime, parse_document, parse_json, resolve};
 use parquet::basic::{LogicalType, TimeUnit};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
@@ -15,6 +17,8 @@ use crate::{Preset, SceneError, SceneInput};
 
 /// A longer document is none that was meant for this.
 const LONGEST_DOCUMENT_BYTES: u64 = 256 << 20;
+/// What the rows of a table may take in memory.
+const MOST_ITEM_BYTES: usize = 2 << 30;
 
 /// Which files of an item are its scene.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,9 +61,8 @@ pub fn read_items(opener: &Opener, document: &Path, choice: &AssetChoice) -> Res
     let shown = location.shown();
     let bytes = opener.read_whole(&location, LONGEST_DOCUMENT_BYTES)?;
     if bytes.starts_with(b"PAR1") {
-        // The reader of rows gives up on types that it does not know.
-        let read = std::panic::catch_unwind(|| read_table(bytes));
-        let items = read.unwrap_or_else(|_| Err("it has a column of a type that is not read here".to_owned()));
+        // The reader of rows gives up on types that it does not know, too.
+        let items = read_untrusted_parquet(bytes.into(), read_table);
         let items = items.map_err(|problem| SceneError::Table { document: shown.clone(), problem })?;
         let scenes = items.into_iter().map(|item| scene_of(item, document, &location, choice)).collect();
         return Ok(Listed { scenes, has_next_page: false });
@@ -70,7 +73,7 @@ pub fn read_items(opener: &Opener, document: &Path, choice: &AssetChoice) -> Res
             // Where it was read from counts, as for every program that follows its links.
             item.self_href.get_or_insert_with(|| shown.clone());
             let base = document.to_string_lossy();
-            Ok(Listed { scenes: vec![scene(&item, &base, choice)], has_next_page: false })
+            Ok(Listed { scenes: vec![scene(&item, &base, &location, choice)], has_next_page: false })
         }
         Document::Items { items, has_next_page } => {
             let scenes = items.into_iter().map(|item| scene_of(item, document, &location, choice)).collect();
@@ -85,23 +88,47 @@ fn scene_of(item: Result<Item, StacError>, document: &Path, location: &Location,
     match item {
         Ok(item) => {
             let base = item.self_href.clone().unwrap_or_else(|| document.to_string_lossy().into_owned());
-            scene(&item, &base, choice)
+            scene(&item, &base, location, choice)
         }
         Err(error) => SceneInput::unusable(location.shown(), error.to_string()),
     }
 }
 
-fn scene(item: &Item, base: &str, choice: &AssetChoice) -> SceneInput {
-    let place = |asset: &dinov3_stac::Asset| PathBuf::from(resolve(base, &asset.href));
+/// Where an asset is. What a server tells must not lead to files of this machine, whose owner did not name them.
+fn place(asset: &Asset, base: &str, document: &Location) -> Result<PathBuf, String> {
+    let path = PathBuf::from(resolve(base, &asset.href));
+    if matches!(document, Location::File(_)) || !matches!(parse(&path), Ok(Location::File(_))) {
+        return Ok(path);
+    }
+    Err(format!(
+        "the asset '{}' is {}, a file of this machine, which a document of a server cannot name: save the document and name \
+         the copy",
+        asset.key, asset.href
+    ))
+}
+
+/// Who named the files of a document, if it was not the owner of this machine.
+fn host_of(document: &Location) -> Option<String> {
+    match document {
+        Location::File(_) => None,
+        Location::Web(url) => Some(url.host().to_owned()),
+        // No host is called so.
+        remote => Some(remote.shown()),
+    }
+}
+
+fn scene(item: &Item, base: &str, document: &Location, choice: &AssetChoice) -> SceneInput {
+    let place = |asset: &Asset| place(asset, base, document);
     let of_preset = choice.preset.filter(|_| choice.assets.is_empty()).and_then(|preset| {
         let lists = preset.asset_keys().iter();
         lists.copied().find(|keys| keys.iter().all(|key| item.asset(key).is_ok()))
     });
     let keys: Option<Vec<String>> = of_preset.map(|keys| keys.iter().map(|&key| key.to_owned()).collect());
-    let chosen = item.choose(keys.as_ref().unwrap_or(&choice.assets)).map(|assets| {
+    let chosen = item.choose(keys.as_ref().unwrap_or(&choice.assets)).map_err(|error| error.to_string());
+    let chosen = chosen.and_then(|assets| {
         // What is no asset may be a file beside the scene's.
         let mask = choice.mask.as_ref().and_then(|mask| item.asset(mask).ok());
-        (assets.into_iter().map(place).collect(), mask.map(place))
+        Ok((assets.into_iter().map(place).collect::<Result<Vec<_>, _>>()?, mask.map(place).transpose()?))
     });
     // Without the secrets that an address may hold.
     let link = item.self_href.as_ref().map(|href| crate::scene_name(Path::new(href)));
@@ -113,21 +140,20 @@ fn scene(item: &Item, base: &str, choice: &AssetChoice) -> SceneInput {
     match chosen {
         Ok((files, mask)) => SceneInput {
             mask,
+            named_by_host: host_of(document),
             datetime_us: item.datetime_us,
             stac_item: Some(stac_item),
             properties,
             ..SceneInput::of_files(files)
         },
-        Err(error) => {
-            SceneInput { stac_item: Some(stac_item.clone()), ..SceneInput::unusable(stac_item, error.to_string()) }
-        }
+        Err(error) => SceneInput { stac_item: Some(stac_item.clone()), ..SceneInput::unusable(stac_item, error) },
     }
 }
 
 /// The rows of a table of items (stac-geoparquet 1.0 and 1.1).
-fn read_table(bytes: Vec<u8>) -> Result<Vec<Result<Item, StacError>>, String> {
+fn read_table(bytes: Bytes) -> Result<Vec<Result<Item, StacError>>, String> {
     let told = |error: parquet::errors::ParquetError| error.to_string();
-    let file = SerializedFileReader::new(bytes::Bytes::from(bytes)).map_err(told)?;
+    let file = SerializedFileReader::new(bytes).map_err(told)?;
     let schema = file.metadata().file_metadata().schema_descr();
     if !["id", "assets"].iter().all(|name| schema.root_schema().get_fields().iter().any(|field| field.name() == *name))
     {
@@ -149,8 +175,14 @@ fn read_table(bytes: Vec<u8>) -> Result<Vec<Result<Item, StacError>>, String> {
     let is_read = |field: &&TypePtr| !["geometry", "bbox"].contains(&field.name());
     let fields = root.get_fields().iter().filter(is_read).cloned().collect();
     let projection = Type::group_type_builder(root.name()).with_fields(fields).build().map_err(told)?;
+    let mut memory_bytes = 0;
     for row in file.get_row_iter(Some(projection)).map_err(told)? {
         let mut row = json_of_row(&row.map_err(told)?);
+        // A text that stands in the file once may be that of a million rows.
+        memory_bytes += memory_of(&row);
+        if memory_bytes > MOST_ITEM_BYTES {
+            return Err(format!("its items take more than {} MiB of memory: divide it", MOST_ITEM_BYTES >> 20));
+        }
         for name in &nanoseconds {
             if let Some(value) = row[*name].as_i64() {
                 row[*name] = json!(format_datetime(value.div_euclid(1000)));
@@ -159,7 +191,7 @@ fn read_table(bytes: Vec<u8>) -> Result<Vec<Result<Item, StacError>>, String> {
         // Some writers keep nested values as text.
         for name in ["assets", "links"] {
             if let Some(text) = row[name].as_str() {
-                row[name] = serde_json::from_str(text).unwrap_or_default();
+                row[name] = parse_json(text.as_bytes()).unwrap_or_default();
             }
         }
         items.push(Item::from_json(&row));
@@ -169,6 +201,17 @@ fn read_table(bytes: Vec<u8>) -> Result<Vec<Result<Item, StacError>>, String> {
 
 fn json_of_row(row: &Row) -> Value {
     row.get_column_iter().map(|(name, field)| (name.clone(), json_of(field))).collect::<Map<_, _>>().into()
+}
+
+/// About how much memory a value takes.
+fn memory_of(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(values) => values.iter().map(memory_of).sum(),
+            Value::Object(members) => members.iter().map(|(name, value)| name.len() + 64 + memory_of(value)).sum(),
+            _ => 0,
+        }
 }
 
 /// Bytes, which are geometries, are left out.

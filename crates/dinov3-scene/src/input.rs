@@ -1,12 +1,14 @@
 //! What one scene is made of, before it is opened.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use dinov3_raster::{Location, Opener, Raster, RasterError, named_together, redacted};
 use dinov3_sink::Stamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::scene::parse;
 use crate::{SceneError, scene_name};
@@ -30,6 +32,9 @@ pub struct SceneInput {
     /// What the STAC item says of it; its collection's id is `collection`.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub properties: serde_json::Map<String, serde_json::Value>,
+    /// The host of the server whose document named the files, if one did: files elsewhere must be at public addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named_by_host: Option<String>,
     /// Why it is no scene: it is reported in the place of its chips.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -70,6 +75,14 @@ impl SceneInput {
     /// What cannot be used, with the reason.
     pub(crate) fn unusable(name: String, problem: String) -> Self {
         Self { name, problem: Some(problem), ..Self::default() }
+    }
+
+    /// What opens one of its files, or its mask.
+    pub(crate) fn opener_of<'a>(&self, opener: &'a Opener, location: &Location) -> Cow<'a, Opener> {
+        match (&self.named_by_host, location) {
+            (Some(host), Location::Web(url)) if url.host() != host => Cow::Owned(opener.for_strangers()),
+            _ => Cow::Borrowed(opener),
+        }
     }
 
     /// Whether one of its files is not on this machine.
@@ -113,22 +126,20 @@ impl FileVersion {
 }
 
 /// Gives names to scenes that have the same one and are other files: URLs that differ in their query, which may be a
-/// secret. They are numbered in their order: `https://h/a.tif?[1]`, `https://h/a.tif?[2]`.
+/// secret. It is told by eight digits of its hash, whatever the order of the scenes: `https://h/a.tif?[3f2a91c0]`.
 pub fn tell_apart(scenes: &mut [SceneInput]) {
-    let mut files_of: HashMap<String, Vec<Vec<PathBuf>>> = HashMap::new();
+    let mut files_of: HashMap<String, HashSet<Vec<PathBuf>>> = HashMap::new();
     for scene in scenes.iter() {
-        let known = files_of.entry(scene.name.clone()).or_default();
-        if !known.contains(&scene.files) {
-            known.push(scene.files.clone());
-        }
+        files_of.entry(scene.name.clone()).or_default().insert(scene.files.clone());
     }
     for scene in scenes {
-        let files = &files_of[&scene.name];
-        if files.len() > 1
-            && scene.name.contains("://")
-            && let Some(number) = files.iter().position(|files| *files == scene.files)
-        {
-            scene.name = format!("{}?[{}]", scene.name, number + 1);
+        if files_of[&scene.name].len() > 1 && scene.name.contains("://") {
+            let urls: Vec<_> = scene.files.iter().map(|file| file.to_string_lossy()).collect();
+            let queries: Vec<&str> =
+                urls.iter().map(|url| url.split_once('?').map_or("", |(_, query)| query)).collect();
+            let hash = Sha256::digest(queries.join("\n"));
+            let digits: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+            scene.name = format!("{}?[{digits}]", scene.name);
         }
     }
 }
@@ -155,7 +166,7 @@ pub(crate) fn open_stamped(opener: &Opener, input: &SceneInput) -> Result<Opened
             Location::File(path) => Stamp::of_file(path),
             _ => None,
         };
-        let raster = opener.open_location(&location)?;
+        let raster = input.opener_of(opener, &location).open_location(&location)?;
         let stamp = stamp.or_else(|| raster.version().map(|(bytes, version)| Stamp::of_version(bytes, version)));
         Ok((raster, stamp))
     };

@@ -37,6 +37,8 @@ pub(crate) struct Radiometry {
     has_doubtful_offset: bool,
     /// Whether somebody says that the offset was added already, without being asked.
     claims_harmonized: bool,
+    /// What the product's zeros and its fourth band mean.
+    rules: PixelRules,
     pub mask: Option<MaskInUse>,
 }
 
@@ -89,7 +91,7 @@ pub(crate) fn masked(
         Location::File(path) => Stamp::of_file(path),
         _ => None,
     };
-    let mask = opener.open_location(&location)?;
+    let mask = input.opener_of(opener, &location).open_location(&location)?;
     let stamp = stamp.or_else(|| mask.version().map(|(bytes, version)| Stamp::of_version(bytes, version)));
     let mask = MaskRaster::new(mask, values.clone(), raster.profile()).map_err(refused)?;
     Ok((Box::new(Masked::new(raster, rules, Some(mask))), Some(MaskInUse { values, name, stamp })))
@@ -140,7 +142,8 @@ impl Radiometry {
         let had_one = facts.baseline.as_ref().is_none_or(|baseline| baseline.value.has_offset());
         let claims_harmonized = calibrated.is_some() && options.baseline.is_none() && is_said && had_one;
         has_doubtful_offset &= has_offset;
-        Ok(Self { bands, scale, calibrated, has_doubtful_offset, claims_harmonized, mask })
+        let rules = options.preset.map_or(PixelRules::NONE, Preset::rules);
+        Ok(Self { bands, scale, calibrated, has_doubtful_offset, claims_harmonized, rules, mask })
     }
 
     /// Looks at the pixels.
@@ -251,13 +254,10 @@ impl Radiometry {
     /// What tells whether these samples would still become the same pixels: the files' `stamp`, with what came from
     /// elsewhere. Nothing where that cannot be told.
     pub fn stamp(&self, stamp: Stamp, measured: &Measured) -> Option<Stamp> {
-        let stamp = match measured.transfer {
-            Transfer::Levels => stamp,
-            Transfer::Linear(stretches) => Stamp::of_several(&[stamp], &format!("{stretches:?}")),
-        };
+        let samples = format!("{:?} {:?} {:?}", self.bands, self.rules, measured.transfer);
         match &self.mask {
-            None => Some(stamp),
-            Some(mask) => Some(Stamp::of_several(&[stamp, mask.stamp?], "")),
+            None => Some(Stamp::of_several(&[stamp], &samples)),
+            Some(mask) => Some(Stamp::of_several(&[stamp, mask.stamp?], &format!("{samples} {}", mask.values))),
         }
     }
 
@@ -414,5 +414,36 @@ mod tests {
         assert_ne!(first, stamp("03.01", None, false));
         assert_ne!(first, stamp("05.09", Scale::parse("percentile 2,98").ok(), false));
         assert_ne!(first, stamp("05.09", None, true));
+    }
+
+    #[test]
+    fn whatever_decides_about_pixels_is_in_the_stamp() {
+        let folder = tempfile::tempdir().unwrap();
+        let four = TiffImage { bands: 4, sample: pattern, tags: utm_tags(), ..TiffImage::default() };
+        let file = folder.path().join("four.tif");
+        fs::write(&file, TiffFile::of(four).to_bytes()).unwrap();
+        let mask = TiffImage { bands: 1, sample: |_, x, _| u64::from(x % 4), tags: utm_tags(), ..TiffImage::default() };
+        let mask_file = folder.path().join("classes.tif");
+        fs::write(&mask_file, TiffFile::of(mask).to_bytes()).unwrap();
+        let stamp = |bands: &[usize], preset: Option<Preset>, mask_values: Option<&str>| {
+            let mut options = SceneOptions::new(Statistics::SATELLITE);
+            (options.bands, options.preset) = (Some(bands.to_vec()), preset);
+            options.mask_values = mask_values.map(|text| MaskValues::parse(text).unwrap());
+            let mut input = SceneInput::from(file.clone());
+            input.mask = mask_values.is_some().then(|| mask_file.clone());
+            Scene::open(&Opener::new(dinov3_raster::Options::default()), &input, &options).unwrap().stamp().unwrap()
+        };
+        let stamps = [
+            stamp(&[1, 2, 3], None, None),
+            stamp(&[3, 2, 1], None, None),
+            stamp(&[4, 2, 1], None, None),
+            stamp(&[1, 2, 3], Some(Preset::Naip), None),
+            stamp(&[1, 2, 3], None, Some("1")),
+            stamp(&[1, 2, 3], None, Some("2")),
+            stamp(&[1, 2, 3], None, Some("bits:1")),
+        ];
+        for (index, stamp) in stamps.iter().enumerate() {
+            assert!(!stamps[..index].contains(stamp), "{index} is an earlier one");
+        }
     }
 }

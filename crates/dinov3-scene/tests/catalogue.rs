@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dinov3_raster::{Opener, Options};
+use dinov3_raster::{Addresses, Opener, Options};
 use dinov3_scene::{AssetChoice, SceneInput, is_catalogue, read_items, tell_apart};
+use dinov3_testing::http_server::{HttpReply, HttpServer};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+use serde_json::json;
 
 /// Two items; the second one has no `visual`. `time` is the column's type.
 fn table(time: &str, datetimes: &[i64], compression: parquet::basic::Compression) -> Vec<u8> {
@@ -87,6 +89,66 @@ fn rows_of_stac_geoparquet_are_scenes() {
 }
 
 #[test]
+fn a_document_of_a_server_names_no_files_of_this_machine() {
+    let item = |[id, href]: [&str; 2]| {
+        json!({"type": "Feature", "stac_version": "1.0.0", "id": id, "properties": {}, "links": [],
+               "assets": {"visual": {"href": href, "type": "image/tiff"}}})
+    };
+    let hrefs = [
+        ["a", "file:///etc/passwd"],
+        ["b", "FILE://localhost/etc/passwd"],
+        ["c", "/data/x.tif"],
+        ["d", "http://elsewhere.example/x.tif"],
+    ];
+    let mut document = json!({"type": "FeatureCollection", "features": hrefs.map(item)});
+    let mut sly = document["features"][0].clone();
+    (sly["id"], sly["links"]) = (json!("e"), json!([{"rel": "self", "href": "file:///etc/item.json"}]));
+    sly["assets"]["visual"]["href"] = json!("passwd");
+    document["features"].as_array_mut().unwrap().push(sly);
+    let text = document.to_string();
+    let server = HttpServer::start(move |_| HttpReply::new(200, text.clone()));
+    let url = PathBuf::from(format!("{}/search.json", server.url()));
+    let opener = Opener::new(Options::default());
+    let scenes = read_items(&opener, &url, &AssetChoice::default()).unwrap().scenes;
+    for (index, href) in [(0, "file:///etc/passwd"), (1, "FILE://localhost/etc/passwd"), (4, "passwd")] {
+        let problem = scenes[index].problem.as_deref().unwrap_or_default();
+        assert!(problem.contains(&format!("is {href}, a file of this machine")), "{problem}");
+        assert!(scenes[index].files.is_empty());
+    }
+    // What begins at the root begins at the root of the server.
+    assert_eq!(scenes[2].files, [PathBuf::from(format!("{}/data/x.tif", server.url()))]);
+    assert_eq!((scenes[3].problem.clone(), scenes[3].named_by_host.as_deref()), (None, Some("127.0.0.1")));
+    // A document of this machine names what it likes.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("search.json");
+    std::fs::write(&path, document.to_string()).unwrap();
+    let scenes = read_items(&opener, &path, &AssetChoice::default()).unwrap().scenes;
+    assert_eq!((scenes[0].files[0].to_str(), scenes[0].named_by_host.clone()), (Some("/etc/passwd"), None));
+}
+
+#[test]
+fn what_a_document_of_a_server_names_elsewhere_is_at_public_addresses() {
+    let secret = HttpServer::start(|_| HttpReply::new(200, "II*\0"));
+    let port = secret.url().rsplit(':').next().unwrap().to_owned();
+    // The same server by another name.
+    let [own, other] = ["127.0.0.1", "127.0.0.2"].map(|host| PathBuf::from(format!("http://{host}:{port}/a.tif")));
+    let open = |file: PathBuf, by: Option<&str>, addresses: Addresses| {
+        let mut options = Options::default();
+        options.addresses = addresses;
+        let scene = SceneInput { named_by_host: by.map(str::to_owned), ..SceneInput::from(file) };
+        scene.open(&Opener::new(options)).err().unwrap().to_string()
+    };
+    let refused = open(other.clone(), Some("127.0.0.1"), Addresses::PublicAfterRedirect);
+    assert!(refused.contains("127.0.0.2") && refused.contains("only public addresses are allowed"), "{refused}");
+    assert_eq!(secret.requests().len(), 0);
+    let before = |told: String| assert!(!told.contains("public"), "{told}");
+    before(open(own, Some("127.0.0.1"), Addresses::PublicAfterRedirect));
+    assert_eq!(secret.requests().len(), 1);
+    open(other.clone(), None, Addresses::PublicAfterRedirect);
+    open(other, Some("127.0.0.1"), Addresses::Any);
+}
+
+#[test]
 fn documents_are_known_by_their_names() {
     for name in ["a.json", "d/a.GeoJSON", "a.parquet", "https://h/a.json?sig=x.tif", "s3://b/items.parquet"] {
         assert!(is_catalogue(Path::new(name)), "{name}");
@@ -118,7 +180,11 @@ fn scenes_of_the_same_name_are_told_apart_where_their_addresses_differ() {
         scenes.into_iter().map(|scene| scene.name).collect::<Vec<_>>()
     };
     let urls = ["https://h/a?k=1", "https://h/b?k=1", "https://h/a?k=2", "https://h/a?k=1"];
-    assert_eq!(named(&urls), ["https://h/a?[1]", "https://h/b", "https://h/a?[2]", "https://h/a?[1]"]);
+    let found = named(&urls);
+    assert!(found[0].starts_with("https://h/a?[") && found[0].len() == "https://h/a?[".len() + 9, "{found:?}");
+    assert!(found[0] == found[3] && found[0] != found[2] && found[1] == "https://h/b", "{found:?}");
+    // Whatever their order.
+    assert_eq!(named(&[urls[2], urls[0]]), [found[2].clone(), found[0].clone()]);
     assert_eq!(
         named(&["https://h/a?k=1", "https://h/a?k=1", "a.tif", "a.tif"]),
         ["https://h/a", "https://h/a", "a.tif", "a.tif"]

@@ -101,6 +101,7 @@ mod spill;
 mod table;
 #[cfg(test)]
 mod tests;
+mod untrusted;
 mod work_list;
 mod zarr;
 
@@ -123,7 +124,8 @@ pub use name::{RowName, row_name_bytes, safe_stem};
 pub use patches::{PatchSink, PatchWindow, PatchWindows, WriteRaster};
 pub use raster::{ArrayRaster, FeatureBlock, FeatureGrid, FeatureRaster, NorthUpRaster, ReducedRaster};
 pub use records::RecordSink;
-pub use work_list::{WorkUnit, read_work_list, write_work_list};
+pub use untrusted::read_untrusted_parquet;
+pub use work_list::{WorkUnit, parse_work_list, read_work_list, write_work_list};
 pub use zarr::{
     ChipShards, ChipStoreOptions, DenseStoreOptions, MergedStore, ShardPlace, check_grid, group_names, is_store_name,
     write_dense_store,

@@ -1,6 +1,7 @@
 //! The work list of a large job, as Parquet: a row per unit of work, readable by whatever reads tables.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -18,6 +20,7 @@ use serde_json::Value;
 use crate::atomic::AtomicFile;
 use crate::error::OutputError;
 use crate::table::{CREATED_BY, PROVENANCE_KEY, parquet_error};
+use crate::untrusted::read_untrusted_parquet;
 use crate::zarr::ShardPlace;
 
 /// A unit of work: a scene, or the chips of a large one that start in a range of its rows.
@@ -46,6 +49,11 @@ pub struct WorkUnit {
     /// Why the scene could not be used when the list was made.
     pub error: Option<String>,
 }
+
+/// Work lists are read whole.
+const LARGEST_FILE_BYTES: u64 = 1 << 30;
+/// What their texts may take in memory.
+const MOST_TEXT_BYTES: usize = 4 << 30;
 
 fn fields() -> Vec<Field> {
     let datetime = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
@@ -124,21 +132,39 @@ pub fn write_work_list(path: impl AsRef<Path>, units: &[WorkUnit], about: &Value
 pub fn read_work_list(path: impl AsRef<Path>) -> Result<(Vec<WorkUnit>, Value), OutputError> {
     let path = path.as_ref();
     let none = |problem: &str| OutputError::NotAWorkList { path: path.to_owned(), problem: problem.to_owned() };
-    let file = File::open(path).map_err(|source| OutputError::Read { path: path.to_owned(), source })?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| none(&error.to_string()))?;
+    let failed = |source| OutputError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LARGEST_FILE_BYTES {
+        return Err(none(&format!("it has more than {LARGEST_FILE_BYTES} bytes")));
+    }
+    parse_work_list(bytes.into()).map_err(|problem| none(&problem))
+}
+
+/// The units of a work list with these bytes, and what is said about it.
+///
+/// # Errors
+/// Why it is none.
+pub fn parse_work_list(bytes: Bytes) -> Result<(Vec<WorkUnit>, Value), String> {
+    read_untrusted_parquet(bytes, parse)
+}
+
+fn parse(bytes: Bytes) -> Result<(Vec<WorkUnit>, Value), String> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
     let metadata = builder.metadata().file_metadata().key_value_metadata();
     let about = metadata.and_then(|entries| entries.iter().find(|entry| entry.key == PROVENANCE_KEY)?.value.as_deref());
     let about: Value = about.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let found: Vec<_> = builder.schema().fields().iter().map(|field| (field.name(), field.data_type())).collect();
     for expected in &fields() {
         if !found.contains(&(expected.name(), expected.data_type())) {
-            return Err(none(&format!("it has no column {} of {}", expected.name(), expected.data_type())));
+            return Err(format!("it has no column {} of {}", expected.name(), expected.data_type()));
         }
     }
-    let mut units = Vec::new();
-    for batch in builder.build().map_err(|error| none(&error.to_string()))? {
-        let batch = batch.map_err(|error| none(&error.to_string()))?;
-        let column = |name: &str| batch.column_by_name(name).ok_or_else(|| none(&format!("it has no column {name}")));
+    let (mut units, mut text_bytes) = (Vec::new(), 0);
+    for batch in builder.build().map_err(|error| error.to_string())? {
+        let batch = batch.map_err(|error| error.to_string())?;
+        let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("it has no column {name}"));
         let [unit, scene, input, stamp, error] = ["unit", "scene", "input", "stamp", "error"].map(column);
         let [unit, scene, input, stamp, error] =
             [unit?, scene?, input?, stamp?, error?].map(|array| array.as_string::<i32>());
@@ -155,7 +181,7 @@ pub fn read_work_list(path: impl AsRef<Path>) -> Result<(Vec<WorkUnit>, Value), 
             let text = |array: &StringArray| array.is_valid(row).then(|| array.value(row).to_owned());
             let number = |array: &Int64Array| array.is_valid(row).then(|| array.value(row));
             let pixels = |array: &Int64Array| number(array).and_then(|value| u32::try_from(value).ok());
-            units.push(WorkUnit {
+            let unit = WorkUnit {
                 unit: text(unit).unwrap_or_default(),
                 scene: text(scene).unwrap_or_default(),
                 input: text(input).unwrap_or_default(),
@@ -168,7 +194,14 @@ pub fn read_work_list(path: impl AsRef<Path>) -> Result<(Vec<WorkUnit>, Value), 
                 epsg: epsg.is_valid(row).then(|| epsg.value(row)),
                 datetime_us: datetime.is_valid(row).then(|| datetime.value(row)),
                 error: text(error),
-            });
+            };
+            // A text that stands in the file once may be that of a million units.
+            text_bytes +=
+                unit.unit.len() + unit.scene.len() + unit.input.len() + unit.error.as_ref().map_or(0, String::len);
+            if text_bytes > MOST_TEXT_BYTES {
+                return Err(format!("its texts have more than {MOST_TEXT_BYTES} bytes"));
+            }
+            units.push(unit);
         }
     }
     Ok((units, about))

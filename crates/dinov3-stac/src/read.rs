@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::json::parse_json;
+
 /// Assets that an error lists.
 const LISTED_ASSETS: usize = 40;
 
@@ -10,7 +12,7 @@ const LISTED_ASSETS: usize = 40;
 #[non_exhaustive]
 pub enum StacError {
     /// Not JSON.
-    #[error("is no JSON: {reason}")]
+    #[error("cannot be read as JSON: {reason}")]
     NotJson {
         /// What is wrong with it.
         reason: String,
@@ -132,8 +134,7 @@ pub struct Asset {
 /// # Errors
 /// [`StacError`] for the whole; a single unusable item of a collection does not spoil the others.
 pub fn parse_document(bytes: &[u8]) -> Result<Document, StacError> {
-    let value: Value =
-        serde_json::from_slice(bytes).map_err(|error| StacError::NotJson { reason: error.to_string() })?;
+    let value = parse_json(bytes).map_err(|reason| StacError::NotJson { reason })?;
     let kind = value["type"].as_str().unwrap_or_default();
     match kind {
         "Feature" => Item::from_json(&value).map(Document::Item),
@@ -494,7 +495,7 @@ mod tests {
     #[test]
     fn what_is_no_item_is_said() {
         let told = |text: &str| parse_document(text.as_bytes()).unwrap_err().to_string();
-        assert!(told("{").starts_with("is no JSON: "));
+        assert!(told("{").starts_with("cannot be read as JSON: "));
         assert!(told(r#"{"type": "Collection"}"#).starts_with("is a STAC Collection, which links to items"));
         assert_eq!(told("[1]"), "is no STAC item or item collection, but JSON without a 'type'");
         assert_eq!(told(r#"{"type": "Topology"}"#), "is no STAC item or item collection, but of type 'Topology'");

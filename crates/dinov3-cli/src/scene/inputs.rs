@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use dinov3::inputs::{Kind, expand};
 use dinov3_scene::raster::Opener;
-use dinov3_scene::{AssetChoice, BandFiles, SceneInput, is_catalogue, read_items, tell_apart, without_name};
+use dinov3_scene::{
+    AssetChoice, BandFiles, SceneInput, find_masks, is_catalogue, read_items, tell_apart, without_name,
+};
 
 use crate::arguments::SceneArguments;
 use crate::failure::usage;
-use crate::scene::masks::with_mask;
 use crate::scene::store::without_file_scheme;
 
 /// What a command line names.
@@ -33,17 +34,17 @@ impl Named {
 
 /// The scenes that these inputs mean. What cannot be used is a scene that says why, so that the others are not lost.
 pub fn named_scenes(opener: &Opener, inputs: &[PathBuf], arguments: &SceneArguments) -> Result<Named> {
+    let knows_values = arguments.preset.is_some_and(|preset| preset.mask_values().is_some());
+    if arguments.mask.is_some() && arguments.mask_values.is_none() && !knows_values {
+        return Err(usage("--mask needs --mask-values: which of its values are invalid, as 3,8-10 or bits:1,3"));
+    }
     let mut named = match arguments.band_files.is_empty() {
         true => of_inputs(opener, inputs, arguments)?,
         false => Named { scenes: of_band_files(inputs, &arguments.band_files)?, documents: Vec::new() },
     };
-    let mask = arguments.mask.as_deref();
-    let usable = |scene: &SceneInput| scene.problem.is_none();
-    named.scenes = named
-        .scenes
-        .into_iter()
-        .map(|scene| if usable(&scene) { with_mask(scene, mask) } else { Ok(scene) })
-        .collect::<Result<_>>()?;
+    if let Some(mask) = &arguments.mask {
+        find_masks(&mut named.scenes, mask);
+    }
     tell_apart(&mut named.scenes);
     Ok(named)
 }

@@ -9,7 +9,6 @@ mod inputs;
 mod item;
 mod job;
 mod map;
-mod masks;
 mod merge;
 mod merged;
 mod options;

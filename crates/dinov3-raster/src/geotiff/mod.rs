@@ -1,11 +1,13 @@
 //! GeoTIFFs and COGs, decoded by the `tiff-reader` crate, block by block.
 //!
 //! Which blocks a window needs, what a block that is not stored holds, masks, no-data values and the georeference are
-//! decided here; that crate parses directories and decodes blocks.
+//! decided here; that crate parses directories and decodes blocks, except those of JPEG, which libjpeg decodes as GDAL's
+//! does.
 
 mod describe;
 mod georeference;
 mod grid;
+mod jpeg;
 mod metadata;
 
 use std::ops::Range;
@@ -28,6 +30,7 @@ use grid::{Block, Grid};
 
 /// How much is fetched before it is decoded: a bound for windows of many blocks.
 const FETCHED_AT_ONCE_BYTES: u64 = 32 << 20;
+const COMPRESSION_JPEG: u16 = 7;
 const COMPRESSION_LERC: u16 = 34887;
 /// Directories in a file.
 const MOST_DIRECTORIES: usize = 1024;
@@ -315,6 +318,9 @@ impl File {
     /// The samples of a block, cut to the raster.
     fn decode(&self, grid: &Grid, directory: &Ifd, block: &Block) -> Result<Arc<Vec<u8>>, RasterError> {
         self.cache.get_or_decode(self.key(grid, block.index), || {
+            if directory.compression() == COMPRESSION_JPEG {
+                return jpeg::decode(&*self.source, &self.location, grid, directory, block);
+            }
             let [row, column] = [block.window.y_px as usize, block.window.x_px as usize];
             let [rows, columns] = [block.window.height_px as usize, block.window.width_px as usize];
             let bytes = match grid.is_planar {

@@ -3,8 +3,9 @@
  *
  * libjpeg reports fatal errors by calling a function that must not return. The only portable way out is
  * setjmp/longjmp, and a longjmp must not cross Rust frames; so everything that can jump lives in this file and Rust
- * sees two plain functions. The settings are those of Pillow (libImaging/JpegDecode.c): default DCT, fancy
- * upsampling, warnings tolerated, and an input that ends early is "truncated", not padded with a made-up end marker.
+ * sees two plain functions. The settings are those of Pillow (libImaging/JpegDecode.c) and of libtiff: default DCT,
+ * fancy upsampling, warnings tolerated, and an input that ends early is "truncated", not padded with a made-up end
+ * marker.
  */
 #include <setjmp.h>
 #include <stddef.h>
@@ -30,6 +31,9 @@ enum {
 #define DINOV3_JPEG_MAX_SCANS 500
 #define DINOV3_JPEG_MIN_SCANS 40
 #define DINOV3_JPEG_MAX_SCANNED_PIXELS 1000000000.0
+
+/* What becomes of the components. */
+enum { DINOV3_JPEG_OF_PICTURE = 0, DINOV3_JPEG_AS_STORED = 1, DINOV3_JPEG_OF_YCBCR = 2 };
 
 struct dinov3_jpeg_header {
     uint32_t width;
@@ -131,6 +135,17 @@ static int read_header(struct jpeg_decompress_struct *decoder) {
     return state == JPEG_HEADER_OK ? DINOV3_JPEG_OK : DINOV3_JPEG_TRUNCATED;
 }
 
+/* Reads a stream of quantisation and Huffman tables alone, which are those of the next one. */
+static int read_tables(struct jpeg_decompress_struct *decoder, struct error_state *error) {
+    int state = jpeg_read_header(decoder, FALSE);
+    if (state == JPEG_HEADER_TABLES_ONLY) {
+        return DINOV3_JPEG_OK;
+    }
+    snprintf(error->message, sizeof(error->message), "its tables are %s",
+             state == JPEG_SUSPENDED ? "truncated" : "a picture of their own");
+    return DINOV3_JPEG_BROKEN;
+}
+
 int dinov3_jpeg_read_header(const uint8_t *data, size_t size, struct dinov3_jpeg_header *header, char *message,
                             size_t message_size) {
     struct jpeg_decompress_struct decoder;
@@ -165,11 +180,13 @@ int dinov3_jpeg_read_header(const uint8_t *data, size_t size, struct dinov3_jpeg
 }
 
 /*
- * Writes height * width * components bytes to pixels: grey, RGB, or CMYK as stored. The expected header is the one
- * that dinov3_jpeg_read_header gave and the caller sized its buffer by.
+ * Writes height * width * components bytes to pixels: of a picture grey, RGB, or CMYK as stored; else what the TIFF that
+ * holds the stream says. The expected header is the one that dinov3_jpeg_read_header gave and the caller sized its
+ * buffer by.
  */
-int dinov3_jpeg_decode(const uint8_t *data, size_t size, const struct dinov3_jpeg_header *expected, uint8_t *pixels,
-                       char *message, size_t message_size) {
+int dinov3_jpeg_decode(const uint8_t *tables, size_t tables_size, const uint8_t *data, size_t size,
+                       const struct dinov3_jpeg_header *expected, int colours, uint8_t *pixels, char *message,
+                       size_t message_size) {
     struct jpeg_decompress_struct decoder;
     struct error_state error;
     struct progress_state progress;
@@ -188,9 +205,19 @@ int dinov3_jpeg_decode(const uint8_t *data, size_t size, const struct dinov3_jpe
         return error.code;
     }
     jpeg_create_decompress(&decoder);
+    decoder.src = &source;
+    if (tables_size > 0) {
+        source.next_input_byte = tables;
+        source.bytes_in_buffer = tables_size;
+        result = read_tables(&decoder, &error);
+        if (result != DINOV3_JPEG_OK) {
+            jpeg_destroy_decompress(&decoder);
+            hand_over_message(&error, message, message_size);
+            return result;
+        }
+    }
     source.next_input_byte = data;
     source.bytes_in_buffer = size;
-    decoder.src = &source;
     progress.base.progress_monitor = on_progress;
     progress.error = &error;
     progress.max_scans = scans_allowed((double)expected->width * (double)expected->height);
@@ -206,16 +233,24 @@ int dinov3_jpeg_decode(const uint8_t *data, size_t size, const struct dinov3_jpe
         jpeg_destroy_decompress(&decoder);
         return DINOV3_JPEG_SIZE_CHANGED;
     }
-    switch (decoder.num_components) {
-    case 1:
-        decoder.out_color_space = JCS_GRAYSCALE;
-        break;
-    case 3:
+    if (colours == DINOV3_JPEG_AS_STORED) {
+        decoder.jpeg_color_space = JCS_UNKNOWN;
+        decoder.out_color_space = JCS_UNKNOWN;
+    } else if (colours == DINOV3_JPEG_OF_YCBCR) {
+        decoder.jpeg_color_space = JCS_YCbCr;
         decoder.out_color_space = JCS_RGB;
-        break;
-    default:
-        decoder.out_color_space = JCS_CMYK;
-        break;
+    } else {
+        switch (decoder.num_components) {
+        case 1:
+            decoder.out_color_space = JCS_GRAYSCALE;
+            break;
+        case 3:
+            decoder.out_color_space = JCS_RGB;
+            break;
+        default:
+            decoder.out_color_space = JCS_CMYK;
+            break;
+        }
     }
     if (!jpeg_start_decompress(&decoder)) {
         jpeg_destroy_decompress(&decoder);

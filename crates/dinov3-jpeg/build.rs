@@ -3,7 +3,7 @@
 use std::env;
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/decode/jpeg_shim.c");
+    println!("cargo:rerun-if-changed=src/shim.c");
     let Some(include) = env::var_os("DEP_TURBOJPEG_INCLUDE").or_else(|| env::var_os("DEP_JPEG_INCLUDE")) else {
         println!("cargo:warning=the libjpeg crate gave no include directory");
         return;
@@ -11,7 +11,7 @@ fn main() {
     let mut build = cc::Build::new();
     // The C code reads untrusted bytes: whatever the compiler can check for us, it should.
     build
-        .file("src/decode/jpeg_shim.c")
+        .file("src/shim.c")
         .includes(env::split_paths(&include))
         .warnings(true)
         .flag_if_supported("-fstack-protector-strong")
