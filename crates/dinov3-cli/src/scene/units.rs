@@ -289,7 +289,8 @@ fn forget_journal(store: &Store, unit: &WorkUnit) {
 }
 
 fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, machine: &mut Machine) -> Result<Chips> {
-    let input: SceneInput = serde_json::from_str(&unit.input).context("its row in the plan is damaged")?;
+    let unusable = || unit.error.clone().unwrap_or_else(|| "its row in the plan is damaged".to_owned());
+    let input: SceneInput = serde_json::from_str(&unit.input).map_err(|_| anyhow!("{}", unusable()))?;
     let source = SceneSource::new(vec![input.clone()], job.opener.clone(), job.options.clone());
     let mut source = source.within_rows(unit.rows_px);
     let reports = SceneReports::of(&mut source);
