@@ -409,3 +409,17 @@ fn a_plan_made_of_copies_elsewhere_is_run() {
     let planned = rows(scene.path("plan.parquet"));
     assert!(matches!(value(&planned[0], "stamp"), Field::Str(_)));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_no_plan_can_hold_is_told_and_the_rest_is_made() {
+    use std::os::unix::ffi::OsStrExt;
+    let scene = Scene::new();
+    let bytes = TiffFile::of(rgb(0)).to_bytes();
+    scene.file("scenes/a.tif", &bytes);
+    fs::write(scene.path("scenes").join(std::ffi::OsStr::from_bytes(b"b\xff.tif")), &bytes).unwrap();
+    let told = said(&scene, &format!("embed scenes {MODEL} {DATED} -o out/"), 3);
+    assert!(told.contains("is not UTF-8, and a plan is"), "{told}");
+    assert!(told.contains("2 units: 1 made, 1 failed -> out"), "{told}");
+    said(&scene, &format!("embed scenes {MODEL} {DATED} -o one.parquet"), 0);
+}

@@ -66,13 +66,18 @@ fn units_of(
     division: Division<'_>,
     group: &str,
 ) -> Vec<WorkUnit> {
+    let text = serde_json::to_string(input);
     let whole = WorkUnit {
         unit: unit_name(&input.name, None),
         scene: input.name.clone(),
-        input: serde_json::to_string(input).unwrap_or_default(),
+        input: text.as_deref().unwrap_or_default().to_owned(),
         datetime_us: options.datetime_us.or(input.datetime_us),
         ..WorkUnit::default()
     };
+    if text.is_err() {
+        let problem = "its name is not UTF-8, and a plan is: rename it, or embed it into one file";
+        return vec![WorkUnit { error: Some(format!("{} {problem}", input.name)), ..whole }];
+    }
     let scene = match Scene::open(opener, input, options) {
         Ok(scene) => scene,
         Err(error) => return vec![WorkUnit { error: Some(error.to_string()), ..whole }],

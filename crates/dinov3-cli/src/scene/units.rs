@@ -296,7 +296,8 @@ fn make(job: &Job<'_>, plan: &DecidingOptions, unit: &WorkUnit, store: &Store, m
     if zarr_plan::is_zarr(plan) && unit.shard.is_none() {
         bail!("{}; plan anew when it can be used", unit.error.as_deref().unwrap_or("it has no shards"));
     }
-    let input: SceneInput = serde_json::from_str(&unit.input).context("its row in the plan is damaged")?;
+    let unusable = || unit.error.clone().unwrap_or_else(|| "its row in the plan is damaged".to_owned());
+    let input: SceneInput = serde_json::from_str(&unit.input).map_err(|_| anyhow!("{}", unusable()))?;
     let source = SceneSource::new(vec![input.clone()], job.opener.clone(), job.options.clone());
     let mut source = match &unit.shard {
         Some(shard) => source.within_shard(job.layout.clone(), shard.row, shard.column),
