@@ -113,10 +113,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
 
 const SCENE_PLAN_EXAMPLES: &str = "\
 The options are those of 'scene embed' and travel in the plan; paths in them mean the same on every machine. A plan is a
-Parquet file with a row per unit: a scene, or a range of rows of chips of a large one.
+Parquet file with a row per unit: a scene, or a range of rows of chips of a large one; with --format zarr, a shard.
 
 Examples:
   dinov3 scene plan scenes/ -m vit_large_patch16_dinov3.sat493m --datetime 2026-05-17 -o plan.parquet
+  dinov3 scene plan scenes/ --format zarr -m vit_large_patch16_dinov3.sat493m -o plan.parquet
   dinov3 scene plan - --unit-chips 4096 -m vit_large_patch16_dinov3.sat493m -o plan.parquet < scenes.txt
   duckdb -c \"SELECT unit, chips, error FROM 'plan.parquet'\"
 
@@ -547,7 +548,7 @@ pub struct SceneRunArguments {
     /// How many parts there are, where the environment says only which one this is
     #[arg(long, value_name = "N")]
     pub shards: Option<std::num::NonZero<u32>>,
-    /// Output: a folder, s3://..., gs://... or az://...; the same for all parts
+    /// Output: a folder, s3://..., gs://... or az://..., or a store that ends in .zarr; the same for all parts
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     /// Folder for what is unfinished, where OUT is in an object store; by default one in the folder for temporary files
