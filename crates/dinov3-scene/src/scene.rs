@@ -344,7 +344,7 @@ impl Scene {
     pub fn cells_of_store(&self) -> Result<Option<&FeatureGrid>, String> {
         match self.cells() {
             Some(grid) => check_grid(grid).map(|()| Some(grid)),
-            None if self.grid.len() == 0 => Ok(None),
+            None if self.grid.is_empty() => Ok(None),
             None => Err(
                 "has no chips at even distances, as a Zarr store needs them (those of --grid are snapped to pixels): \
                          write .parquet"
