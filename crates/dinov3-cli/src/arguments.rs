@@ -548,7 +548,7 @@ pub struct SceneRunArguments {
     /// How many parts there are, where the environment says only which one this is
     #[arg(long, value_name = "N")]
     pub shards: Option<std::num::NonZero<u32>>,
-    /// Output: a folder, s3://..., gs://... or az://..., or a store that ends in .zarr; the same for all parts
+    /// Output: a folder, s3://..., gs://... or az://...; the same for all parts
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     /// Folder for what is unfinished, where OUT is in an object store; by default one in the folder for temporary files

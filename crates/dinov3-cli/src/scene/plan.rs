@@ -133,8 +133,12 @@ impl Plan {
     /// # Errors
     /// If the earlier plan had other options.
     pub fn join(mut self, store: &Store) -> Result<Self> {
-        zarr_plan::check_join(&self, store)?;
-        if let Some(earlier) = Self::of_store(store)? {
+        let earlier = Self::of_store(store)?;
+        let is_zarr = zarr_plan::is_zarr(&self.options);
+        if is_zarr {
+            zarr_plan::check_join(&self, earlier.as_ref(), store)?;
+        }
+        if let Some(earlier) = earlier {
             if let Some(difference) = self.options.difference(&earlier.options) {
                 return Err(usage(format!(
                     "{}: holds results of another plan, made with {difference}; give another OUT",
@@ -145,6 +149,7 @@ impl Plan {
                 return Ok(self);
             }
             let scenes: HashSet<String> = self.units.iter().map(|unit| unit.scene.clone()).collect();
+            // None of a store, which has the same scenes.
             self.units.extend(earlier.units.into_iter().filter(|unit| !scenes.contains(&unit.scene)));
         }
         let path = store.workplace(PLAN);
