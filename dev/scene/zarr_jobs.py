@@ -84,6 +84,8 @@ def check_zarr_jobs(binary, folder, check):
             check(found.tobytes() == wanted.tobytes(), f"zarr jobs: {scene.stem}: {name} in zarr-python")
             check(walked[f"{scene.stem}/{name}"].metadata.to_dict() == array.metadata.to_dict(), f"zarr jobs: {name}: metadata")
             cells += len(wanted)
+        shares = opened[f"{scene.stem}/valid_fraction"][0][place]
+        check(shares.tobytes() == of_scene["valid_fraction"].to_numpy().tobytes(), f"zarr jobs: {scene.stem}: valid_fraction")
     tree = xarray.open_datatree(store, engine="zarr")
     check(sorted(tree.children) == sorted(scene.stem for scene in scenes), "zarr jobs: groups in xarray's tree")
     for scene in scenes:

@@ -114,10 +114,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
 
 const SCENE_PLAN_EXAMPLES: &str = "\
 The options are those of 'scene embed' and travel in the plan; paths in them mean the same on every machine. A plan is a
-Parquet file with a row per unit: a scene, or a range of rows of chips of a large one.
+Parquet file with a row per unit: a scene, or a range of rows of chips of a large one; with --format zarr, a shard.
 
 Examples:
   dinov3 scene plan scenes/ -m vit_large_patch16_dinov3.sat493m --datetime 2026-05-17 -o plan.parquet
+  dinov3 scene plan scenes/ --format zarr -m vit_large_patch16_dinov3.sat493m -o plan.parquet
   dinov3 scene plan - --unit-chips 4096 -m vit_large_patch16_dinov3.sat493m -o plan.parquet < scenes.txt
   duckdb -c \"SELECT unit, chips, error FROM 'plan.parquet'\"
 

@@ -364,7 +364,7 @@ impl Scene {
     pub fn cells_of_store(&self) -> Result<Option<&FeatureGrid>, String> {
         match self.cells() {
             Some(grid) => check_grid(grid).map(|()| Some(grid)),
-            None if self.grid.len() == 0 => Ok(None),
+            None if self.grid.is_empty() => Ok(None),
             None => {
                 Err("has chips that are no columns and rows, as the cells of a Zarr store are: write .parquet".to_owned())
             }

@@ -157,8 +157,11 @@ impl Plan {
         let own = self.redacted();
         let shown = store.shown();
         let is_zarr = zarr_plan::is_zarr(&self.options);
-        zarr_plan::check_join(&own, store)?;
-        let Some(earlier) = Self::of_store(store)? else {
+        let earlier = Self::of_store(store)?;
+        if is_zarr {
+            zarr_plan::check_join(&own, earlier.as_ref(), store)?;
+        }
+        let Some(earlier) = earlier else {
             if !is_zarr {
                 self.refuse_strangers(store)?;
             }

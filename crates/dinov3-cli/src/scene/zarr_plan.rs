@@ -96,16 +96,12 @@ pub fn check_output(plan: &Plan, output: &Path) -> Result<()> {
     }
 }
 
-/// Whether a plan for a Zarr store is of the same arrays as the one whose results are there: a store cannot grow. Plans for
-/// files may differ.
+/// Whether a plan is of the same arrays as the one whose results are there: a store cannot grow.
 ///
 /// # Errors
 /// If it is not, or if there is a store without a plan.
-pub fn check_join(plan: &Plan, store: &Store) -> Result<()> {
-    if !is_zarr(&plan.options) {
-        return Ok(());
-    }
-    let Some(earlier) = Plan::of_store(store)? else {
+pub fn check_join(plan: &Plan, earlier: Option<&Plan>, store: &Store) -> Result<()> {
+    let Some(earlier) = earlier else {
         return match store.size_bytes(MergedStore::METADATA)? {
             Some(_) => Err(usage(format!("{}: is a store already, and of no plan; give another OUT", store.shown()))),
             None => Ok(()),
