@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whether the C code that reads untrusted bytes was compiled with the options of .cargo/config.toml and of dinov3-pixels'
+# Whether the C code that reads untrusted bytes was compiled with the options of .cargo/config.toml and of dinov3-jpeg's
 # build script: their traces are calls of the checking functions of glibc. Linux only; elsewhere there is nothing to say.
 #   scripts/check_hardening.sh [FOLDER OF CARGO'S BUILD SCRIPTS' OUTPUT, default target/debug/build]
 set -euo pipefail

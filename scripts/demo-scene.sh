@@ -4,9 +4,13 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-scripts/setup.sh
-cargo build --release --quiet -p dinov3-cli
-dinov3=${CARGO_TARGET_DIR:-target}/release/dinov3
+# A program that is there already: DINOV3=target/debug/dinov3 scripts/demo-scene.sh
+dinov3=${DINOV3:-}
+if [ -z "$dinov3" ]; then
+    scripts/setup.sh
+    cargo build --release --quiet -p dinov3-cli
+    dinov3=${CARGO_TARGET_DIR:-target}/release/dinov3
+fi
 mkdir -p out
 scene=${SCENE:-out/sample-scene-rgb.tif}
 if [ "$scene" = out/sample-scene-rgb.tif ] && [ ! -f "$scene" ]; then cargo xtask sample-scene out; fi

@@ -21,7 +21,7 @@ pub enum Command {
     /// One vector per picture, for files, folders, patterns or lists
     #[command(after_help = EMBED_EXAMPLES)]
     Embed(EmbedArguments),
-    /// Satellite scenes of any size: GeoTIFFs to GeoParquet
+    /// Satellite scenes of any size: GeoTIFFs to embeddings of chips and patches, catalogues and maps
     #[command(subcommand)]
     Scene(SceneCommand),
     /// Feature maps and tokens of one picture
@@ -71,7 +71,7 @@ pub enum Command {
 
 #[derive(Subcommand)]
 pub enum SceneCommand {
-    /// One vector per chip of each scene, as GeoParquet
+    /// One vector per chip of each scene, as GeoParquet or Zarr; with --dense one per patch, as a GeoTIFF or Zarr
     #[command(after_help = SCENE_EMBED_EXAMPLES)]
     Embed(Box<SceneEmbedArguments>),
     /// A large job in units, for several machines: the work list that `run` takes
@@ -666,7 +666,7 @@ pub struct SceneArguments {
     #[arg(long, value_name = "VALUES", value_parser = dinov3_scene::MaskValues::parse, requires = "mask")]
     pub mask_values: Option<dinov3_scene::MaskValues>,
     /// Reference system of the scenes, whatever they say: EPSG:32633, or a PROJ string
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = parse_crs)]
     pub crs: Option<dinov3_scene::geo::Crs>,
     /// Mean per channel instead of the weights' own
     #[arg(long, value_name = "R,G,B", value_parser = parse_channels, allow_hyphen_values = true)]
@@ -1067,6 +1067,16 @@ fn parse_datetime(text: &str) -> Result<i64, String> {
 fn parse_share(text: &str) -> Result<f32, String> {
     let share = text.parse::<f32>().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "expected a share from 0 to 1".to_string())
+}
+
+/// The library's errors advise this very option.
+fn parse_crs(text: &str) -> Result<dinov3_scene::geo::Crs, String> {
+    use dinov3_scene::geo::GeoError;
+    text.parse().map_err(|error| match error {
+        GeoError::UnknownEpsg { .. } => "it is not in the built-in table: give the PROJ string, '+proj=...'".to_owned(),
+        GeoError::UnsupportedCrs { reason, .. } => reason,
+        other => other.to_string(),
+    })
 }
 
 /// A length between a millimetre and a thousand kilometres.

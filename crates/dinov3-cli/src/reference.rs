@@ -13,17 +13,24 @@ fn reference() -> String {
     let mut text = "# Command reference\n\nWritten by `SNAPSHOTS=overwrite cargo test -p dinov3-cli the_reference`; \
                     `dinov3 COMMAND --help` says the same.\n"
         .to_string();
-    for command in root.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
-        section(&mut text, command);
-    }
+    sections(&mut text, &root, "dinov3");
     text
 }
 
-fn section(text: &mut String, command: &Command) {
+/// Those of the commands in a command.
+fn sections(text: &mut String, parent: &Command, name: &str) {
+    for command in parent.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
+        let name = format!("{name} {}", command.get_name());
+        section(text, command, &name);
+        sections(text, command, &name);
+    }
+}
+
+fn section(text: &mut String, command: &Command, title: &str) {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let usage = command.clone().render_usage().to_string();
     let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage);
-    let _ = write!(text, "\n## dinov3 {}\n\n{about}.\n\n    {usage}\n", command.get_name());
+    let _ = write!(text, "\n## {title}\n\n{about}.\n\n    {usage}\n");
     let told = |argument: &&Arg| !argument.is_hide_set() && !["help", "version"].contains(&argument.get_id().as_str());
     let arguments: Vec<&Arg> = command.get_arguments().filter(told).collect();
     if !arguments.is_empty() {

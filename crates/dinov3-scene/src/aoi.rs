@@ -66,7 +66,8 @@ impl AreaOfInterest {
     pub fn from_bytes(bytes: Bytes) -> Result<Self, String> {
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let (polygons, crs) = match bytes.starts_with(PARQUET_MAGIC) {
-            true => read_untrusted_parquet(bytes, of_parquet)?,
+            true => read_untrusted_parquet(bytes, |bytes| Ok(of_parquet(bytes)))
+                .map_err(|problem| format!("cannot be read as GeoParquet: {problem}"))??,
             false => of_json(&bytes)?,
         };
         let area = Area::new(&polygons, &crs).map_err(|error| error.to_string())?;
@@ -97,7 +98,7 @@ fn of_json(bytes: &[u8]) -> Result<(Polygons, Crs), String> {
     let json = parse_json(bytes).map_err(|error| format!("is neither GeoJSON ({error}) nor GeoParquet"))?;
     // GeoJSON of 2008, which GDAL and QGIS still write where it is not WGS 84, and sometimes where it is.
     let crs = match json.pointer("/crs/properties/name").and_then(Value::as_str) {
-        Some(name) => name.parse().map_err(|error: dinov3_geo::GeoError| error.to_string())?,
+        Some(name) => known_crs(name)?,
         None if json.get("crs").is_some_and(|crs| !crs.is_null()) => {
             return Err("has a reference system without a name".to_owned());
         }
@@ -205,7 +206,12 @@ fn named_crs(crs: Option<&Value>) -> Result<Crs, String> {
         let name = crs["name"].as_str().unwrap_or("without a name");
         return Err(format!("is in a reference system without a code ({name}): write it in EPSG:4326"));
     };
-    format!("{authority}:{code}").parse().map_err(|error: dinov3_geo::GeoError| error.to_string())
+    known_crs(&format!("{authority}:{code}"))
+}
+
+fn known_crs(name: &str) -> Result<Crs, String> {
+    name.parse()
+        .map_err(|_| format!("is in the reference system {name}, which is not known here: write it in EPSG:4326"))
 }
 
 fn values(column: &ArrayRef) -> Result<Vec<Option<&[u8]>>, String> {

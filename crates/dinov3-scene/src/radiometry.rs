@@ -12,6 +12,7 @@ use crate::measure::{Sample, SceneStatistics};
 use crate::preset::{Calibrated, Fit, Preset};
 use crate::product::ProductFacts;
 use crate::scale::{Calibration, Stretch, Transfer};
+use crate::source::without_name;
 use crate::{MaskValues, Scale, SceneError, SceneInput, SceneOptions};
 
 /// Side of the window in the middle of a scene whose samples are looked at for a message.
@@ -91,7 +92,8 @@ pub(crate) fn masked(
         Location::File(path) => Stamp::of_file(path),
         _ => None,
     };
-    let mask = input.opener_of(opener, &location).open_location(&location)?;
+    let mask = input.opener_of(opener, &location).open_location(&location);
+    let mask = mask.map_err(|error| refused(without_name(&error.to_string(), &name)))?;
     let stamp = stamp.or_else(|| mask.version().map(|(bytes, version)| Stamp::of_version(bytes, version)));
     let mask = MaskRaster::new(mask, values.clone(), raster.profile()).map_err(refused)?;
     Ok((Box::new(Masked::new(raster, rules, Some(mask))), Some(MaskInUse { values, name, stamp })))

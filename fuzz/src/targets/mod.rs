@@ -6,6 +6,7 @@ mod geotiff;
 mod npy;
 mod packed;
 mod pictures;
+mod scenes;
 mod torch;
 mod weights;
 
@@ -20,6 +21,10 @@ pub(crate) const ALL: &[Target] = &[
     config::CONFIG,
     npy::NPY,
     basis::BASIS,
+    scenes::DENSE_BASIS,
+    scenes::AREA,
+    scenes::STAC,
+    scenes::WORK_LIST,
     pictures::ORIENTATION,
     weights::CHECKPOINT,
     packed::PACKED,

@@ -159,7 +159,8 @@ fn check_output(output: &Path, options: &SceneOptions) -> Result<()> {
     match is_parquet {
         true => Ok(()),
         false => Err(usage(format!(
-            "{}: the output of scenes is GeoParquet, a file that ends in .parquet, a Zarr store that ends in .zarr, or a folder",
+            "{}: the output of scenes is GeoParquet, a file that ends in .parquet, a Zarr store that ends in .zarr, or a folder; a .tif is \
+             one of --dense",
             output.display()
         ))),
     }
