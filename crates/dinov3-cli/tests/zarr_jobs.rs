@@ -5,11 +5,11 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use common::jobs::dinov3;
 use common::objects::Objects;
 use common::{Scene, stderr};
 use dinov3_testing::geotiff::{TiffFile, TiffImage, TiffValue, utm_tags};
 use serde_json::json;
-use snapbox::cmd::Command;
 
 /// So wide that a shard holds 2880 chips of one row.
 const WIDE: &str =
@@ -30,11 +30,6 @@ fn placed(image: TiffImage, [a, b, c, d, e, f]: [f64; 6]) -> Vec<u8> {
     tags.push((34264, TiffValue::Double(matrix)));
     tags.sort_by_key(|(tag, _)| *tag);
     TiffFile::of(TiffImage { tags, ..image }).to_bytes()
-}
-
-fn dinov3(scene: &Scene, line: &str) -> Command {
-    let cleared = ["SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX", "JOB_COMPLETION_INDEX"];
-    cleared.iter().fold(scene.dinov3(&format!("scene {line}")), |command, name| command.env_remove(name))
 }
 
 fn said(scene: &Scene, line: &str, code: i32) -> String {

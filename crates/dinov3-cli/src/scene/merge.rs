@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
 use dinov3::engine::{Sink, Summary};
-use dinov3::sink::{ChipColumns, ChipFile, ChipRow, ChipSink, Journal, JournalKey, WorkUnit, remove_journal};
+use dinov3::sink::{
+    ChipColumns, ChipFile, ChipRow, ChipSink, Journal, JournalKey, WorkUnit, is_store_name, remove_journal,
+};
 use dinov3_scene::place_on_curve;
 use dinov3_scene::raster::Options;
 use dinov3_stac::{CollectionFacts, Link, uri_of};
@@ -29,7 +31,9 @@ pub fn run(arguments: &SceneMergeArguments) -> Result<Outcome> {
     if !is_store(&arguments.output) {
         return Err(usage(format!("{}: is no folder", arguments.output.display())));
     }
-    check_place(&arguments.output)?;
+    if !is_store_name(&arguments.output) {
+        check_place(&arguments.output)?;
+    }
     if let Some(output) = &arguments.parquet {
         check_merged(output, &arguments.output)?;
     }

@@ -28,6 +28,7 @@ use std::time::Duration;
 use anyhow::Result;
 use dinov3::ModelSpec;
 use dinov3::pixels::Statistics;
+use dinov3::sink::is_store_name;
 use dinov3_scene::raster::{Addresses, Opener, Options, RasterProfile, Resampling, StackedFile};
 use dinov3_scene::{AreaOfInterest, Cut, Preset, SceneOptions};
 
@@ -42,7 +43,10 @@ pub use store::without_file_scheme;
 pub fn run(command: &SceneCommand) -> Result<Outcome> {
     match command {
         SceneCommand::Embed(arguments) => {
-            store::check_place(&arguments.output)?;
+            // A store of chips is made there by units.
+            if arguments.dense.dense || !is_store_name(&arguments.output) {
+                store::check_place(&arguments.output)?;
+            }
             if arguments.dense.dense { dense::run(arguments) } else { embed::run(arguments) }
         }
         SceneCommand::Plan(arguments) => plan::run(arguments),

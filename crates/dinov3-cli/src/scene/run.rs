@@ -18,7 +18,9 @@ pub fn run(arguments: &SceneRunArguments) -> Result<Outcome> {
     if !is_store(&arguments.output) && !is_store_name(&arguments.output) {
         return Err(usage(format!("{}: the output of a plan is a folder", arguments.output.display())));
     }
-    check_place(&arguments.output)?;
+    if !is_store_name(&arguments.output) {
+        check_place(&arguments.output)?;
+    }
     let plan = Plan::read(&arguments.plan)?;
     zarr_plan::check_output(&plan, &arguments.output)?;
     let variable = |name: &str| std::env::var(name).ok();
