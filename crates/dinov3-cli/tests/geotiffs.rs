@@ -187,7 +187,7 @@ fn wrong_options_are_wrong_usage() {
     let scene = scene();
     let embed = |line: &str| scene.dinov3(&format!("scene embed {line} -m tiny.json --weights synthetic:7"));
     embed("rgb.tif -o chips.tif").assert().code(2).stderr_eq(str![[r#"
-error: chips.tif: the output of scenes is GeoParquet, a file that ends in .parquet, a Zarr store that ends in .zarr, or a folder
+error: chips.tif: the output of scenes is GeoParquet, a file that ends in .parquet, a Zarr store that ends in .zarr, or a folder; a .tif is one of --dense
 
 "#]]);
     embed("rgb.tif -o chips.parquet --chip 100").assert().code(2).stderr_eq(str![[r#"

@@ -26,7 +26,7 @@ pub fn run(arguments: &ScenePlanArguments) -> Result<Outcome> {
         return Err(usage(format!("{}: a plan is a file that ends in .parquet", output.display())));
     }
     check_on_disk(output, "a plan")?;
-    options::refuse_given("plan", &["dense"], "a plan is of chips; 'dinov3 scene embed --dense' takes one scene")?;
+    options::refuse_given("plan", &["dense"], "units are made of chips; 'dinov3 scene embed --dense' takes one scene")?;
     options::refuse_given("plan", &options::of_dense(), "it goes with 'dinov3 scene embed --dense'")?;
     let job = Job::new(&arguments.embed)?;
     let options = options::of_this_process("plan", &job)?;
