@@ -21,7 +21,7 @@ pub enum Command {
     /// One vector per picture, for files, folders, patterns or lists
     #[command(after_help = EMBED_EXAMPLES)]
     Embed(EmbedArguments),
-    /// Satellite scenes of any size: GeoTIFFs to embeddings of chips and patches, catalogues and maps
+    /// Satellite scenes of any size: embeddings of chips and patches, maps
     #[command(subcommand)]
     Scene(SceneCommand),
     /// Feature maps and tokens of one picture

@@ -28,8 +28,7 @@ Usage: dinov3 <COMMAND>
 
 Commands:
   embed        One vector per picture, for files, folders, patterns or lists
-  scene        Satellite scenes of any size: GeoTIFFs to embeddings of chips and patches, catalogues
-               and maps
+  scene        Satellite scenes of any size: embeddings of chips and patches, maps
   features     Feature maps and tokens of one picture
   fetch        Download the weights of models into the Hugging Face cache
   classify     The best classes of each picture

@@ -1,10 +1,18 @@
 //! What says which scenes and chips are meant: areas of interest, STAC documents, work lists, and bases of dense rasters.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use dinov3_pca::{Origin, Pca};
 use dinov3_scene::AreaOfInterest;
 use dinov3_sink::{WorkUnit, parse_work_list, write_work_list};
 use dinov3_stac::{Document, parse_document, resolve};
+use parquet::basic::Compression;
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use serde_json::json;
 
 use super::has_a_reason;
@@ -28,7 +36,7 @@ pub(super) const AREA: Target = Target {
             r#"{{"type":"FeatureCollection","crs":{{"type":"name","properties":{{"name":"urn:ogc:def:crs:EPSG::32633"}}}},"features":[{{"type":"Feature","properties":{{}},"geometry":{{"type":"MultiPolygon","coordinates":[[{ring}]]}}}}]}}"#
         );
         let polygon = format!(r#"{{"type":"Polygon","coordinates":[{ring}]}}"#);
-        vec![json.into_bytes(), polygon.into_bytes()]
+        [json.into_bytes(), polygon.into_bytes()].into_iter().chain(geoparquet()).collect()
     },
     longest_bytes: 4096,
     words: &[
@@ -42,6 +50,29 @@ pub(super) const AREA: Target = Target {
         b"\x01\x03\0\0\0\x01\0\0\0",
     ],
 };
+
+/// A triangle as GeoParquet.
+fn geoparquet() -> Option<Vec<u8>> {
+    let points: [[f64; 2]; 4] = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]];
+    let head = [&[1_u8][..], &3_u32.to_le_bytes(), &1_u32.to_le_bytes(), &4_u32.to_le_bytes()].concat();
+    let wkb: Vec<u8> =
+        head.into_iter().chain(points.as_flattened().iter().flat_map(|value| value.to_le_bytes())).collect();
+    let geo = r#"{"version":"1.1.0","primary_column":"geometry","columns":{"geometry":{"encoding":"WKB"}}}"#;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_key_value_metadata(Some(vec![KeyValue::new("geo".to_owned(), geo.to_owned())]))
+        .build();
+    let schema = parse_message_type("message m { optional binary geometry; }").ok()?;
+    let mut bytes = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut bytes, Arc::new(schema), Arc::new(properties)).ok()?;
+    let mut group = writer.next_row_group().ok()?;
+    let mut column = group.next_column().ok()??;
+    column.typed::<ByteArrayType>().write_batch(&[ByteArray::from(wkb)], Some(&[1, 0]), None).ok()?;
+    column.close().ok()?;
+    group.close().ok()?;
+    writer.close().ok()?;
+    Some(bytes)
+}
 
 /// A STAC document: items with assets that resolve, or a reason.
 pub(super) const STAC: Target = Target {
