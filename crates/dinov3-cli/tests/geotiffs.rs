@@ -187,7 +187,7 @@ fn wrong_options_are_wrong_usage() {
     let scene = scene();
     let embed = |line: &str| scene.dinov3(&format!("scene embed {line} -m tiny.json --weights synthetic:7"));
     embed("rgb.tif -o chips.tif").assert().code(2).stderr_eq(str![[r#"
-error: chips.tif: the output of scenes is GeoParquet, a file that ends in .parquet, a Zarr store that ends in .zarr, or a folder
+error: chips.tif: the output of scenes is GeoParquet, a file that ends in .parquet, a Zarr store that ends in .zarr, or a folder; a .tif is one of --dense
 
 "#]]);
     embed("rgb.tif -o chips.parquet --chip 100").assert().code(2).stderr_eq(str![[r#"
@@ -206,7 +206,7 @@ error: rgb.tif is named twice, and would give the same rows twice
 
 "#]]);
     let output = scene.dinov3("scene embed rgb.tif -m tiny.json --crs EPSG:1 -o chips.parquet").assert().code(2);
-    assert!(stderr(&output).contains("EPSG:1 is not in the built-in table"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("'EPSG:1' for '--crs <CRS>': it is not in the built-in table"), "{}", stderr(&output));
     for wrong in ["--datetime soon", "--min-valid 2", "--scale grey", "--edges mirror", "--stride 0"] {
         embed(&format!("rgb.tif -o chips.parquet {wrong}")).assert().code(2);
     }
