@@ -206,7 +206,11 @@ error: rgb.tif is named twice, and would give the same rows twice
 
 "#]]);
     let output = scene.dinov3("scene embed rgb.tif -m tiny.json --crs EPSG:1 -o chips.parquet").assert().code(2);
-    assert!(stderr(&output).contains("'EPSG:1' for '--crs <CRS>': it is not in the built-in table"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("'EPSG:1' for '--crs <CRS>': it is not in the built-in table"),
+        "{}",
+        stderr(&output)
+    );
     for wrong in ["--datetime soon", "--min-valid 2", "--scale grey", "--edges mirror", "--stride 0"] {
         embed(&format!("rgb.tif -o chips.parquet {wrong}")).assert().code(2);
     }

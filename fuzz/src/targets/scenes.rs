@@ -143,8 +143,7 @@ pub(super) const WORK_LIST: Target = Target {
             size_px: Some((100, 70)),
             epsg: Some(32633),
             datetime_us: Some(5),
-            error: None,
-            shard: None,
+            ..WorkUnit::default()
         };
         let path = std::env::temp_dir().join(format!("dinov3-fuzz-{}.parquet", std::process::id()));
         let written = write_work_list(&path, &[unit("a-1"), unit("a-2")], &json!({"job": {}}));
