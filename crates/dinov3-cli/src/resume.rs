@@ -30,7 +30,9 @@ pub fn open_journal(output: &Path, arguments: &JournalArguments) -> Result<Journ
 /// After a run of which some items failed: what the journal, which stays then, is good for.
 pub fn note_missing(outcome: Outcome, journal: &Path) {
     if outcome == Outcome::SomeFailed && journal.exists() {
-        eprintln!("note: what is done is kept beside it, too: the same command with --resume makes just what is missing");
+        eprintln!(
+            "note: what is done is kept beside it, too: the same command with --resume makes just what is missing"
+        );
     }
 }
 

@@ -366,7 +366,8 @@ impl Scene {
             Some(grid) => check_grid(grid).map(|()| Some(grid)),
             None if self.grid.is_empty() => Ok(None),
             None => {
-                Err("has chips that are no columns and rows, as the cells of a Zarr store are: write .parquet".to_owned())
+                Err("has chips that are no columns and rows, as the cells of a Zarr store are: write .parquet"
+                    .to_owned())
             }
         }
     }
