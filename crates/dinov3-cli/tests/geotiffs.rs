@@ -251,6 +251,15 @@ fn a_run_without_any_chip_says_why() {
 }
 
 #[test]
+fn a_reference_system_in_which_a_scene_lies_nowhere_is_one_error() {
+    let scene = scene();
+    let line = "scene embed rgb.tif --crs EPSG:4326 -m tiny.json --weights missing.safetensors -o chips.parquet";
+    let told = stderr(&scene.dinov3(line).assert().code(1));
+    assert!(told.starts_with("error: rgb.tif: ") && told.lines().count() == 1, "{told}");
+    assert!(!scene.path("chips.parquet").exists());
+}
+
+#[test]
 fn other_samples_are_scaled_as_declared() {
     let scene = Scene::new();
     let levels = TiffImage { sample: |band, x, y| dinov3_testing::geotiff::pattern(band, x, y), ..rgb() };

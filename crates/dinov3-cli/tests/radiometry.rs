@@ -88,6 +88,19 @@ fn the_baseline_decides_about_the_offset() {
 }
 
 #[test]
+fn a_declared_baseline_that_metadata_contradict_is_a_warning() {
+    let scene = Scene::new();
+    put(&scene, PRODUCT, deep(|band, x, y| 1001 + 10 * pattern(band, x, y)));
+    let told = |baseline: &str| {
+        let arguments = [PRODUCT, "--preset", "sentinel-2-l2a", "--baseline", baseline];
+        stderr(&embed(&scene, &arguments).assert().code(0))
+    };
+    let contradicts = "--baseline 03.01 contradicts baseline 05.10 (N0510 in the product's name)";
+    assert!(told("03.01").contains(contradicts), "{}", told("03.01"));
+    assert!(!told("05.00").contains("contradicts"));
+}
+
+#[test]
 fn an_unknown_baseline_is_refused_with_the_option_that_declares_it() {
     let scene = Scene::new();
     put(&scene, "S2A_33UUP_20240618_0_L2A.tif", deep(|band, x, y| 1000 + 10 * pattern(band, x, y)));

@@ -38,6 +38,8 @@ pub(crate) struct Radiometry {
     has_doubtful_offset: bool,
     /// Whether somebody says that the offset was added already, without being asked.
     claims_harmonized: bool,
+    /// What the metadata say of Sentinel-2's offset where an option says something else.
+    contradicted: Option<String>,
     /// What the product's zeros and its fourth band mean.
     rules: PixelRules,
     pub mask: Option<MaskInUse>,
@@ -142,10 +144,17 @@ impl Radiometry {
         let has_offset = calibrated.as_ref().is_some_and(|(all, _)| all.iter().any(|one| one.addend < 0.0));
         let is_said = facts.is_offset_applied.as_ref().is_some_and(|applied| applied.value);
         let had_one = facts.baseline.as_ref().is_none_or(|baseline| baseline.value.has_offset());
-        let claims_harmonized = calibrated.is_some() && options.baseline.is_none() && is_said && had_one;
+        let is_declared = options.baseline.is_some() && options.preset == Some(Preset::Sentinel2L2a);
+        let claims_harmonized =
+            calibrated.is_some() && !has_offset && (is_declared || options.baseline.is_none() && is_said && had_one);
+        let by_metadata =
+            options.preset.filter(|_| is_declared).and_then(|preset| preset.calibrated(facts, None).ok()?);
+        let contradicted = by_metadata
+            .zip(calibrated.as_ref())
+            .and_then(|((found, source), (declared, _))| (found[0].addend != declared[0].addend).then_some(source));
         has_doubtful_offset &= has_offset;
         let rules = options.preset.map_or(PixelRules::NONE, Preset::rules);
-        Ok(Self { bands, scale, calibrated, has_doubtful_offset, claims_harmonized, rules, mask })
+        Ok(Self { bands, scale, calibrated, has_doubtful_offset, claims_harmonized, contradicted, rules, mask })
     }
 
     /// Looks at the pixels.
@@ -174,6 +183,9 @@ impl Radiometry {
                     "{source} says that Sentinel-2's offset was added already, and yet no sample is below 1000: if it was \
                      not, --baseline 05.09 adds it"
                 ));
+            }
+            if let Some(found) = &self.contradicted {
+                warnings.push(format!("{source} contradicts {found}, by which Sentinel-2's offset is another one"));
             }
         }
         let transfer = self.transfer(&sample, scene)?;

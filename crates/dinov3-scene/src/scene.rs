@@ -131,6 +131,7 @@ impl Scene {
         let facts = ProductFacts::gather(input, raster.profile());
         let (raster, mask) = masked(opener, raster, input, options)?;
         let (transform, crs) = located(raster.profile(), options)?;
+        refuse_off_the_earth(raster.profile(), &transform, &crs)?;
         let radiometry = Radiometry::of(&*raster, mask, input, &facts, options)?;
         if let (Some(file), Some(mask)) = (&input.mask, &radiometry.mask) {
             versions.push(FileVersion::new(file, mask.stamp));
@@ -184,9 +185,9 @@ impl Scene {
         &self.versions
     }
 
-    /// What files beside it, its item and its options made of its samples, before any pixel was looked at.
+    /// Where it lies, and what files beside it, its item and its options made of its samples, before any pixel was looked at.
     pub(crate) fn reading(&self) -> String {
-        self.radiometry.reading()
+        format!("{} {:?} {}", self.radiometry.reading(), self.transform, self.crs)
     }
 
     /// What is known of the raster.
@@ -332,20 +333,13 @@ impl Scene {
         self.datetime_us
     }
 
-    /// Metres on the ground between the middle pixel and its neighbour to the right; nothing where that cannot be told.
+    /// The ground sample distance in metres, as `--gsd` counts it: the longer side of the middle pixel; nothing where that
+    /// cannot be told.
     pub fn ground_distance_m(&self) -> Option<f64> {
-        const EARTH_RADIUS_M: f64 = 6_371_008.8;
         let profile = self.profile();
         let (column, row) = (f64::from(profile.width_px) / 2.0, f64::from(profile.height_px) / 2.0);
-        let at = |column: f64| {
-            let (x, y) = self.transform.apply(column, row);
-            self.crs.to_lon_lat(x, y).ok().map(|(lon, lat)| (lon.to_radians(), lat.to_radians()))
-        };
-        let ((lon, lat), (next_lon, next_lat)) = (at(column)?, at(column + 1.0)?);
-        let sine = |angle: f64| (angle / 2.0).sin().powi(2);
-        let chord = sine(next_lat - lat) + lat.cos() * next_lat.cos() * sine(next_lon - lon);
-        let distance = 2.0 * EARTH_RADIUS_M * chord.sqrt().asin();
-        (distance.is_finite() && distance > 0.0).then_some(distance)
+        let (width_m, height_m) = self.crs.pixel_size_m(&self.transform, column, row).ok()?;
+        Some(width_m.max(height_m))
     }
 
     /// For each row of pixels in which chips start: how many of them may have data.
@@ -532,6 +526,13 @@ fn thrice(mut read: RasterWindow) -> RasterWindow {
     repeated!(U8 I8 U16 I16 U32 I32 F32 F64);
     read.bands = 3;
     read
+}
+
+/// Refuses a scene whose middle is no place: most likely `--crs` names another system than that of its numbers.
+fn refuse_off_the_earth(profile: &RasterProfile, transform: &AffineTransform, crs: &Crs) -> Result<(), SceneError> {
+    let (x, y) = transform.apply(f64::from(profile.width_px) / 2.0, f64::from(profile.height_px) / 2.0);
+    let found = crs.to_lon_lat(x, y).map(drop);
+    found.map_err(|source| SceneError::Coordinates { scene: profile.location.clone(), source })
 }
 
 /// Where the scene lies: as the options say, else as it says itself.

@@ -219,16 +219,9 @@ fn extent(items: &[(String, Value)]) -> Value {
         let corners: Option<Vec<f64>> = (0..4).map(|at| number(item, at)).collect();
         boxes.extend(corners.and_then(|corners| <[f64; 4]>::try_from(corners).ok()));
     }
-    // What crosses the antimeridian makes a box of all longitudes, unless everything does.
-    let crosses = |[west, _, east, _]: &[f64; 4]| west > east;
-    let all_cross = !boxes.is_empty() && boxes.iter().all(crosses);
-    let bbox = boxes.into_iter().reduce(|a, b| {
-        let [west, south, east, north] = [a[0].min(b[0]), a[1].min(b[1]), a[2].max(b[2]), a[3].max(b[3])];
-        match all_cross || !(crosses(&a) || crosses(&b)) {
-            true => [west, south, east, north],
-            false => [-180.0, south, 180.0, north],
-        }
-    });
+    let (west, east) = longitudes(&boxes);
+    let bbox = boxes.into_iter().reduce(|a, b| [west, a[1].min(b[1]), east, a[3].max(b[3])]);
+    let bbox = bbox.map(|[_, south, _, north]| [west, south, east, north]);
     let mut times: Vec<&str> = items.iter().filter_map(|(_, item)| item["properties"]["datetime"].as_str()).collect();
     // All are in UTC and of one length, up to a fraction that sorts after none.
     times.sort_by_key(|time| time.trim_end_matches('Z').to_owned());
@@ -236,6 +229,27 @@ fn extent(items: &[(String, Value)]) -> Value {
         "spatial": {"bbox": [bbox.unwrap_or([-180.0, -90.0, 180.0, 90.0])]},
         "temporal": {"interval": [[times.first(), times.last()]]},
     })
+}
+
+/// The range of longitudes of boxes; where one of them crosses the antimeridian, the shortest range around all, which then
+/// may cross it too.
+fn longitudes(boxes: &[[f64; 4]]) -> (f64, f64) {
+    let mut spans: Vec<(f64, f64)> = boxes.iter().map(|[west, _, east, _]| (*west, *east)).collect();
+    if spans.iter().all(|(west, east)| west <= east) {
+        return spans.into_iter().fold((f64::INFINITY, f64::NEG_INFINITY), |a, b| (a.0.min(b.0), a.1.max(b.1)));
+    }
+    spans.iter_mut().filter(|(west, east)| west > east).for_each(|(_, east)| *east += 360.0);
+    spans.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let first = spans[0].0;
+    let (mut reach, mut gap, mut west) = (spans[0].1, 0.0, first);
+    for (start, end) in spans.into_iter().skip(1).chain([(first + 360.0, first + 360.0)]) {
+        if start - reach > gap {
+            (gap, west) = (start - reach, start);
+        }
+        reach = reach.max(end);
+    }
+    let around = |longitude: f64| (longitude + 180.0).rem_euclid(360.0) - 180.0;
+    if gap > 0.0 { (around(west), around(west - gap)) } else { (-180.0, 180.0) }
 }
 
 /// `2026-05-17T10:30:00Z`, with microseconds where there are any, from microseconds since 1970.
@@ -315,7 +329,9 @@ mod tests {
         let across = collection_of(vec![of([179.0, 0.0, -179.0, 1.0], 0), of([178.0, 0.0, -178.0, 1.0], 0)]);
         assert_eq!(across["extent"]["spatial"]["bbox"], json!([[178.0, 0.0, -178.0, 1.0]]));
         let mixed = collection_of(vec![of([179.0, 0.0, -179.0, 1.0], 0), of([1.0, 0.0, 2.0, 1.0], 0)]);
-        assert_eq!(mixed["extent"]["spatial"]["bbox"], json!([[-180.0, 0.0, 180.0, 1.0]]));
+        assert_eq!(mixed["extent"]["spatial"]["bbox"], json!([[1.0, 0.0, -179.0, 1.0]]));
+        let sides = collection_of(vec![of([179.0, 0.0, -179.0, 1.0], 0), of([-178.5, 0.0, -178.0, 1.0], 0)]);
+        assert_eq!(sides["extent"]["spatial"]["bbox"], json!([[179.0, 0.0, -178.0, 1.0]]));
         assert_eq!(collection_of(Vec::new())["extent"]["temporal"]["interval"], json!([[null, null]]));
     }
 

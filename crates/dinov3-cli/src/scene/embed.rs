@@ -52,6 +52,11 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
             _ if job.options.area.is_some() => {
                 eprintln!("note: no chip of any scene lies in the area of interest: the output has no rows");
             }
+            _ if job.options.grid.is_some() => {
+                eprintln!(
+                    "note: no cell of --grid begins in any scene with enough of its ground: the output has no rows"
+                );
+            }
             _ => eprintln!("note: no scene is as large as a chip, and --edges drop leaves out what is smaller"),
         }
     }

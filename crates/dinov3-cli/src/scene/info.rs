@@ -54,7 +54,11 @@ pub fn run(arguments: &SceneInfoArguments) -> Result<Outcome> {
     let (profile, transform, crs) = (scene.profile(), scene.transform(), scene.crs());
     let footprint = scene.footprint()?;
     let (pixel_width, pixel_height) = transform.pixel_size();
-    let unit = if crs.is_geographic() { "degrees" } else { "units" };
+    let unit = match crs.metres_per_unit() {
+        None => "degrees",
+        Some(1.0) => "metres",
+        Some(_) => "units",
+    };
     let crs_name = match (crs.epsg(), crs.name()) {
         (Some(code), Some(name)) => format!("EPSG:{code} ({name})"),
         _ => crs.to_string(),
@@ -208,6 +212,7 @@ fn mask(profile: &RasterProfile) -> String {
         (MaskKind::NoData, Some(no_data)) => format!("where a band that is used is not {}", no_data.text),
         (MaskKind::EachFile, _) => "where every file that is used says so".to_owned(),
         (MaskKind::Alpha { band }, _) => format!("above 0 in the alpha band {}", band + 1),
+        _ if profile.sample_type.is_float() => "all but NaN".to_owned(),
         _ => "all".to_owned(),
     }
 }

@@ -114,7 +114,7 @@ pub fn refuse_given(name: &str, ids: &[impl AsRef<str>], reason: &str) -> Result
     let mut command = Arguments::command();
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
     let Some((command, matches)) = of_scene(&command, &matches, name) else { return Ok(()) };
-    for id in ids.iter().map(AsRef::as_ref).filter(|id| is_given(matches, id)) {
+    if let Some(id) = ids.iter().map(AsRef::as_ref).find(|id| is_given(matches, id)) {
         let option = command.get_arguments().find(|option| option.get_id() == id).and_then(|option| option.get_long());
         return Err(usage(format!("--{}: {reason}", option.unwrap_or(id))));
     }

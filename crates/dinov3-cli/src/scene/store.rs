@@ -71,7 +71,7 @@ pub fn check_place(output: &Path) -> Result<()> {
         let shown = redacted(&output.to_string_lossy());
         return Err(usage(format!(
             "{shown}: one file is written to a disk of this machine; in an object store, name a prefix, s3://BUCKET/PREFIX/, \
-             under which every scene gets a file"
+             under which the chips of every scene get a file"
         )));
     }
     Ok(())
