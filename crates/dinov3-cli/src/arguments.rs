@@ -455,7 +455,7 @@ pub struct SceneEmbedArguments {
     /// What a folder gets for each scene
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: SceneFormat,
-    /// Folder for what is unfinished, where OUT is in an object store; by default one in the folder for temporary files
+    /// Folder for what is unfinished, where OUT is in an object store; by default one in the user's cache
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
     #[command(flatten)]
@@ -548,7 +548,7 @@ pub struct SceneRunArguments {
     /// Output: a folder, s3://..., gs://... or az://...; the same for all parts
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
-    /// Folder for what is unfinished, where OUT is in an object store; by default one in the folder for temporary files
+    /// Folder for what is unfinished, where OUT is in an object store; by default one in the user's cache
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
     /// Make the units of this part anew, also those that are done
@@ -589,7 +589,7 @@ pub struct SceneMergeArguments {
     /// Compare sizes alone, and not checksums, for which every file is read
     #[arg(long)]
     pub sizes_only: bool,
-    /// Folder for what is fetched from an object store; by default one in the folder for temporary files
+    /// Folder for what is fetched from an object store; by default one in the user's cache
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
     #[command(flatten)]
