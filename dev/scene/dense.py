@@ -150,7 +150,9 @@ def check_dense(binary, folder, sample, check):
         with rasterio.open(path) as raster:
             check(raster.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG", f"{path.name}: GDAL's layout")
             tile = raster.block_shapes[0][0] * raster.block_shapes[0][1] * raster.count
-            check(tile * np.dtype(raster.dtypes[0]).itemsize <= 16e6, f"{path.name}: bytes of a tile")
+            # GDAL before 3.11 calls half floats floats of 16 bits.
+            bits = int(raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(raster.dtypes[0]).itemsize))
+            check(tile * bits / 8 <= 16e6, f"{path.name}: bytes of a tile")
     check_readers(folder, check)
     return f"dense: {cells} cells as numpy blends them, {len(written)} COGs"
 
@@ -245,7 +247,7 @@ def check_georeference(binary, folder, check, written):
 
 
 def check_halves(binary, folder, check, written):
-    """Half floats as GDAL reads them: as a type of its own from 3.11 on, before as floats."""
+    """Half floats as GDAL reads them: from 3.11 on as a type of their own, before as floats."""
     for name, options in (("masked", ["--dims", 8]), ("eight", ["--dims", "all", "--dense-step", 8])):
         found = {}
         for kind in ("f32", "f16"):
@@ -257,10 +259,8 @@ def check_halves(binary, folder, check, written):
         check(np.array_equal(found["f16"].astype(np.float32), expected, equal_nan=True), f"{name}: half floats")
         small, large = ((folder / f"{name}-{kind}.tif").stat().st_size for kind in ("f16", "f32"))
         check(small < 0.7 * large, f"{name}: {small} and {large} bytes")
-        with rasterio.open(folder / f"{name}-f16.tif") as raster:
-            level = raster.overviews(1)[0] if raster.overviews(1) else 1
         print(f"dense: {name}: half floats as GDAL {rasterio.__gdal_version__} reads them ({profile['dtype']}), "
-              f"overviews from 1:{level}, {small / large:.2f} of the size", flush=True)
+              f"{small / large:.2f} of the size", flush=True)
     result = run(dense_command(binary, folder / "masked.tif", folder / "bytes.tif", "--embedding-type", "int8"), (2,))
     check("--embedding-type int8: a GeoTIFF has no scale per cell" in result.stderr, f"int8: {result.stderr}")
 

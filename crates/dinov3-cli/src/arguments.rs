@@ -457,7 +457,7 @@ pub struct SceneEmbedArguments {
     /// What a folder gets for each scene
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: SceneFormat,
-    /// Folder for what is unfinished, where OUT is in an object store; by default one in the folder for temporary files
+    /// Folder for what is unfinished, where OUT is in an object store; by default one in the user's cache
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
     #[command(flatten)]
@@ -557,7 +557,7 @@ pub struct SceneRunArguments {
     /// Output: a folder, s3://..., gs://... or az://...; the same for all parts
     #[arg(short, long, value_name = "OUT", value_parser = output_path())]
     pub output: PathBuf,
-    /// Folder for what is unfinished, where OUT is in an object store; by default one in the folder for temporary files
+    /// Folder for what is unfinished, where OUT is in an object store; by default one in the user's cache
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
     /// Make the units of this part anew, also those that are done
@@ -601,7 +601,7 @@ pub struct SceneMergeArguments {
     /// Compare sizes alone, and not checksums, for which every file is read
     #[arg(long)]
     pub sizes_only: bool,
-    /// Folder for what is fetched from an object store; by default one in the folder for temporary files
+    /// Folder for what is fetched from an object store; by default one in the user's cache
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
     #[command(flatten)]

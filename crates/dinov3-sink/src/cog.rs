@@ -46,7 +46,8 @@ const TRAILER_BYTES: u64 = 4;
 pub enum CogSample {
     /// IEEE 754 binary32; NaN is no data.
     F32,
-    /// IEEE 754 binary16; NaN is no data. GDAL reads it from 3.11 on. Values beyond ±65504 are an error.
+    /// IEEE 754 binary16; NaN is no data. GDAL reads it as a type of its own from 3.11 on, as binary32 before. Values beyond
+    /// ±65504 are an error.
     F16,
     /// 1 to 255; 0 is no data.
     U8,

@@ -103,8 +103,14 @@ impl Store {
         let scratch = match scratch {
             Some(folder) => folder.to_path_buf(),
             None => {
-                let name = format!("dinov3-scratch-{}", &sha256(objects.shown().as_bytes())[..16]);
-                let folder = std::env::temp_dir().join(name);
+                // Found again by the next run; and nobody else can put a link there, as into the folder for temporary files.
+                let name = &sha256(objects.shown().as_bytes())[..16];
+                let Some(cache) = own_scratch() else {
+                    return Err(usage(
+                        "--scratch: name a folder for what is unfinished; this user has no folder for caches",
+                    ));
+                };
+                let folder = cache.join(name);
                 eprintln!("note: what is unfinished is kept in {} (--scratch)", folder.display());
                 folder
             }
@@ -257,6 +263,22 @@ impl Store {
             Self::Objects { objects, .. } => Ok(objects.remove(name)?),
         }
     }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Self::Objects { scratch, .. } = self
+            && own_scratch().is_some_and(|own| scratch.starts_with(own))
+        {
+            // Unless something in it is unfinished.
+            let _ = fs::remove_dir(scratch);
+        }
+    }
+}
+
+/// Where the scratch folders are that nobody named.
+fn own_scratch() -> Option<PathBuf> {
+    dinov3::system::cache_directory().map(|cache| cache.join("scratch"))
 }
 
 /// The SHA-256 of a file of this machine.
