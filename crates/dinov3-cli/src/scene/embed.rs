@@ -30,6 +30,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
         return folder::run(&job);
     }
     check_output(&arguments.output, &job.options)?;
+    zarr_plan::refuse_store_of_plan(&arguments.output, arguments.journal.fresh)?;
     let scenes = scenes_of(&job)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let columns = job.columns(&scenes);
@@ -87,10 +88,9 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
 fn refuse_out_of_place(arguments: &SceneEmbedArguments) -> Result<()> {
     options::refuse_given("embed", &options::of_dense(), "it goes with --dense")?;
     match (is_store_name(&arguments.output), arguments.format) {
-        (false, SceneFormat::Zarr) => Err(usage(format!(
-            "{}: --format zarr goes with an output that ends in .zarr",
-            arguments.output.display()
-        ))),
+        (false, SceneFormat::Zarr) => {
+            Err(usage(format!("{}: --format zarr goes with an output that ends in .zarr", arguments.output.display())))
+        }
         (true, _) if is_remote(&arguments.output) => Ok(()),
         (true, SceneFormat::Zarr) => options::refuse_given("embed", &["scratch"], OF_FOLDERS),
         (false, _) if is_store(&arguments.output) => Ok(()),
