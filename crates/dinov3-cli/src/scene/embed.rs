@@ -56,8 +56,6 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
             _ => eprintln!("note: no scene is as large as a chip, and --edges drop leaves out what is smaller"),
         }
     }
-    hint_at_weights(&job.spec);
-
     let Machine { opened, fingerprint, mut encoder, provenance } = job.open()?;
     agree(&mut journal, &arguments.journal, fingerprint, &job.layout)?;
 
