@@ -184,10 +184,12 @@ pub fn scene_version(scene: &Scene) -> String {
         }
     }
     let reading = fnv1a(scene.reading().as_bytes()) & 0xff_ffff_ffff;
-    let text = format!("{}, read as {reading:010x}", files.join(" + "));
+    let text = format!("{}{READING}{reading:010x}", files.join(" + "));
     if times.is_empty() { text } else { format!("{text}{ELSEWHERE}{}", times.join(" ")) }
 }
 
+/// What follows was decided about the samples.
+const READING: &str = ", read as ";
 /// What follows is not the same on every machine.
 const ELSEWHERE: &str = ", modified ";
 
@@ -203,8 +205,15 @@ pub fn check_unchanged(scene: &Scene, unit: &WorkUnit) -> Result<(), String> {
     let has_changed = "it has changed since it was planned";
     match (everywhere(&unit.stamp), everywhere(&found)) {
         (Some(planned), Some(found)) if planned != found => {
-            let told = |text: Option<String>| text.unwrap_or_default();
-            Err(format!("{has_changed}: it had {}, and has {}", told(planned), told(found)))
+            let files = |text: &str| text.split(READING).next().unwrap_or_default().to_owned();
+            match (files(&planned.unwrap_or_default()), files(&found.unwrap_or_default())) {
+                (planned, found) if planned != found => {
+                    Err(format!("{has_changed}: it had {planned}, and has {found}"))
+                }
+                _ => Err(format!(
+                    "{has_changed}: the metadata beside it, or its STAC item, says otherwise now what samples are"
+                )),
+            }
         }
         _ if unit.size_px.is_some_and(|planned| planned != size_px) => {
             Err(format!("{has_changed}: it is of another size"))

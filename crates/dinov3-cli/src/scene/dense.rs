@@ -24,7 +24,7 @@ use crate::scene::embed::{hint_at_weights, model_uri, refuse_folder_options};
 use crate::scene::inputs::{as_paths, named_scenes};
 use crate::scene::job::described;
 use crate::scene::reports::SceneReports;
-use crate::scene::{opener, scene_options};
+use crate::scene::{opener, scene_options, zarr_plan};
 use crate::setup::{
     Provenance, check_window, extension, model_spec, open_model, place_of, refuse_overwriting,
     refuse_overwriting_inputs, report_weights, weight_files,
@@ -77,6 +77,7 @@ pub fn run_for(arguments: &SceneEmbedArguments, shown: &Path) -> Result<Outcome>
     let mut options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
     // Blocks are kept for windows, as they would be for chips.
     options.cut = Cut { chip_px: cut.window_px, stride_px: cut.window_px - cut.overlap_px, edges: Edges::Pad };
+    zarr_plan::refuse_store_of_plan(&arguments.output, arguments.journal.fresh)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let mut scenes = SceneSource::new(named.scenes, opener, options.clone());
     let reports = SceneReports::of(&mut scenes);

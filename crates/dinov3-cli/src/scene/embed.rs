@@ -30,6 +30,7 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
         return folder::run(&job);
     }
     check_output(&arguments.output, &job.options)?;
+    zarr_plan::refuse_store_of_plan(&arguments.output, arguments.journal.fresh)?;
     let scenes = scenes_of(&job)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let columns = job.columns(&scenes);
@@ -60,8 +61,6 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
             _ => eprintln!("note: no scene is as large as a chip, and --edges drop leaves out what is smaller"),
         }
     }
-    hint_at_weights(&job.spec);
-
     let Machine { opened, fingerprint, mut encoder, provenance } = job.open()?;
     agree(&mut journal, &arguments.journal, fingerprint, &job.layout)?;
 

@@ -6,7 +6,7 @@ use dinov3_scene::Division;
 
 use crate::failure::Outcome;
 use crate::scene::embed::scenes_of;
-use crate::scene::job::Job;
+use crate::scene::job::{Job, LazyMachine};
 use crate::scene::merge::{Catalogue, catalogue};
 use crate::scene::plan::Plan;
 use crate::scene::store::Store;
@@ -26,8 +26,9 @@ pub fn run(job: &Job<'_>) -> Result<Outcome> {
     };
     let store = Store::create(&arguments.output, &job.opener, arguments.scratch.as_deref())?;
     let own = plan.units.clone();
-    let plan = plan.join(&store, arguments.journal.fresh)?;
-    let tally = units::run(job, &plan.options, &own, &store, arguments.journal.fresh)?;
+    let mut machine = LazyMachine::of(job);
+    let plan = plan.join(&store, &mut machine, arguments.journal.fresh)?;
+    let tally = units::run(&mut machine, &plan.options, &own, &store, arguments.journal.fresh)?;
     let made = tally.tell(&store);
     let options = Catalogue { license: "various", sizes_only: true, parquet: None, partial: false };
     let merged = catalogue(&plan, &store, &options)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use dinov3::inputs::{Kind, expand};
-use dinov3_scene::raster::Opener;
+use dinov3_scene::raster::{Opener, redacted};
 use dinov3_scene::{
     AssetChoice, BandFiles, SceneInput, find_masks, is_catalogue, read_items, tell_apart, without_name,
 };
@@ -129,13 +129,22 @@ pub fn as_paths(scenes: Vec<PathBuf>) -> Vec<PathBuf> {
     scenes.into_iter().map(without_file_scheme).collect()
 }
 
+/// Where the files of a scene are, however they are spelled; nothing if one is not there. What a URL that has something
+/// secret leads to is not known to whoever sees it without that.
+pub fn place_of_scene(scene: &SceneInput) -> Option<Vec<PathBuf>> {
+    let place = |file: &PathBuf| match file.to_str().filter(|text| text.contains("://")) {
+        Some(url) => (redacted(url) == url).then(|| file.clone()),
+        None => file.canonicalize().ok(),
+    };
+    scene.files.iter().map(place).collect::<Option<Vec<_>>>().filter(|place| !place.is_empty())
+}
+
 /// The chips of a scene are named by it: twice the same name would be twice the same rows.
 pub fn refuse_twice(scenes: &[SceneInput]) -> Result<()> {
     let (mut names, mut places) = (HashSet::new(), HashSet::new());
     for scene in scenes {
         // The same files under two spellings.
-        let place: Option<Vec<PathBuf>> = scene.files.iter().map(|file| file.canonicalize().ok()).collect();
-        let is_new = place.filter(|place| !place.is_empty()).is_none_or(|place| places.insert(place));
+        let is_new = place_of_scene(scene).is_none_or(|place| places.insert(place));
         if !names.insert(&scene.name) || !is_new {
             return Err(usage(format!("{} is named twice, and would give the same rows twice", scene.name)));
         }

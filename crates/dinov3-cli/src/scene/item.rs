@@ -129,7 +129,7 @@ fn rounded(value: f64) -> f64 {
 
 /// A link from a document in the store to a source: relative where both are on this machine, so that they can be moved
 /// together; without secrets.
-fn source_href(store: &Store, source: &Path) -> String {
+pub fn source_href(store: &Store, source: &Path) -> String {
     let path = without_file_scheme(source.to_path_buf());
     match path.to_string_lossy() {
         text if text.contains("://") => scene_name(&path),

@@ -13,6 +13,7 @@ use dinov3_scene::{AreaOfInterest, Preset, SceneInput, SceneOptions};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{SceneArguments, SceneEmbedArguments};
+use crate::scene::embed::hint_at_weights;
 use crate::scene::{opener, scene_options};
 use crate::setup::{
     Provenance, check_chip, chosen_poolings, model_definition, model_spec, open_model, refuse_overwriting,
@@ -59,6 +60,7 @@ impl<'a> Job<'a> {
 
     /// Reads the weights.
     pub fn open(&self) -> Result<Machine> {
+        hint_at_weights(&self.spec);
         let arguments = self.arguments;
         let opened = open_model(&self.spec, &arguments.model)?;
         refuse_overwriting(&arguments.output, weight_files(&opened))?;
@@ -87,6 +89,26 @@ pub struct Machine {
     pub fingerprint: Map<String, Value>,
     pub encoder: Box<dyn Encoder>,
     pub provenance: Pending,
+}
+
+/// A machine whose weights are read when it is first needed, if ever.
+pub struct LazyMachine<'j, 'a> {
+    pub job: &'j Job<'a>,
+    opened: Option<Machine>,
+}
+
+impl<'j, 'a> LazyMachine<'j, 'a> {
+    pub fn of(job: &'j Job<'a>) -> Self {
+        Self { job, opened: None }
+    }
+
+    /// It, opened now or before.
+    pub fn open(&mut self) -> Result<&mut Machine> {
+        match &mut self.opened {
+            Some(machine) => Ok(machine),
+            none => Ok(none.insert(self.job.open()?)),
+        }
+    }
 }
 
 /// A provenance whose weights are still being hashed.

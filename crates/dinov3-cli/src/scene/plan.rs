@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use crate::arguments::ScenePlanArguments;
 use crate::failure::{Outcome, in_words_of_the_command, printable_line, usage};
 use crate::scene::embed::scenes_of;
-use crate::scene::job::Job;
+use crate::scene::inputs::place_of_scene;
+use crate::scene::item::source_href;
+use crate::scene::job::{Job, LazyMachine};
 use crate::scene::options::{self, DecidingOptions};
-use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, data_of, item_of, marker_of};
+use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, data_of, is_remote, item_of, marker_of};
 use crate::scene::zarr_plan;
 
 /// Scenes that are opened at once, at most.
@@ -148,16 +150,27 @@ impl Plan {
     }
 
     /// Puts a copy where results go, without secrets. Units of an earlier plan that made the same of other scenes stay in it;
-    /// those that this plan replaces go.
+    /// those that this plan replaces go, once the weights of what replaces them are open.
     ///
     /// # Errors
-    /// If something else is there: other options, or scenes that were divided otherwise. With `fresh`, what is there goes,
-    /// but for a Zarr store, whose arrays are made once.
-    pub fn join(mut self, store: &Store, fresh: bool) -> Result<Self> {
+    /// If something else is there: other options, scenes that were divided otherwise, or the same scenes by other names. With
+    /// `fresh`, what is there goes, but for a Zarr store, whose arrays are made once.
+    pub fn join(mut self, store: &Store, machine: &mut LazyMachine<'_, '_>, fresh: bool) -> Result<Self> {
         let own = self.redacted();
         let shown = store.shown();
         let is_zarr = zarr_plan::is_zarr(&self.options);
-        let earlier = Self::of_store(store)?;
+        let earlier = match Self::of_store(store) {
+            Err(error) if error.is::<Damaged>() && fresh && !is_zarr => {
+                eprintln!("note: {error:#}; whatever is there and is not named now is in no list any more");
+                machine.open()?;
+                own.put(store)?;
+                return Ok(self);
+            }
+            Err(error) if error.is::<Damaged>() && !is_zarr => {
+                return Err(usage(format!("{error:#}; --fresh makes the units anew, and their list")));
+            }
+            found => found?,
+        };
         if is_zarr {
             zarr_plan::check_join(&own, earlier.as_ref(), store)?;
         }
@@ -186,8 +199,8 @@ impl Plan {
         let scenes: HashMap<&str, &WorkUnit> = self.units.iter().map(|unit| (unit.scene.as_str(), unit)).collect();
         let names: HashSet<&str> = self.units.iter().map(|unit| unit.unit.as_str()).collect();
         let is_replaced = |unit: &WorkUnit| difference.is_some() || scenes.contains_key(unit.scene.as_str());
-        let (replaced, kept): (Vec<_>, Vec<_>) = earlier.units.into_iter().partition(is_replaced);
-        let mut gone = 0;
+        let (replaced, others): (Vec<_>, Vec<_>) = earlier.units.into_iter().partition(is_replaced);
+        let mut gone = Vec::new();
         for unit in replaced.iter().filter(|unit| !names.contains(unit.unit.as_str())) {
             if store.size_bytes(&marker_of(&unit.unit))?.is_none() && store.size_bytes(&data_of(&unit.unit))?.is_none()
             {
@@ -202,19 +215,74 @@ impl Plan {
                     unit.scene
                 )));
             }
-            store.remove_unit(&unit.unit)?;
-            gone += 1;
+            gone.push(unit);
         }
-        if gone > 0 {
-            eprintln!("note: {gone} units of an earlier plan are removed from {shown}");
+        let (mut kept, mut never_made) = (Vec::new(), 0);
+        for unit in others {
+            // A scene that failed or has gone, and is named no more, would be missing for ever.
+            let can_be_made = unit.error.is_none() && !has_gone(&unit);
+            match can_be_made || store.size_bytes(&marker_of(&unit.unit))?.is_some() {
+                true => kept.push(unit),
+                false => never_made += 1,
+            }
         }
         if let Some(unit) = kept.iter().find(|unit| names.contains(unit.unit.as_str())) {
             return Err(usage(format!("{}: another scene has the same unit in {shown}, {}", unit.scene, unit.unit)));
         }
+        self.refuse_other_names(&kept, store)?;
+        if !gone.is_empty() {
+            machine.open()?;
+            gone.iter().try_for_each(|unit| store.remove_unit(&unit.unit))?;
+            eprintln!("note: {} units of an earlier plan are removed from {shown}", gone.len());
+        } else if fresh {
+            machine.open()?;
+        }
+        if never_made > 0 {
+            eprintln!(
+                "note: {never_made} units of scenes that failed or are not there, and are not named now, are left out of {shown}"
+            );
+        }
+        tell_kept(&kept, &shown);
         drop((scenes, names));
         self.units.extend(kept);
         self.redacted().put(store)?;
         Ok(self)
+    }
+
+    /// Refuses scenes that are there by another spelling of their names: every row would be there twice.
+    fn refuse_other_names(&self, kept: &[WorkUnit], store: &Store) -> Result<()> {
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let (mut places, mut links) = (HashMap::new(), HashMap::new());
+        for unit in &self.units {
+            let Ok(input) = serde_json::from_str::<SceneInput>(&unit.input) else { continue };
+            let sources: Vec<String> = input.files.iter().map(|file| source_href(store, file)).collect();
+            if !sources.is_empty() {
+                links.insert(sources, unit);
+            }
+            if let Some(place) = place_of_scene(&input) {
+                places.insert(place, unit);
+            }
+        }
+        for unit in kept {
+            let Ok(input) = serde_json::from_str::<SceneInput>(&unit.input) else { continue };
+            let same = match place_of_scene(&input) {
+                Some(place) => places.get(&place),
+                None if !has_gone(unit) => None,
+                // It may have been named from another folder; its item says where it is.
+                None => sources_of_item(store, &unit.unit)?.and_then(|sources| links.get(&sources)),
+            };
+            if let Some(new) = same {
+                return Err(usage(format!(
+                    "{} is in {} as {}, and its rows would be there twice: name it like that, or give another OUT",
+                    new.scene,
+                    store.shown(),
+                    unit.scene
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a folder in which something of the same name lies that is of no plan.
@@ -252,10 +320,68 @@ impl Plan {
     /// The copy where results go, if there is one.
     pub fn of_store(store: &Store) -> Result<Option<Self>> {
         match store.size_bytes(PLAN)? {
-            Some(_) => Self::read(&store.fetched(PLAN)?).map(Some),
+            Some(_) => {
+                let path = store.fetched(PLAN)?;
+                Self::read(&path).map(Some).map_err(|error| error.context(Damaged(format!("{}/{PLAN}", store.shown()))))
+            }
             None => Ok(None),
         }
     }
+}
+
+/// The list of a folder of results cannot be read.
+#[derive(Debug)]
+struct Damaged(String);
+
+impl std::fmt::Display for Damaged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} cannot be read", self.0)
+    }
+}
+
+/// Scenes that one line names.
+const MOST_TOLD: usize = 3;
+
+/// Whoever renamed or deleted a scene may not expect that its rows are still there.
+fn tell_kept(kept: &[WorkUnit], shown: &str) {
+    if kept.is_empty() {
+        return;
+    }
+    let mut scenes: Vec<&str> = kept.iter().map(|unit| unit.scene.as_str()).collect();
+    scenes.dedup();
+    let more = if scenes.len() > MOST_TOLD { ", ..." } else { "" };
+    scenes.truncate(MOST_TOLD);
+    let advice = match kept.iter().find(|unit| has_gone(unit)) {
+        Some(gone) => format!(
+            "; {} is not there any more: to remove its rows, delete {shown}/{}, {shown}/{} and {shown}/{}",
+            gone.scene,
+            data_of(&gone.unit),
+            item_of(&gone.unit),
+            marker_of(&gone.unit)
+        ),
+        None => String::new(),
+    };
+    let line = format!(
+        "note: {} units of scenes that are not named now stay in {shown}: {}{more}{advice}",
+        kept.len(),
+        scenes.join(", ")
+    );
+    eprintln!("{}", printable_line(&line));
+}
+
+/// Whether a unit's scene is of files of this machine that are not where they were, seen from this folder.
+fn has_gone(unit: &WorkUnit) -> bool {
+    let input = serde_json::from_str::<SceneInput>(&unit.input);
+    input.is_ok_and(|input| !input.files.iter().any(|file| is_remote(file)) && place_of_scene(&input).is_none())
+}
+
+/// What the item of a unit links to as its sources, if there is one.
+fn sources_of_item(store: &Store, unit: &str) -> Result<Option<Vec<String>>> {
+    let Some(text) = store.get(&item_of(unit))? else { return Ok(None) };
+    let item: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let links = item["links"].as_array().into_iter().flatten();
+    let sources = links.filter(|link| link["rel"] == "emb:source-data");
+    Ok(Some(sources.filter_map(|link| Some(link["href"].as_str()?.to_owned())).collect()))
 }
 
 /// What opens a unit's scene, without secrets.

@@ -6,7 +6,7 @@ use dinov3_scene::assign;
 
 use crate::arguments::SceneRunArguments;
 use crate::failure::{Outcome, usage};
-use crate::scene::job::Job;
+use crate::scene::job::{Job, LazyMachine};
 use crate::scene::options::DecidingOptions;
 use crate::scene::plan::Plan;
 use crate::scene::shard;
@@ -46,6 +46,7 @@ pub fn run(arguments: &SceneRunArguments) -> Result<Outcome> {
             plan.units.len()
         );
     }
-    let plan = plan.join(&store, arguments.fresh)?;
-    units::run(&job, &plan.options, &own, &store, arguments.fresh).map(|tally| tally.tell(&store))
+    let mut machine = LazyMachine::of(&job);
+    let plan = plan.join(&store, &mut machine, arguments.fresh)?;
+    units::run(&mut machine, &plan.options, &own, &store, arguments.fresh).map(|tally| tally.tell(&store))
 }

@@ -37,42 +37,61 @@ pub fn chosen(
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Shard, String), String> {
     let mut said: Vec<(Shard, String)> = asked.map(|shard| (shard, "--shard".to_owned())).into_iter().collect();
-    for found in [of_slurm(variable)?, of_aws_batch(variable)?] {
-        said.extend(found);
+    let mut alone = Vec::new();
+    for task in
+        [of_slurm(variable, asked, shards)?, of_aws_batch(variable)?, of_kubernetes(variable)?].into_iter().flatten()
+    {
+        let Task { index, count, source } = task;
+        let source = match (count, shards) {
+            (None, Some(count)) => format!("{source} and --shards {count}"),
+            _ => source,
+        };
+        let Some(count) = count.or(shards) else {
+            alone.push((index, source));
+            continue;
+        };
+        let shard = Shard::new(index, count).ok_or_else(|| {
+            format!("{source}: {index} is not below {count}; say as many shards as the job has tasks")
+        })?;
+        said.push((shard, source));
     }
-    match (number(variable, "JOB_COMPLETION_INDEX")?, shards) {
-        (Some(index), Some(count)) => {
-            let shard = Shard::new(index, count).ok_or(format!(
-                "JOB_COMPLETION_INDEX={index} is not below --shards {count}: say as many shards as the job has completions"
-            ))?;
-            said.push((shard, format!("JOB_COMPLETION_INDEX={index} and --shards {count}")));
-        }
-        (Some(index), None) if said.is_empty() => {
-            return Err(format!(
-                "JOB_COMPLETION_INDEX={index} says which part, and not of how many: add --shards N, the job's completions"
-            ));
-        }
-        (None, Some(count)) if said.is_empty() => {
-            return Err(format!(
+    if let Some((shard, source)) = said.iter().find(|(shard, _)| shards.is_some_and(|count| count != shard.count)) {
+        let count = shards.unwrap_or(shard.count);
+        return Err(format!("{source} says {} shards, and --shards {count}", shard.count));
+    }
+    let Some((first, source)) = said.first() else {
+        return match (alone.first(), shards) {
+            (Some((_, source)), _) => Err(format!(
+                "{source} says which part, and not of how many: add --shards N, the job's number of tasks, or --shard I/N"
+            )),
+            (None, Some(count)) => Err(format!(
                 "--shards {count} needs to know which of them: --shard I/{count}, or the environment of an array job"
-            ));
-        }
-        (_, Some(count)) => {
-            if let Some((shard, source)) = said.iter().find(|(shard, _)| shard.count != count) {
-                return Err(format!("{source} says {} shards, and --shards {count}", shard.count));
-            }
-        }
-        (_, None) => {}
-    }
-    let mut said = said.into_iter();
-    let Some((first, source)) = said.next() else { return Ok((Shard::WHOLE, String::new())) };
-    match said.find(|(other, _)| *other != first) {
-        Some((other, other_source)) => Err(format!(
+            )),
+            (None, None) => Ok((Shard::WHOLE, String::new())),
+        };
+    };
+    if let Some((other, other_source)) = said.iter().find(|(other, _)| other != first) {
+        return Err(format!(
             "{source} says shard {}/{}, and {other_source} says {}/{}: unset what is not meant",
             first.index, first.count, other.index, other.count
-        )),
-        None => Ok((first, source)),
+        ));
     }
+    if let Some((_, other_source)) = alone.iter().find(|(index, _)| *index != first.index) {
+        return Err(format!(
+            "{source} says shard {}/{}, and {other_source} says another: unset what is not meant",
+            first.index, first.count
+        ));
+    }
+    Ok((*first, source.clone()))
+}
+
+/// What the machinery of an array job says.
+struct Task {
+    /// From 0.
+    index: u32,
+    /// Unless it says just which one.
+    count: Option<NonZero<u32>>,
+    source: String,
 }
 
 fn number(variable: &dyn Fn(&str) -> Option<String>, name: &str) -> Result<Option<u32>, String> {
@@ -87,16 +106,36 @@ fn number(variable: &dyn Fn(&str) -> Option<String>, name: &str) -> Result<Optio
 }
 
 /// Tasks are numbered from MIN in steps of STEP.
-fn of_slurm(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<(Shard, String)>, String> {
+fn of_slurm(
+    variable: &dyn Fn(&str) -> Option<String>,
+    asked: Option<Shard>,
+    shards: Option<NonZero<u32>>,
+) -> Result<Option<Task>, String> {
     let task = |name: &str| number(variable, &format!("SLURM_ARRAY_TASK_{name}"));
-    let (Some(id), Some(count)) = (task("ID")?, task("COUNT")?) else { return Ok(None) };
-    let (first, step) = (task("MIN")?.unwrap_or(0), task("STEP")?.unwrap_or(1).max(1));
+    let Some(id) = task("ID")? else { return Ok(None) };
+    let min = task("MIN")?;
+    // IDs may start anywhere: without the first one, `--shards` would not say which part this is.
+    let said = task("COUNT")?.or(min.and(shards).map(NonZero::get));
+    let Some(count) = said else {
+        return match asked {
+            Some(_) => Ok(None),
+            None => Err(format!(
+                "SLURM_ARRAY_TASK_ID={id} says which part, and without SLURM_ARRAY_TASK_COUNT not of how many: say --shard I/N, \
+                 I from 0, or unset it"
+            )),
+        };
+    };
+    let (first, step) = (min.unwrap_or(0), task("STEP")?.unwrap_or(1).max(1));
     let index = id.checked_sub(first).filter(|offset| offset.is_multiple_of(step)).map(|offset| offset / step);
     let last = task("MAX")?;
     let is_regular = last.is_none_or(|last| last.checked_sub(first).is_some_and(|span| span / step + 1 == count));
     let shard = index.zip(NonZero::new(count)).and_then(|(index, count)| Shard::new(index, count));
     match shard.filter(|_| is_regular) {
-        Some(shard) => Ok(Some((shard, format!("SLURM_ARRAY_TASK_ID={id} of {count} tasks from {first}")))),
+        Some(Shard { index, count }) => Ok(Some(Task {
+            index,
+            count: Some(count),
+            source: format!("SLURM_ARRAY_TASK_ID={id} of {count} tasks from {first}"),
+        })),
         None => Err(format!(
             "SLURM_ARRAY_TASK_ID={id} of {count} tasks from {first} to {} in steps of {step} is not a whole array (a part of \
              one that is run again?): say --shard I/N, or unset SLURM_ARRAY_TASK_ID",
@@ -105,13 +144,17 @@ fn of_slurm(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<(Shard, 
     }
 }
 
-fn of_aws_batch(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<(Shard, String)>, String> {
-    let index = number(variable, "AWS_BATCH_JOB_ARRAY_INDEX")?;
+fn of_aws_batch(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Task>, String> {
+    let Some(index) = number(variable, "AWS_BATCH_JOB_ARRAY_INDEX")? else { return Ok(None) };
     let count = number(variable, "AWS_BATCH_JOB_ARRAY_SIZE")?.and_then(NonZero::new);
-    let (Some(index), Some(count)) = (index, count) else { return Ok(None) };
-    let shard = Shard::new(index, count)
-        .ok_or(format!("AWS_BATCH_JOB_ARRAY_INDEX={index} is not below AWS_BATCH_JOB_ARRAY_SIZE={count}"))?;
-    Ok(Some((shard, format!("AWS_BATCH_JOB_ARRAY_INDEX={index} of {count}"))))
+    let of = count.map_or_else(String::new, |count| format!(" of {count}"));
+    Ok(Some(Task { index, count, source: format!("AWS_BATCH_JOB_ARRAY_INDEX={index}{of}") }))
+}
+
+/// Of how many it does not say.
+fn of_kubernetes(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Task>, String> {
+    let index = number(variable, "JOB_COMPLETION_INDEX")?;
+    Ok(index.map(|index| Task { index, count: None, source: format!("JOB_COMPLETION_INDEX={index}") }))
 }
 
 #[cfg(test)]
@@ -154,6 +197,25 @@ mod tests {
         assert_eq!(chosen_in(None, 6, &[("JOB_COMPLETION_INDEX", "5")]), Ok((5, 6)));
         // The same said twice.
         assert_eq!(chosen_in(Some("2/5"), 5, &aws), Ok((2, 5)));
+    }
+
+    #[test]
+    fn an_index_alone_is_no_part() {
+        let aws = [("AWS_BATCH_JOB_ARRAY_INDEX", "2")];
+        assert!(chosen_in(None, 0, &aws).unwrap_err().contains("not of how many: add --shards N"));
+        assert_eq!(chosen_in(None, 3, &aws), Ok((2, 3)));
+        assert_eq!(chosen_in(Some("2/3"), 0, &aws), Ok((2, 3)));
+        assert!(chosen_in(Some("1/3"), 0, &aws).unwrap_err().contains("unset what is not meant"));
+        let slurm = [("SLURM_ARRAY_TASK_ID", "2")];
+        assert!(chosen_in(None, 0, &slurm).unwrap_err().contains("say --shard I/N"));
+        // Whether the first one is 0 or 1 is not known.
+        assert!(chosen_in(None, 3, &slurm).unwrap_err().contains("say --shard I/N"));
+        assert_eq!(chosen_in(Some("1/3"), 0, &slurm), Ok((1, 3)));
+        let from_one = [("SLURM_ARRAY_TASK_ID", "2"), ("SLURM_ARRAY_TASK_MIN", "1")];
+        assert_eq!(chosen_in(None, 3, &from_one), Ok((1, 3)));
+        let kubernetes = [("JOB_COMPLETION_INDEX", "2")];
+        assert_eq!(chosen_in(Some("2/3"), 0, &kubernetes), Ok((2, 3)));
+        assert!(chosen_in(Some("0/3"), 0, &kubernetes).unwrap_err().contains("unset what is not meant"));
     }
 
     #[test]

@@ -92,7 +92,11 @@ impl Store {
     pub fn open(output: &Path, opener: &Opener, scratch: Option<&Path>) -> Result<Self> {
         if !is_remote(output) {
             // Without a slash at its end, or two in it.
-            return Ok(Self::Folder(output.components().collect()));
+            let folder: PathBuf = output.components().collect();
+            if let Some(file) = folder.ancestors().find(|place| place.is_file()) {
+                return Err(usage(format!("{} is a file, and results go into a folder", file.display())));
+            }
+            return Ok(Self::Folder(folder));
         }
         let text = output.to_string_lossy();
         let (scheme, place) = text.split_once("://").unwrap_or_default();

@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use crate::arguments::ModelArguments;
 use crate::batch::{Batch, interruption};
 use crate::failure::{Outcome, in_words_of_the_command, printable_line, usage};
-use crate::scene::embed::{hint_at_weights, model_uri, store_options};
+use crate::scene::embed::{model_uri, store_options};
 use crate::scene::energy::EnergyMeter;
 use crate::scene::item::{Made, asset, item};
-use crate::scene::job::{Job, Machine};
+use crate::scene::job::{Job, LazyMachine, Machine};
 use crate::scene::options::DecidingOptions;
 use crate::scene::plan::redacted_input;
 use crate::scene::reports::SceneReports;
@@ -171,7 +171,18 @@ impl Tally {
 ///
 /// # Errors
 /// If the weights cannot be read, if a unit of another plan is in the way, or if the run is interrupted.
-pub fn run(job: &Job<'_>, plan: &DecidingOptions, units: &[WorkUnit], store: &Store, fresh: bool) -> Result<Tally> {
+pub fn run(
+    machine: &mut LazyMachine<'_, '_>,
+    plan: &DecidingOptions,
+    units: &[WorkUnit],
+    store: &Store,
+    fresh: bool,
+) -> Result<Tally> {
+    let job = machine.job;
+    if fresh && !units.is_empty() {
+        // What is there stays as long as nothing can be made.
+        machine.open()?;
+    }
     let mut tally = Tally::default();
     let (mut waiting, mut finished) = (Vec::new(), Vec::<(&WorkUnit, MadeBy)>::new());
     let failed = |tally: &mut Tally, unit: &WorkUnit, error: &anyhow::Error| {
@@ -204,8 +215,7 @@ pub fn run(job: &Job<'_>, plan: &DecidingOptions, units: &[WorkUnit], store: &St
     if waiting.is_empty() && (finished.is_empty() || !is_file) {
         return Ok(tally);
     }
-    hint_at_weights(&job.spec);
-    let mut machine = job.open()?;
+    let machine = machine.open()?;
     if !finished.is_empty() {
         let own = MadeBy::of(&machine.provenance.value());
         for (unit, made_by) in &finished {
@@ -219,7 +229,7 @@ pub fn run(job: &Job<'_>, plan: &DecidingOptions, units: &[WorkUnit], store: &St
         if count > 1 {
             eprintln!("unit {} of {count}: {}, {} chips", index + 1, unit.unit, unit.chips);
         }
-        match make(job, plan, unit, store, &mut machine) {
+        match make(job, plan, unit, store, machine) {
             Ok(chips) if chips.failed == 0 => tally.made += 1,
             Ok(_) => tally.incomplete += 1,
             Err(error) if interruption().is_cancelled() => return Err(error),

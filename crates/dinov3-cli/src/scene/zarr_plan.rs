@@ -11,7 +11,7 @@ use crate::failure::usage;
 use crate::scene::job::Job;
 use crate::scene::options::DecidingOptions;
 use crate::scene::plan::Plan;
-use crate::scene::store::{Store, is_store};
+use crate::scene::store::{PLAN, Store, is_store};
 
 /// The long name of the option that says what a plan is for.
 const FORMAT: &str = "format";
@@ -44,6 +44,17 @@ pub fn check_cut(options: &SceneOptions) -> Result<()> {
              .parquet"
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Refuses to replace, by a store that one process makes at once, one that was made unit by unit.
+pub fn refuse_store_of_plan(output: &Path, fresh: bool) -> Result<()> {
+    match !fresh && output.join(PLAN).exists() {
+        true => Err(usage(format!(
+            "{}: was made by 'dinov3 scene plan' and 'run', and all of it would be replaced; give another output, or --fresh",
+            output.display()
+        ))),
+        false => Ok(()),
     }
 }
 
