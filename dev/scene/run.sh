@@ -6,7 +6,7 @@
 #   run.sh --binary DINOV3 --only plan                     plans, folders, STAC documents, an S3 double
 #   run.sh --binary DINOV3 --recall [--chip PX] [--stride PX]            nearest neighbours with f16 and int8
 #   run.sh --binary DINOV3 --map [--only chips,patches,...] [--screenshots FOLDER]    the page, in Chromium
-#   run.sh --binary DINOV3 --figures [--only memory,dense,sparse,speed]      memory and speed, a release build
+#   run.sh --binary DINOV3 --figures [--only memory,dense,sparse,speed-s-bf16,...]    memory and speed, a release build
 #
 # The last line counts what held; the exit code is 1 if anything did not. The environment is made in target/geo-venv;
 # later runs need no network.
