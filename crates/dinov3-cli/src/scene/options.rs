@@ -114,11 +114,9 @@ pub fn refuse_given(name: &str, ids: &[impl AsRef<str>], reason: &str) -> Result
     let mut command = Arguments::command();
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
     let Some((command, matches)) = of_scene(&command, &matches, name) else { return Ok(()) };
-    if let Some(id) = ids.iter().map(AsRef::as_ref).find(|id| is_given(matches, id)) {
-        let option = command.get_arguments().find(|option| option.get_id() == id).and_then(|option| option.get_long());
-        return Err(usage(format!("--{}: {reason}", option.unwrap_or(id))));
-    }
-    Ok(())
+    let Some(id) = ids.iter().map(AsRef::as_ref).find(|id| is_given(matches, id)) else { return Ok(()) };
+    let option = command.get_arguments().find(|option| option.get_id() == id).and_then(|option| option.get_long());
+    Err(usage(format!("--{}: {reason}", option.unwrap_or(id))))
 }
 
 fn of_scene<'c>(command: &'c Command, matches: &'c ArgMatches, name: &str) -> Option<(&'c Command, &'c ArgMatches)> {
