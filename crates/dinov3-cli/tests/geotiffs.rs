@@ -305,7 +305,7 @@ overviews         none
 valid pixels      all
 reference system  EPSG:32633 (WGS 84 / UTM zone 33N)
 datum             WGS 84
-pixel             10 x 10 units
+pixel             10 x 10 metres
 corner            399960, 4200000
 longitude         13.861471 to 13.872946
 latitude          37.935773 to 37.942190

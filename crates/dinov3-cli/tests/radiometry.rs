@@ -101,6 +101,15 @@ fn a_declared_baseline_that_metadata_contradict_is_a_warning() {
 }
 
 #[test]
+fn a_map_takes_the_offset_that_was_found_when_its_chips_were_made() {
+    let scene = Scene::new();
+    put(&scene, PRODUCT, deep(|band, x, y| 1001 + 10 * pattern(band, x, y)));
+    vectors(&scene, &[PRODUCT, "--preset", "sentinel-2-l2a"]);
+    std::fs::rename(scene.path(PRODUCT), scene.path("plain.tif")).unwrap();
+    scene.dinov3("scene map map.html plain.tif --embeddings chips.parquet").assert().code(0);
+}
+
+#[test]
 fn an_unknown_baseline_is_refused_with_the_option_that_declares_it() {
     let scene = Scene::new();
     put(&scene, "S2A_33UUP_20240618_0_L2A.tif", deep(|band, x, y| 1000 + 10 * pattern(band, x, y)));
@@ -366,7 +375,7 @@ overviews         none
 valid pixels      all
 reference system  EPSG:32633 (WGS 84 / UTM zone 33N)
 datum             WGS 84
-pixel             10 x 10 units
+pixel             10 x 10 metres
 corner            399960, 4200000
 longitude         13.861471 to 13.868797
 latitude          37.939197 to 37.942151

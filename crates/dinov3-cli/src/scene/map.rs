@@ -173,7 +173,7 @@ fn of_chips(arguments: &SceneMapArguments, path: &Path, options: &MapOptions) ->
     };
     options.check(sources.get(&source).copied().unwrap_or_default(), width)?;
     let provenance = file.provenance();
-    let scene_options = recorded_options(arguments, &provenance["scene"])?;
+    let scene_options = recorded_options(arguments, provenance, Some(&source))?;
     let opener = opener(&arguments.cut, &arguments.remote);
     let input = scene_input(arguments, &opener, Some(&source), &provenance["scene"], path)?;
     let scene = Scene::open(&opener, &input, &scene_options)?;
@@ -265,8 +265,8 @@ fn of_patches(arguments: &SceneMapArguments, path: &Path, options: &MapOptions) 
     }
     let text = profile.metadata.get("dinov3");
     let provenance: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let scene_options = recorded_options(arguments, &provenance["scene"])?;
     let source = provenance["dense"]["source"].as_str();
+    let scene_options = recorded_options(arguments, &provenance, source)?;
     let input = scene_input(arguments, &opener, source, &provenance["scene"], path)?;
     let scene = Scene::open(&opener, &input, &scene_options)?;
     if let Some(source) = source {
@@ -482,7 +482,8 @@ fn found_beside(source: &str, embeddings: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// How the scene was read for the chips, where the command line does not say otherwise.
-fn recorded_options(arguments: &SceneMapArguments, recorded: &Value) -> Result<SceneOptions> {
+fn recorded_options(arguments: &SceneMapArguments, provenance: &Value, source: Option<&str>) -> Result<SceneOptions> {
+    let recorded = &provenance["scene"];
     let mut options = scene_options(&arguments.cut, Statistics::SATELLITE, None)?;
     if options.bands.is_none() {
         options.bands = serde_json::from_value(recorded["bands"].clone()).ok().flatten();
@@ -497,6 +498,9 @@ fn recorded_options(arguments: &SceneMapArguments, recorded: &Value) -> Result<S
     if options.baseline.is_none() {
         options.baseline = text("baseline").and_then(|baseline| DeclaredBaseline::parse(baseline).ok());
     }
+    if options.baseline.is_none() && options.preset == Some(Preset::Sentinel2L2a) {
+        options.baseline = recorded_offset(&provenance["scenes"], source);
+    }
     if options.mask_values.is_none() {
         options.mask_values = text("mask_values").and_then(|values| MaskValues::parse(values).ok());
     }
@@ -507,6 +511,13 @@ fn recorded_options(arguments: &SceneMapArguments, recorded: &Value) -> Result<S
         options.crs = recorded["crs"].as_str().and_then(|text| text.parse().ok());
     }
     Ok(options)
+}
+
+/// What was found of Sentinel-2's offset when the chips were made: by an item, maybe, or a file that is not here.
+fn recorded_offset(scenes: &Value, source: Option<&str>) -> Option<DeclaredBaseline> {
+    let scene = scenes.as_array()?.iter().find(|scene| scene["scene"].as_str() == source)?;
+    let baseline = if scene["reflectance"].as_str()?.starts_with("(DN - 1000)") { "04.00" } else { "harmonized" };
+    DeclaredBaseline::parse(baseline).ok()
 }
 
 /// What the page tells.
