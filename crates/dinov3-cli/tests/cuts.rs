@@ -91,7 +91,7 @@ fn info_tells_how_a_scene_would_be_cut() {
     let lines = stdout(&output);
     for line in [
         "size              100 x 70 px\n",
-        "pixel             20 x 20 units\n",
+        "pixel             20 x 20 metres\n",
         "chips             [..] of 16 x 16 px on the blocks of utm, 320 m, edges pad\n",
         "resampled         to 50 x 35 px of 20 m, from 10.000 x 10.000 m\n",
     ] {
