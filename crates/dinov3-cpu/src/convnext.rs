@@ -1,13 +1,17 @@
 //! The ConvNeXt, channels last throughout.
 
+use std::sync::Mutex;
+
 use dinov3_kernels::{
-    Epilogue, FeedForwardScratch, Operand, depthwise7x7_layer_norm, feed_forward, layer_norm, linear,
+    Epilogue, FeedForwardScratch, Isa, Operand, depthwise7x7_layer_norm, feed_forward, layer_norm, linear,
 };
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::spec::ConvNext;
 use dinov3_model::weights::WeightsError;
 use dinov3_system::memory_map::Values;
+use dinov3_system::threads::Pool;
 
+use crate::division::Division;
 use crate::load::{Linear, Loader, Norm};
 use crate::model::Run;
 use crate::output::{channels_first, classify, pool_rows, wanted, write_map};
@@ -86,6 +90,41 @@ impl<E: Operand> Block<E> {
             gamma: loader.vector(&format!("{name}.gamma"), c)?,
         })
     }
+
+    /// x + gamma · fc2(gelu(fc1(norm(depthwise(x))))), in place, for some images.
+    fn run(
+        &self,
+        pool: &Pool,
+        isa: Isa,
+        map: &mut [f32],
+        (h, w, c): (usize, usize, usize),
+        scratch: &mut BlockScratch<E>,
+    ) {
+        let BlockScratch { normed, hidden } = scratch;
+        let rows = map.len() / c;
+        let operands = rows * E::row_length(c);
+        normed.resize(normed.len().max(operands), E::default());
+        let normed = &mut normed[..operands];
+        let (images, norm) = (rows / (h * w), &self.norm);
+        depthwise7x7_layer_norm(
+            pool,
+            isa,
+            map,
+            images,
+            h,
+            w,
+            c,
+            &self.depthwise,
+            &self.depthwise_bias,
+            &norm.weight,
+            &norm.bias,
+            norm.eps,
+            normed,
+        );
+        let gelu = Epilogue::Gelu { bias: &self.fc1.bias };
+        let residual = Epilogue::Residual { bias: Some(&self.fc2.bias), gamma: &self.gamma };
+        feed_forward(pool, normed, rows, &self.fc1.matrix, gelu, &self.fc2.matrix, residual, hidden, map);
+    }
 }
 
 /// Activations, kept from batch to batch. Rows are images × pixels of the stage.
@@ -99,7 +138,14 @@ pub(crate) struct ConvNextScratch<E: Operand> {
     output: Vec<f32>,
     /// What a downsampling product takes [rows, C].
     normed_map: Vec<E::Element>,
-    /// What a block's first product takes [rows, C].
+    /// Of each thread that takes images through a block on its own, else one.
+    blocks: Vec<Mutex<BlockScratch<E>>>,
+}
+
+/// Activations between the steps of a block, of the images that go through it together.
+#[derive(Default)]
+struct BlockScratch<E: Operand> {
+    /// What the first product takes [rows, C].
     normed: Vec<E>,
     hidden: FeedForwardScratch<E>,
 }
@@ -121,9 +167,12 @@ impl<E: Operand> ConvNextNet<E> {
                 self.downsample(norm, convolution, run, scratch, (h, w, dims[index - 1]));
                 (h, w) = (h / 2, w / 2);
             }
-            for block in &stage.blocks {
-                self.block(block, run, scratch, (h, w, c));
-            }
+            let ConvNextScratch { map, blocks, .. } = scratch;
+            let division = Division::new(count, h * w, run.pool.threads());
+            let map = &mut map[..count * h * w * c];
+            division.run(run.pool, 0..stage.blocks.len(), map, h * w * c, blocks, |index, pool, scratch, map| {
+                stage.blocks[index].run(pool, run.isa, map, (h, w, c), scratch);
+            });
             if let Some((_, map)) = taps.next_if(|(tap, _)| *tap == index) {
                 map.index = index;
                 map.prefix_tokens = None;
@@ -167,38 +216,6 @@ impl<E: Operand> ConvNextNet<E> {
         let bias = Some(&convolution.bias[..]);
         let store = Epilogue::Store { bias };
         linear(run.pool, &scratch.patches, rows, 4 * before, &convolution.matrix, store, &mut scratch.map, c);
-    }
-
-    /// x + gamma · fc2(gelu(fc1(norm(depthwise(x))))), in place.
-    fn block(
-        &self,
-        block: &Block<E>,
-        run: &Run<'_>,
-        scratch: &mut ConvNextScratch<E>,
-        (h, w, c): (usize, usize, usize),
-    ) {
-        let rows = run.batch.count * h * w;
-        scratch.normed.resize(rows * E::row_length(c), E::default());
-        let ConvNextScratch { map, normed, hidden, .. } = scratch;
-        depthwise7x7_layer_norm(
-            run.pool,
-            run.isa,
-            map,
-            run.batch.count,
-            h,
-            w,
-            c,
-            &block.depthwise,
-            &block.depthwise_bias,
-            &block.norm.weight,
-            &block.norm.bias,
-            block.norm.eps,
-            normed,
-        );
-        let gelu = Epilogue::Gelu { bias: &block.fc1.bias };
-        let residual = Epilogue::Residual { bias: Some(&block.fc2.bias), gamma: &block.gamma };
-        let (fc1, fc2) = (&block.fc1.matrix, &block.fc2.matrix);
-        feed_forward(run.pool, normed, rows, fc1, gelu, fc2, residual, hidden, map);
     }
 
     /// Un-normed map, poolings (pooled first, normed then), class scores.

@@ -24,6 +24,7 @@
 //! ```
 
 mod convnext;
+mod division;
 mod head;
 mod load;
 mod model;

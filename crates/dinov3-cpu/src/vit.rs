@@ -1,10 +1,11 @@
 //! The vision transformer. `encode` reads from top to bottom like the definition in `dinov3_model::reference`.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use dinov3_kernels::{
-    AttentionScratch, AttentionShape, Element, Epilogue, FeedForwardScratch, Operand, PackedMatrix, Rotary, attention,
-    feed_forward, layer_norm, linear, rotate_heads,
+    AttentionScratch, AttentionShape, Element, Epilogue, FeedForwardScratch, Isa, Operand, PackedMatrix, Rotary,
+    attention, feed_forward, layer_norm, linear, rotate_heads,
 };
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::rope::{self, RopePeriods};
@@ -12,7 +13,9 @@ use dinov3_model::spec::{Mlp, Vit};
 use dinov3_model::weights::WeightsError;
 use dinov3_system::RangeStream;
 use dinov3_system::memory_map::Values;
+use dinov3_system::threads::Pool;
 
+use crate::division::Division;
 use crate::load::{Linear, Loader, Norm, gated_width, is_quantized};
 use crate::model::Run;
 use crate::output::{classify, pool_rows, wanted, write_map};
@@ -126,28 +129,34 @@ impl<E: Operand> Block<E> {
 #[derive(Default)]
 pub(crate) struct VitScratch<E: Operand> {
     activations: Activations<E::Element>,
-    first_operands: Operands<E::Element>,
-    operands: Operands<E>,
+    /// Of each thread that takes images through a block on its own, else one.
+    blocks: Vec<Mutex<BlockScratch<E>>>,
 }
 
-/// Activations that all blocks share, named for what they hold. Rows are images × tokens: of all images in the residual
-/// stream and around the blocks, of some images between the steps of a block.
+/// Activations of the whole batch, named for what they hold. Rows are images × tokens.
 #[derive(Default)]
 struct Activations<O: Element> {
     /// [rows, 3 · patch²].
     patches: Vec<O>,
     /// The residual stream [rows, D].
     tokens: Vec<f32>,
+    /// Normed tokens for output [rows, D].
+    output: Vec<f32>,
+    rope: Option<CachedRope>,
+}
+
+/// Activations between the steps of a block, of the images that go through it together.
+#[derive(Default)]
+struct BlockScratch<E: Operand> {
     /// q, k and v before the turning, where that is a step of its own [rows, 3 D].
     unturned: Vec<f32>,
     /// [rows, 3 D].
-    qkv: Vec<O>,
+    qkv: Vec<E::Element>,
     /// [rows, D].
-    attended: Vec<O>,
-    /// Normed tokens for output [rows, D].
-    output: Vec<f32>,
+    attended: Vec<E::Element>,
     attention: AttentionScratch,
-    rope: Option<CachedRope>,
+    first_operands: Operands<E::Element>,
+    operands: Operands<E>,
 }
 
 /// Activations as operands of the blocks' matrices.
@@ -158,13 +167,12 @@ struct Operands<F: Operand> {
     hidden: FeedForwardScratch<F>,
 }
 
-/// Images that go through a block together: enough for all threads to work on, and few, so that what the steps of a block
-/// hand on is still in cache.
-fn chunk_images(count: usize, tokens_per_image: usize, threads: usize) -> usize {
-    /// Rows per thread below which reading the weights would show.
-    const FEWEST_ROWS: usize = 256;
-    let wanted = threads.max((threads * FEWEST_ROWS).div_ceil(tokens_per_image));
-    count.div_ceil(count.div_ceil(wanted).max(1)).max(1)
+/// What the steps of a block hand on, beside operands.
+struct Between<'a, O: Element> {
+    unturned: &'a mut Vec<f32>,
+    qkv: &'a mut Vec<O>,
+    attended: &'a mut Vec<O>,
+    attention: &'a mut AttentionScratch,
 }
 
 /// The table of the last grid, at full head width as the kernel takes it.
@@ -177,43 +185,58 @@ struct CachedRope {
 impl<E: Operand> VitNet<E> {
     /// Runs a checked batch. Shapes in the comments: B images, T tokens, D width.
     pub fn encode(&self, run: &Run<'_>, scratch: &mut VitScratch<E>, features: &mut Features) {
-        let (count, d) = (run.batch.count, self.vit.embed_dim);
         let (grid_rows, grid_columns) = (run.geometry.grid_rows, run.geometry.grid_columns);
         let prefix = self.vit.prefix_tokens();
         let tokens_per_image = prefix + grid_rows * grid_columns;
 
-        let VitScratch { activations: scratch, first_operands, operands } = scratch;
+        let VitScratch { activations: scratch, blocks } = scratch;
         self.embed(run, scratch, tokens_per_image);
         self.prepare_rope(scratch, (grid_rows, grid_columns));
-        let chunk = chunk_images(count, tokens_per_image, run.pool.threads());
-        let chunk_rows = chunk * tokens_per_image;
-        scratch.attended.resize(chunk_rows * d, E::Element::default());
-        scratch.qkv.resize(chunk_rows * 3 * d, E::Element::default());
 
         let request = run.request;
         features.maps.resize_with(request.taps.len(), FeatureMap::default);
         let mut taps = request.taps.iter().copied().zip(&mut features.maps).peekable();
         let last = request.last_needed(self.vit.depth);
-        for index in (0..self.vit.depth).take_while(|index| Some(*index) <= last) {
-            if let Some(stream) = &self.stream {
-                stream.enter(index);
+        let depth = last.map_or(0, |last| last + 1);
+        let mut first = 0;
+        while first < depth {
+            let end = taps.peek().map_or(depth, |(tap, _)| tap + 1);
+            self.run_blocks(first..end, run, scratch, blocks, tokens_per_image);
+            if let Some((tap, map)) = taps.next() {
+                self.tap(run, scratch, tap, map, tokens_per_image);
             }
-            for first in (0..count).step_by(chunk) {
-                let images = first..count.min(first + chunk);
-                match index.checked_sub(self.first_blocks.len()) {
-                    None => {
-                        let block = &self.first_blocks[index];
-                        self.block(block, run, scratch, first_operands, images, tokens_per_image);
-                    }
-                    Some(index) => self.block(&self.blocks[index], run, scratch, operands, images, tokens_per_image),
-                }
-            }
-            if let Some((_, map)) = taps.next_if(|(tap, _)| *tap == index) {
-                self.tap(run, scratch, index, map, tokens_per_image);
-            }
+            first = end;
         }
 
         self.outputs(run, scratch, features, tokens_per_image);
+    }
+
+    /// Takes all images through some blocks, one after the other.
+    fn run_blocks(
+        &self,
+        blocks: Range<usize>,
+        run: &Run<'_>,
+        activations: &mut Activations<E::Element>,
+        scratch: &mut Vec<Mutex<BlockScratch<E>>>,
+        tokens_per_image: usize,
+    ) {
+        let Activations { tokens, rope, .. } = activations;
+        let rope = rope.as_ref().expect("prepared before the blocks");
+        let (count, threads) = (run.batch.count, run.pool.threads());
+        let image = tokens_per_image * self.vit.embed_dim;
+        let mut through = |division: Division, blocks: Range<usize>| {
+            division.run(run.pool, blocks, tokens, image, scratch, |index, pool, scratch, tokens| {
+                self.block(index, pool, run.isa, rope, scratch, tokens, tokens_per_image);
+            });
+        };
+        match &self.stream {
+            None => through(Division::new(count, tokens_per_image, threads), blocks),
+            // A block is fetched once for all images.
+            Some(stream) => blocks.for_each(|index| {
+                stream.enter(index);
+                through(Division::new(count, tokens_per_image, threads), index..index + 1);
+            }),
+        }
     }
 
     /// pixels -> residual stream [B, T, D]: CLS, registers, patches row by row.
@@ -245,34 +268,61 @@ impl<E: Operand> VitNet<E> {
         scratch.rope = Some(CachedRope { grid, sin: repeat(&table.sin), cos: repeat(&table.cos) });
     }
 
-    /// For some images: x + gamma_1 · attention(norm1(x)), then x + gamma_2 · mlp(norm2(x)), in place.
-    fn block<F: Operand<Element = E::Element>>(
+    /// Takes some images through block `index`.
+    #[allow(clippy::too_many_arguments)]
+    fn block(
         &self,
-        block: &Block<F>,
-        run: &Run<'_>,
-        scratch: &mut Activations<E::Element>,
-        operands: &mut Operands<F>,
-        images: Range<usize>,
+        index: usize,
+        pool: &Pool,
+        isa: Isa,
+        rope: &CachedRope,
+        scratch: &mut BlockScratch<E>,
+        tokens: &mut [f32],
         tokens_per_image: usize,
     ) {
-        let (pool, isa) = (run.pool, run.isa);
+        let BlockScratch { unturned, qkv, attended, attention, first_operands, operands } = scratch;
+        let between = Between { unturned, qkv, attended, attention };
+        match index.checked_sub(self.first_blocks.len()) {
+            None => {
+                let block = &self.first_blocks[index];
+                self.steps(block, pool, isa, rope, between, first_operands, tokens, tokens_per_image);
+            }
+            Some(index) => {
+                self.steps(&self.blocks[index], pool, isa, rope, between, operands, tokens, tokens_per_image);
+            }
+        }
+    }
+
+    /// For some images: x + gamma_1 · attention(norm1(x)), then x + gamma_2 · mlp(norm2(x)), in place.
+    #[allow(clippy::too_many_arguments)]
+    fn steps<F: Operand<Element = E::Element>>(
+        &self,
+        block: &Block<F>,
+        pool: &Pool,
+        isa: Isa,
+        rope: &CachedRope,
+        between: Between<'_, E::Element>,
+        operands: &mut Operands<F>,
+        tokens: &mut [f32],
+        tokens_per_image: usize,
+    ) {
         let d = self.vit.embed_dim;
-        let Activations { tokens, unturned, qkv, attended, attention: attention_scratch, rope, .. } = scratch;
+        let Between { unturned, qkv, attended, attention: attention_scratch } = between;
         let Operands { normed, hidden } = operands;
-        let rope = rope.as_ref().expect("prepared before the blocks");
-        let rows = images.len() * tokens_per_image;
+        let rows = tokens.len() / d;
         let row_length = F::row_length(d);
-        let tokens = &mut tokens[images.start * tokens_per_image * d..][..rows * d];
         let operands = rows * row_length;
         normed.resize(normed.len().max(operands), F::default());
         let normed = &mut normed[..operands];
+        qkv.resize(qkv.len().max(rows * 3 * d), E::Element::default());
+        attended.resize(attended.len().max(rows * d), E::Element::default());
         let (qkv, attended) = (&mut qkv[..rows * 3 * d], &mut attended[..rows * d]);
 
         let norm = &block.norm1;
         layer_norm(pool, isa, tokens, rows, d, &norm.weight, &norm.bias, norm.eps, normed);
         let bias = block.qkv_bias.as_deref();
         let shape = AttentionShape {
-            images: images.len(),
+            images: rows / tokens_per_image,
             tokens: tokens_per_image,
             heads: self.vit.heads,
             head_dim: self.vit.head_dim(),
