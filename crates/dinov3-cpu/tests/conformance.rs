@@ -11,16 +11,18 @@ use dinov3_testing::{conformance, tiny_models};
 fn for_each(precision: Precision, check: impl Fn(&ModelSpec, conformance::Factory<'_>)) {
     // Products of f32 are not on tiles.
     let emulated = (precision != Precision::F32).then_some(Isa::AMX_EMULATED);
-    for isa in Isa::all_supported().into_iter().chain(emulated) {
-        let make = |spec: &ModelSpec, weights: &SyntheticWeights, periods: RopePeriods, threads: usize| {
-            let options = Options::new().precision(precision).rope_periods(periods).threads(threads).isa(isa);
-            let model = Model::load(spec, weights, &options).expect("synthetic weights load");
-            Box::new(model.session()) as Box<dyn Encoder>
-        };
-        for spec in tiny_models() {
-            eprintln!("{} on {}", spec.name, isa.name());
-            check(&spec, &make);
-        }
+    Isa::all_supported().into_iter().chain(emulated).for_each(|isa| for_each_model(precision, isa, &check));
+}
+
+fn for_each_model(precision: Precision, isa: Isa, check: impl Fn(&ModelSpec, conformance::Factory<'_>)) {
+    let make = |spec: &ModelSpec, weights: &SyntheticWeights, periods: RopePeriods, threads: usize| {
+        let options = Options::new().precision(precision).rope_periods(periods).threads(threads).isa(isa);
+        let model = Model::load(spec, weights, &options).expect("synthetic weights load");
+        Box::new(model.session()) as Box<dyn Encoder>
+    };
+    for spec in tiny_models() {
+        eprintln!("{} on {}", spec.name, isa.name());
+        check(&spec, &make);
     }
 }
 
@@ -54,6 +56,14 @@ fn bf16_is_deterministic() {
 #[test]
 fn int8_is_deterministic() {
     for_each(Precision::Int8, conformance::is_deterministic);
+}
+
+#[test]
+fn images_of_which_each_thread_takes_its_own_have_the_same_bits() {
+    let isa = Isa::detect();
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        for_each_model(precision, isa, conformance::is_deterministic_with_large_images);
+    }
 }
 
 #[test]

@@ -75,39 +75,47 @@ pub fn equals_the_reference(spec: &ModelSpec, make: Factory<'_>, tolerance: f64)
 
 /// The same image gives the same bits alone, in any batch, at any position, with any number of threads.
 pub fn is_deterministic(spec: &ModelSpec, make: Factory<'_>) {
+    gives_the_same_bits(spec, make, (3, 5), &[(0, 1), (4, 1), (1, 2), (0, 5), (2, 3)]);
+}
+
+/// The same for images that are large enough for each thread to take its own.
+pub fn is_deterministic_with_large_images(spec: &ModelSpec, make: Factory<'_>) {
+    gives_the_same_bits(spec, make, (17, 16), &[(0, 7), (2, 4)]);
+}
+
+fn gives_the_same_bits(spec: &ModelSpec, make: Factory<'_>, (rows, columns): (usize, usize), parts: &[(usize, usize)]) {
     let step = spec.vit().map_or(20, |vit| vit.patch_px);
-    let (height_px, width_px) = (3 * step, 5 * step);
-    let count = 5;
+    let (height_px, width_px) = (rows * step, columns * step);
+    let count = parts.iter().map(|(start, length)| start + length).max().unwrap_or(0);
     let pixels = images(3, count, height_px, width_px);
-    let request = everything(spec);
-    let whole = encode(
-        make(spec, &weights(spec), RopePeriods::F32, 1).as_mut(),
-        &pixels,
-        (count, height_px, width_px),
-        &request,
-    );
-    for threads in [1, 2, 3] {
-        let mut encoder = make(spec, &weights(spec), RopePeriods::F32, threads);
-        // An encoder that was used at another size keeps nothing of it.
-        let other = images(9, 3, 2 * step.max(16), 2 * step.max(16));
-        encode(encoder.as_mut(), &other, (3, 2 * step.max(16), 2 * step.max(16)), &request);
-        for (start, length) in [(0, 1), (4, 1), (1, 2), (0, 5), (2, 3)] {
-            let size = 3 * height_px * width_px;
-            let part = &pixels[start * size..(start + length) * size];
-            let found = encode(encoder.as_mut(), part, (length, height_px, width_px), &request);
-            for ((name, whole), (_, found)) in arrays(&whole).iter().zip(arrays(&found)) {
-                for image in 0..length {
-                    let same = whole
-                        .item(start + image)
-                        .iter()
-                        .zip(found.item(image))
-                        .all(|(a, b)| a.to_bits() == b.to_bits());
-                    assert!(
-                        same,
-                        "{} {name}: image {} differs in a batch of {length} with {threads} threads",
-                        spec.name,
-                        start + image
-                    );
+    let last = Request::new().poolings([Pooling::Average]).tokens();
+    for request in [everything(spec), last] {
+        let whole = encode(
+            make(spec, &weights(spec), RopePeriods::F32, 1).as_mut(),
+            &pixels,
+            (count, height_px, width_px),
+            &request,
+        );
+        for threads in [1, 2, 3] {
+            let mut encoder = make(spec, &weights(spec), RopePeriods::F32, threads);
+            // An encoder that was used at another size keeps nothing of it.
+            let other = images(9, 3, 2 * step.max(16), 2 * step.max(16));
+            encode(encoder.as_mut(), &other, (3, 2 * step.max(16), 2 * step.max(16)), &request);
+            for &(start, length) in parts {
+                let size = 3 * height_px * width_px;
+                let part = &pixels[start * size..(start + length) * size];
+                let found = encode(encoder.as_mut(), part, (length, height_px, width_px), &request);
+                for ((name, whole), (_, found)) in arrays(&whole).iter().zip(arrays(&found)) {
+                    for image in 0..length {
+                        let (whole, found) = (whole.item(start + image), found.item(image));
+                        let same = whole.iter().zip(found).all(|(a, b)| a.to_bits() == b.to_bits());
+                        assert!(
+                            same,
+                            "{} {name}: image {} differs in a batch of {length} with {threads} threads",
+                            spec.name,
+                            start + image
+                        );
+                    }
                 }
             }
         }
