@@ -14,7 +14,7 @@ use crate::isa::Isa;
 use crate::math;
 use crate::norm::{Norm, NormRows, normalize_row};
 use crate::rotary::RotateRows;
-use crate::simd::{LANES, Simd, dispatch, dispatch_integers};
+use crate::simd::{LANES, Part, Simd, dispatch, dispatch_integers};
 
 /// Every kernel that is generic over the element it writes. The `run` of a number type compiles them all here, once; as
 /// plain generic functions each crate that calls them would compile them anew.
@@ -128,15 +128,29 @@ pub trait SealedOperand: Sized {
     /// A word of up to [`SealedOperand::GROUP`] weights; missing ones are zero.
     #[doc(hidden)]
     fn word_of(weights: &[f32]) -> u32;
-    #[doc(hidden)]
-    fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V;
-    /// Rows of a register tile. Fewer where a word has to be taken apart in registers of its own, or sums would live on
-    /// the stack.
+    /// What a word is taken apart into before it is multiplied: nothing but the word where an instruction takes it whole.
     #[doc(hidden)]
     #[inline(always)]
-    fn tile_rows<S: Simd>() -> usize {
-        S::TILE_ROWS
+    fn parts<S: Simd>() -> &'static [Part] {
+        &[Part::Even]
     }
+    /// A part of each word of a row, for [`SealedOperand::accumulate`].
+    #[doc(hidden)]
+    #[inline(always)]
+    fn part_of_row<S: Simd>(simd: S, words: S::V, part: Part) -> S::V {
+        let _ = (simd, part);
+        words
+    }
+    /// The same of columns.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn part_of_columns<S: Simd>(simd: S, words: S::V, part: Part) -> S::V {
+        let _ = (simd, part);
+        words
+    }
+    /// Adds the products of a part of each word, or of whole words.
+    #[doc(hidden)]
+    fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V;
     /// Adds two results of [`SealedOperand::accumulate`].
     #[doc(hidden)]
     fn add<S: Simd>(simd: S, a: S::V, b: S::V) -> S::V;
@@ -346,13 +360,23 @@ impl SealedOperand for Bf16 {
     }
 
     #[inline(always)]
-    fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V {
-        simd.dot_bf16(sum, a, b)
+    fn parts<S: Simd>() -> &'static [Part] {
+        if S::MULTIPLIES_BF16 { &[Part::Even] } else { &[Part::Even, Part::Odd] }
     }
 
     #[inline(always)]
-    fn tile_rows<S: Simd>() -> usize {
-        if S::MULTIPLIES_BF16 { S::TILE_ROWS } else { S::TILE_ROWS.min(4) }
+    fn part_of_row<S: Simd>(simd: S, words: S::V, part: Part) -> S::V {
+        if S::MULTIPLIES_BF16 { words } else { simd.bf16_of_words(words, part) }
+    }
+
+    #[inline(always)]
+    fn part_of_columns<S: Simd>(simd: S, words: S::V, part: Part) -> S::V {
+        if S::MULTIPLIES_BF16 { words } else { simd.bf16_of_words(words, part) }
+    }
+
+    #[inline(always)]
+    fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V {
+        if S::MULTIPLIES_BF16 { simd.dot_bf16(sum, a, b) } else { simd.fused(a, b, sum) }
     }
 
     const TILES: bool = true;

@@ -15,7 +15,7 @@ use crate::gemm::{ColumnScales, LinearTask};
 use crate::isa::Isa;
 use crate::memory::SharedOutput;
 use crate::norm::{Norm, normalize_row};
-use crate::simd::{Kernel, LANES, Simd, dispatch};
+use crate::simd::{Kernel, LANES, Part, Simd, dispatch};
 
 /// A byte of a quantised row.
 ///
@@ -101,13 +101,24 @@ impl SealedOperand for Int8 {
     }
 
     #[inline(always)]
-    fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V {
-        simd.dot_u8s8(sum, a, b)
+    fn parts<S: Simd>() -> &'static [Part] {
+        if S::MULTIPLIES_BYTES { &[Part::Even] } else { &[Part::Even, Part::Odd] }
     }
 
     #[inline(always)]
-    fn tile_rows<S: Simd>() -> usize {
-        if S::MULTIPLIES_BYTES { S::TILE_ROWS } else { S::TILE_ROWS.min(4) }
+    fn part_of_row<S: Simd>(simd: S, words: S::V, part: Part) -> S::V {
+        if S::MULTIPLIES_BYTES { words } else { simd.unsigned_of_words(words, part) }
+    }
+
+    #[inline(always)]
+    fn part_of_columns<S: Simd>(simd: S, words: S::V, part: Part) -> S::V {
+        if S::MULTIPLIES_BYTES { words } else { simd.signed_of_words(words, part) }
+    }
+
+    // The instruction that multiplies bytes without a dot product saturates its sums; pairs of 16-bit numbers are exact.
+    #[inline(always)]
+    fn accumulate<S: Simd>(simd: S, sum: S::V, a: S::V, b: S::V) -> S::V {
+        if S::MULTIPLIES_BYTES { simd.dot_u8s8(sum, a, b) } else { simd.dot_i16(sum, a, b) }
     }
 
     const TILES: bool = true;

@@ -11,10 +11,14 @@ use crate::bf16::Bf16;
 use crate::element::{Operand, SealedOperand};
 use crate::int8::Int8;
 use crate::isa::Isa;
-use crate::simd::{Kernel, LANES, Simd, dispatch, dispatch_integers};
+use crate::simd::{Kernel, LANES, Part, Simd, dispatch, dispatch_integers};
 
-/// Independent sums: enough to hide the latency of a multiply-add.
-const SUMS: usize = 12;
+/// Independent sums: enough to hide the latency of a multiply-add, and no more than there are registers for. A vector of
+/// AVX2 is two registers of sixteen.
+fn sums_of<S: Simd>() -> usize {
+    if S::TILE_VECTORS == 1 { 6 } else { MOST_SUMS }
+}
+const MOST_SUMS: usize = 12;
 
 struct Probe<E> {
     rounds: usize,
@@ -22,22 +26,29 @@ struct Probe<E> {
 }
 
 impl<E: Operand> Kernel for Probe<E> {
-    type Output = f32;
+    /// Operations of all rounds, a multiplication and an addition counted as two.
+    type Output = f64;
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> f32 {
-        let factor = simd.splat_word(E::half_word(std::hint::black_box(self.seed)));
-        let mut sums = [factor; SUMS];
+    fn run<S: Simd>(self, simd: S) -> f64 {
+        let is_apart = E::parts::<S>().len() > 1;
+        let word = simd.splat_word(E::half_word(std::hint::black_box(self.seed)));
+        let factor = E::part_of_columns(simd, word, Part::Even);
+        // Different ones, or the compiler could compute one for all.
+        let mut sums: [S::V; MOST_SUMS] = std::array::from_fn(|index| simd.splat(index as f32));
         for _ in 0..self.rounds {
-            for sum in &mut sums {
-                *sum = E::accumulate(simd, *sum, factor, factor);
+            for sum in &mut sums[..sums_of::<S>()] {
+                // What is several instructions could be computed once for many rounds if it did not depend on the sum.
+                *sum = E::accumulate(simd, *sum, if is_apart { *sum } else { factor }, factor);
             }
         }
         let mut total = simd.splat(0.0);
         for sum in sums {
             total = simd.add(total, sum);
         }
-        simd.sum(total)
+        std::hint::black_box(simd.sum(total));
+        let numbers = <E as SealedOperand>::GROUP / E::parts::<S>().len();
+        (self.rounds * sums_of::<S>() * LANES * numbers * 2) as f64
     }
 }
 
@@ -75,7 +86,7 @@ pub fn measure_peak<E: Operand>(threads: usize, isa: Isa) -> Peak {
         loop {
             let all_run = running.load(Ordering::Relaxed) == threads;
             let burst = Instant::now();
-            let operations = BURST_ROUNDS as f64 * burst_of::<E>(isa, BURST_ROUNDS);
+            let operations = burst_of::<E>(isa, BURST_ROUNDS);
             let elapsed = burst.elapsed();
             if best == 0.0 || all_run && !stop.load(Ordering::Relaxed) {
                 best = best.max(operations / elapsed.as_secs_f64());
@@ -101,18 +112,16 @@ pub fn measure_peak<E: Operand>(threads: usize, isa: Isa) -> Peak {
     })
 }
 
-/// Keeps the multiply-add units of this thread busy for `rounds` rounds on operands of type `E`, and gives the number of
-/// operations of one round, a multiplication and an addition counted as two.
+/// Keeps the multiply-add units of this thread busy on operands of type `E`, and gives the number of operations, a
+/// multiplication and an addition counted as two.
 fn burst_of<E: Operand>(isa: Isa, rounds: usize) -> f64 {
     if let Some(words) = amx::burst::<E>(isa, rounds / TILE_PART) {
-        return (words * 2 * <E as SealedOperand>::GROUP) as f64 / TILE_PART as f64;
+        return (rounds * words * 2 * <E as SealedOperand>::GROUP) as f64 / TILE_PART as f64;
     }
     // All types are compiled here and not in the benchmark.
-    let total = match E::NAME {
+    match E::NAME {
         <f32 as Operand>::NAME => dispatch(isa, Probe { rounds, seed: 0.5_f32 }),
         <Bf16 as Operand>::NAME => dispatch(isa, Probe { rounds, seed: Bf16::from_f32(0.5) }),
-        _ => dispatch_integers(isa, Probe { rounds, seed: Int8::default() }),
-    };
-    std::hint::black_box(total);
-    (SUMS * LANES * 2 * <E as SealedOperand>::GROUP) as f64
+        _ => dispatch_integers(isa, Probe { rounds, seed: Int8(1) }),
+    }
 }

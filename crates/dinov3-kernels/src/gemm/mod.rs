@@ -25,6 +25,8 @@ pub(crate) const ROW_BLOCK: usize = 96;
 /// Rows of a group, see [`LinearTask::group_rows`], and the largest panel for which there are groups.
 const GROUP_ROWS: usize = 12;
 const GROUP_PANEL_BYTES: usize = 256 * 1024;
+/// Rows of a group where tiles are narrow: what they read of rows is four times as much, and has to stay in a small L2.
+const NARROW_GROUP_ROWS: usize = 24;
 /// Panels of one task, at most.
 const MOST_PANELS: usize = 8;
 /// Tasks per thread: a thread that is held up by another process costs only its current task.
@@ -129,7 +131,10 @@ impl<'a, E: Operand, O: Element> LinearTask<'a, E, O> {
 
     /// Rows whose sums are finished before the next ones are begun. The fewer, the closer their sums are when they are
     /// taken up again; but the panel is read once for each such group, and must stay in cache for that.
-    fn group_rows(&self) -> usize {
+    fn group_rows<S: Simd>(&self) -> usize {
+        if S::TILE_VECTORS == 1 {
+            return NARROW_GROUP_ROWS;
+        }
         let panel_bytes = PANEL * E::product_length(self.w.k()) * size_of::<E>();
         if panel_bytes <= GROUP_PANEL_BYTES { GROUP_ROWS } else { ROW_BLOCK }
     }
@@ -151,7 +156,7 @@ impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
         // Tiles store whole rows of tiles.
         const { assert!(ROW_BLOCK.is_multiple_of(SIDE)) };
         let mut tiles = Tiles::configure::<E>(self.w.isa());
-        let group = if tiles.is_some() { ROW_BLOCK } else { self.group_rows() };
+        let group = if tiles.is_some() { ROW_BLOCK } else { self.group_rows::<S>() };
         let mut scratch = Scratch([[[0.0; LANES]; PANEL / LANES]; ROW_BLOCK]);
         for index in self.first_panel..self.first_panel + self.panels {
             let (panel, layout) = self.w.panel(index);

@@ -1,8 +1,10 @@
 //! The register tile and the loop over it that the matrix product and attention share.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+
 use crate::element::Operand;
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Part, Simd};
 
 /// Columns of a packed panel.
 pub(crate) const PANEL: usize = 64;
@@ -50,8 +52,7 @@ impl PanelLayout {
 /// What a register tile reads and writes.
 #[derive(Clone, Copy)]
 struct Block<E> {
-    a: *const E,
-    a_stride: usize,
+    rows: Rows<E>,
     b: *const u32,
     words: usize,
     /// One more word follows, of which only the first number is used.
@@ -62,40 +63,54 @@ struct Block<E> {
     add: bool,
 }
 
+/// Where a register tile finds its rows.
+#[derive(Clone, Copy)]
+enum Rows<E> {
+    /// As they are, so many numbers apart.
+    Whole(*const E, usize),
+    /// Taken apart, see [`take_apart`].
+    Apart(*const ApartRow),
+}
+
 /// One register tile: `ROWS` rows times `VECTORS * 16` columns.
 ///
 /// # Safety
-/// Row r of `a` is valid for `words` words (and one number if `half`) from `a + r * a_stride`, `b` for
-/// `(words + half) * VECTORS * 16` words, row r of `c` for `VECTORS * 16` floats from `c + r * c_stride`.
+/// Row r of whole rows is valid for `words` words (and one number if `half`) from `start + r * stride`, rows that are apart
+/// for `words` words each, `b` for `(words + half) * VECTORS * 16` words, row r of `c` for `VECTORS * 16` floats from
+/// `c + r * c_stride`.
 #[inline(always)]
 unsafe fn tile<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(simd: S, block: Block<E>) {
-    let Block { a, a_stride, b, words, half, c, c_stride, add } = block;
+    let Block { rows, b, words, half, c, c_stride, add } = block;
     let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
-    let mut columns = [simd.splat(0.0); VECTORS];
-    for word in 0..words {
-        for vector in 0..VECTORS {
-            // SAFETY: inside the panel by this function's contract.
-            columns[vector] = unsafe { simd.load_words(b.add((word * VECTORS + vector) * LANES)) };
-        }
-        for row in 0..ROWS {
-            // SAFETY: inside the row by this function's contract.
-            let broadcast = simd.splat_word(unsafe { E::read_word(a.add(row * a_stride + word * E::GROUP)) });
-            for vector in 0..VECTORS {
-                sums[row][vector] = E::accumulate(simd, sums[row][vector], broadcast, columns[vector]);
+    match rows {
+        Rows::Whole(a, stride) => {
+            // SAFETY: inside rows and panel by this function's contract.
+            unsafe {
+                let word_of = |row: usize, word: usize| E::read_word(a.add(row * stride + word * E::GROUP));
+                add_words::<S, E, ROWS, VECTORS>(simd, &mut sums, words, Part::Even, b, word_of);
+                if half {
+                    // The last number of each row.
+                    let word_of = |row: usize, _| (*a.add(row * stride + words * E::GROUP)).half_word();
+                    add_words::<S, E, ROWS, VECTORS>(
+                        simd,
+                        &mut sums,
+                        1,
+                        Part::Even,
+                        b.add(words * VECTORS * LANES),
+                        word_of,
+                    );
+                }
             }
         }
-    }
-    if half {
-        for vector in 0..VECTORS {
-            // SAFETY: inside the panel by this function's contract.
-            columns[vector] = unsafe { simd.load_words(b.add((words * VECTORS + vector) * LANES)) };
-        }
-        for row in 0..ROWS {
-            // SAFETY: the last number of the row by this function's contract.
-            let last = unsafe { *a.add(row * a_stride + words * E::GROUP) };
-            let broadcast = simd.splat_word(last.half_word());
-            for vector in 0..VECTORS {
-                sums[row][vector] = E::accumulate(simd, sums[row][vector], broadcast, columns[vector]);
+        Rows::Apart(a) => {
+            // One part of all words after the other: both at once would take registers from the sums.
+            for part in [Part::Even, Part::Odd] {
+                // SAFETY: inside rows and panel by this function's contract.
+                unsafe {
+                    let a = a.cast::<u32>().add(part as usize * BLOCK_WORDS);
+                    let word_of = |row: usize, word: usize| *a.add(row * 2 * BLOCK_WORDS + word);
+                    add_words::<S, E, ROWS, VECTORS>(simd, &mut sums, words, part, b, word_of);
+                }
             }
         }
     }
@@ -108,6 +123,114 @@ unsafe fn tile<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(sim
                 value = E::add(simd, simd.load(target), value);
             }
             simd.store(value, target);
+        }
+    }
+}
+
+/// Adds the products of one part of `words` words, which `word_of` gives by row and number, to the sums of a tile.
+///
+/// # Safety
+/// `b` is valid for `words * VECTORS * 16` words.
+#[inline(always)]
+unsafe fn add_words<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    sums: &mut [[S::V; VECTORS]; ROWS],
+    words: usize,
+    part: Part,
+    b: *const u32,
+    word_of: impl Fn(usize, usize) -> u32,
+) {
+    let mut word = 0;
+    // With few vectors the loop's own instructions count. The compiler does not unroll a loop with so many registers.
+    let unrolled = if S::TILE_VECTORS == 1 { 4 } else { 1 };
+    while word + unrolled <= words {
+        for next in 0..unrolled {
+            // SAFETY: inside the panel by this function's contract.
+            unsafe { add_word::<S, E, ROWS, VECTORS>(simd, sums, word + next, part, b, &word_of) };
+        }
+        word += unrolled;
+    }
+    while word < words {
+        // SAFETY: as above.
+        unsafe { add_word::<S, E, ROWS, VECTORS>(simd, sums, word, part, b, &word_of) };
+        word += 1;
+    }
+}
+
+/// The same for one word.
+///
+/// # Safety
+/// `b` is valid for `(word + 1) * VECTORS * 16` words.
+#[inline(always)]
+unsafe fn add_word<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    sums: &mut [[S::V; VECTORS]; ROWS],
+    word: usize,
+    part: Part,
+    b: *const u32,
+    word_of: &impl Fn(usize, usize) -> u32,
+) {
+    let mut columns = [simd.splat(0.0); VECTORS];
+    for (vector, columns) in columns.iter_mut().enumerate() {
+        // SAFETY: inside the panel by this function's contract.
+        let words = unsafe { simd.load_words(b.add((word * VECTORS + vector) * LANES)) };
+        *columns = E::part_of_columns(simd, words, part);
+    }
+    for row in 0..ROWS {
+        let broadcast = simd.splat_word(word_of(row, word));
+        for vector in 0..VECTORS {
+            sums[row][vector] = E::accumulate(simd, sums[row][vector], broadcast, columns[vector]);
+        }
+    }
+}
+
+/// Rows that are taken apart at once: few enough to stay in L1.
+const APART_ROWS: usize = 12;
+
+/// The even and the odd parts of a row's words, over one block of k.
+type ApartRow = [[u32; BLOCK_WORDS]; 2];
+
+/// Takes rows apart into what [`SealedOperand::accumulate`](crate::element::SealedOperand::accumulate) multiplies: once for
+/// all columns, instead of in each tile, where it would take registers from the sums.
+///
+/// # Safety
+/// Row r of `a` is valid for `words` words, and one number if `half`, from `a + r * a_stride`; `words + half` is at most
+/// [`BLOCK_WORDS`].
+#[inline(always)]
+unsafe fn take_apart<S: Simd, E: Operand>(
+    simd: S,
+    a: *const E,
+    a_stride: usize,
+    words: usize,
+    half: bool,
+    apart: &mut [MaybeUninit<ApartRow>],
+) {
+    for (row, target) in apart.iter_mut().enumerate() {
+        for first in (0..words + usize::from(half)).step_by(LANES) {
+            // SAFETY: inside the row by this function's contract.
+            let source = unsafe { a.add(row * a_stride + first * E::GROUP) };
+            let whole = if cfg!(target_endian = "little") && first + LANES <= words {
+                // SAFETY: sixteen words of the row; their first number is in the low bits here.
+                unsafe { simd.load_words(source.cast()) }
+            } else {
+                let mut some = [0; LANES];
+                for (index, word) in some.iter_mut().enumerate().take(words - first) {
+                    // SAFETY: inside the row by this function's contract.
+                    *word = unsafe { E::read_word(source.add(index * E::GROUP)) };
+                }
+                if half && words - first < LANES {
+                    // SAFETY: the last number of the row by this function's contract.
+                    some[words - first] = unsafe { *source.add((words - first) * E::GROUP) }.half_word();
+                }
+                // SAFETY: sixteen words.
+                unsafe { simd.load_words(some.as_ptr()) }
+            };
+            for part in [Part::Even, Part::Odd] {
+                let at = part as usize * BLOCK_WORDS + first;
+                // SAFETY: blocks are made of whole vectors, so this one lies in the row; all bits are a value.
+                let target = unsafe { &mut *target.as_mut_ptr().cast::<f32>().add(at).cast() };
+                simd.store(E::part_of_row(simd, whole, part), target);
+            }
         }
     }
 }
@@ -151,24 +274,36 @@ impl<E: Operand> Kernel for PanelProduct<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let PanelProduct { a_stride, c_stride, .. } = self;
+        let PanelProduct { a, a_stride, panel, layout, c_stride, .. } = self;
+        let is_apart = E::parts::<S>().len() > 1;
+        let mut apart = [const { MaybeUninit::<ApartRow>::uninit() }; APART_ROWS];
+        let most_rows = if is_apart { APART_ROWS } else { self.rows };
         // `k` of zero still runs one block of no words, which stores zeros.
         let mut word = 0;
         loop {
             let numbers = (self.k - word * E::GROUP).min(BLOCK_WORDS * E::GROUP);
             let (words, half) = (numbers / E::GROUP, !numbers.is_multiple_of(E::GROUP));
-            for column in (0..self.layout.width).step_by(self.layout.sub_width) {
+            for first_row in (0..self.rows).step_by(most_rows.max(1)) {
+                let rows = most_rows.min(self.rows - first_row);
                 // SAFETY: all inside what the contract of `panel_product` grants.
                 unsafe {
-                    let b = self.panel.add(self.layout.offset(column, word));
-                    let a = self.a.add(word * E::GROUP);
-                    let c = self.c.add(column);
-                    let block = Block { a, a_stride, b, words, half, c, c_stride, add: word > 0 };
-                    match self.layout.sub_width / LANES {
-                        1 => rows_of_tiles::<S, E, 1>(simd, block, self.rows),
-                        2 => rows_of_tiles::<S, E, 2>(simd, block, self.rows),
-                        3 => rows_of_tiles::<S, E, 3>(simd, block, self.rows),
-                        _ => rows_of_tiles::<S, E, 4>(simd, block, self.rows),
+                    let a = a.add(first_row * a_stride + word * E::GROUP);
+                    let (source, words, half) = if is_apart {
+                        take_apart(simd, a, a_stride, words, half, &mut apart[..rows]);
+                        (Rows::Apart(apart.as_ptr().cast()), words + usize::from(half), false)
+                    } else {
+                        (Rows::Whole(a, a_stride), words, half)
+                    };
+                    for column in (0..layout.width).step_by(layout.sub_width) {
+                        let b = panel.add(layout.offset(column, word));
+                        let c = self.c.add(first_row * c_stride + column);
+                        let block = Block { rows: source, b, words, half, c, c_stride, add: word > 0 };
+                        match layout.sub_width / LANES {
+                            1 => rows_of_tiles::<S, E, 1>(simd, block, rows),
+                            2 => rows_of_tiles::<S, E, 2>(simd, block, rows),
+                            3 => rows_of_tiles::<S, E, 3>(simd, block, rows),
+                            _ => rows_of_tiles::<S, E, 4>(simd, block, rows),
+                        }
                     }
                 }
             }
@@ -192,17 +327,24 @@ unsafe fn rows_of_tiles<S: Simd, E: Operand, const VECTORS: usize>(simd: S, bloc
     }
     let mut row = 0;
     while row < rows {
-        let height = (rows - row).min(E::tile_rows::<S>());
+        let height = (rows - row).min(S::TILE_ROWS);
         // SAFETY: rows `row..row + height` of what this function's contract grants.
         unsafe {
-            let block = Block { a: block.a.add(row * block.a_stride), c: block.c.add(row * block.c_stride), ..block };
+            let rows = if E::parts::<S>().len() > 1 {
+                let Rows::Apart(start) = block.rows else { unreachable!("rows are taken apart") };
+                Rows::Apart(start.add(row))
+            } else {
+                let Rows::Whole(start, stride) = block.rows else { unreachable!("rows stay whole") };
+                Rows::Whole(start.add(row * stride), stride)
+            };
+            let block = Block { rows, c: block.c.add(row * block.c_stride), ..block };
             match height {
                 1 => tile::<S, E, 1, VECTORS>(simd, block),
                 2 => tile::<S, E, 2, VECTORS>(simd, block),
-                3 if E::tile_rows::<S>() >= 3 => tile::<S, E, 3, VECTORS>(simd, block),
-                4 if E::tile_rows::<S>() >= 4 => tile::<S, E, 4, VECTORS>(simd, block),
-                5 if E::tile_rows::<S>() >= 5 => tile::<S, E, 5, VECTORS>(simd, block),
-                6 if E::tile_rows::<S>() >= 6 => tile::<S, E, 6, VECTORS>(simd, block),
+                3 if S::TILE_ROWS >= 3 => tile::<S, E, 3, VECTORS>(simd, block),
+                4 if S::TILE_ROWS >= 4 => tile::<S, E, 4, VECTORS>(simd, block),
+                5 if S::TILE_ROWS >= 5 => tile::<S, E, 5, VECTORS>(simd, block),
+                6 if S::TILE_ROWS >= 6 => tile::<S, E, 6, VECTORS>(simd, block),
                 _ => unreachable!(),
             }
         }

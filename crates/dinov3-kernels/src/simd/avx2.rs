@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, LANES, Lanes, Simd};
+use super::{Kernel, LANES, Lanes, Part, Simd};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2<const VNNI: bool>(());
@@ -141,35 +141,66 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn dot_bf16(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
+    fn dot_u8s8(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        assert!(VNNI, "only where there is the instruction");
         let half = |sum: __m256, a: __m256, b: __m256| {
-            // SAFETY: the CPU has avx2 and fma, see `splat`.
+            // SAFETY: Avx2<true> is only made where the CPU has avxvnni.
             unsafe {
-                let low = |word: __m256| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(word)));
-                let mask = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32));
-                let high = |word: __m256| _mm256_and_ps(word, mask);
-                let even = _mm256_fmadd_ps(low(a), low(b), sum);
-                _mm256_fmadd_ps(high(a), high(b), even)
+                let (sum, a, b) = (_mm256_castps_si256(sum), _mm256_castps_si256(a), _mm256_castps_si256(b));
+                _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(sum, a, b))
             }
         };
         [half(sum[0], a[0], b[0]), half(sum[1], a[1], b[1])]
     }
 
     #[inline(always)]
-    fn dot_u8s8(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
-        let half = |sum: __m256, a: __m256, b: __m256| {
-            // SAFETY: the CPU has avx2, see `splat`; Avx2<true> is only made where it has avxvnni.
+    fn bf16_of_words(self, words: Self::V, part: Part) -> Self::V {
+        words.map(|words| {
+            // SAFETY: the CPU has avx2, see `splat`.
             unsafe {
-                let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
-                if VNNI {
-                    return _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(_mm256_castps_si256(sum), a, b));
-                }
-                // The instruction that multiplies bytes saturates its sums; pairs of 16-bit numbers are exact.
-                let a_even = _mm256_and_si256(a, _mm256_set1_epi16(0xff));
-                let a_odd = _mm256_srli_epi16::<8>(a);
-                let b_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b));
-                let b_odd = _mm256_srai_epi16::<8>(b);
-                let pairs = _mm256_add_epi32(_mm256_madd_epi16(a_even, b_even), _mm256_madd_epi16(a_odd, b_odd));
+                let words = _mm256_castps_si256(words);
+                _mm256_castsi256_ps(match part {
+                    Part::Even => _mm256_slli_epi32::<16>(words),
+                    Part::Odd => _mm256_and_si256(words, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
+                })
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn unsigned_of_words(self, words: Self::V, part: Part) -> Self::V {
+        words.map(|words| {
+            // SAFETY: the CPU has avx2, see `splat`.
+            unsafe {
+                let words = _mm256_castps_si256(words);
+                _mm256_castsi256_ps(match part {
+                    Part::Even => _mm256_and_si256(words, _mm256_set1_epi16(0xff)),
+                    Part::Odd => _mm256_srli_epi16::<8>(words),
+                })
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn signed_of_words(self, words: Self::V, part: Part) -> Self::V {
+        words.map(|words| {
+            // SAFETY: the CPU has avx2, see `splat`.
+            unsafe {
+                let words = _mm256_castps_si256(words);
+                _mm256_castsi256_ps(match part {
+                    Part::Even => _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(words)),
+                    Part::Odd => _mm256_srai_epi16::<8>(words),
+                })
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn dot_i16(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let half = |sum: __m256, a: __m256, b: __m256| {
+            // SAFETY: the CPU has avx2, see `splat`.
+            unsafe {
+                let pairs = _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b));
                 _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), pairs))
             }
         };

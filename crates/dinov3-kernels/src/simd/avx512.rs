@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, LANES, Lanes, Simd};
+use super::{Kernel, LANES, Lanes, Part, Simd};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512<const VNNI: bool, const BF16: bool>(());
@@ -139,44 +139,66 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
 
     #[inline(always)]
     fn dot_bf16(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
-        if BF16 {
-            // SAFETY: Avx512<_, true> is only made where the CPU has avx512bf16. Both types are 64 bytes without padding.
-            unsafe {
-                _mm512_dpbf16_ps(
-                    sum,
-                    std::mem::transmute::<__m512, __m512bh>(a),
-                    std::mem::transmute::<__m512, __m512bh>(b),
-                )
-            }
-        } else {
-            // SAFETY: an Avx512 value is only made where the CPU has these instructions.
-            unsafe {
-                let low = |word: __m512| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(word)));
-                let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-                let high = |word: __m512| _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(word), mask));
-                let even = _mm512_fmadd_ps(low(a), low(b), sum);
-                _mm512_fmadd_ps(high(a), high(b), even)
-            }
+        assert!(BF16, "only where there is the instruction");
+        // SAFETY: Avx512<_, true> is only made where the CPU has avx512bf16. Both types are 64 bytes without padding.
+        unsafe {
+            _mm512_dpbf16_ps(
+                sum,
+                std::mem::transmute::<__m512, __m512bh>(a),
+                std::mem::transmute::<__m512, __m512bh>(b),
+            )
         }
     }
 
     #[inline(always)]
     fn dot_u8s8(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: an Avx512 value is only made where the CPU has these instructions, Avx512<true, _> where it has
-        // avx512vnni.
+        assert!(VNNI, "only where there is the instruction");
+        // SAFETY: Avx512<true, _> is only made where the CPU has avx512vnni.
         unsafe {
             let (sum, a, b) = (_mm512_castps_si512(sum), _mm512_castps_si512(a), _mm512_castps_si512(b));
-            if VNNI {
-                return _mm512_castsi512_ps(_mm512_dpbusd_epi32(sum, a, b));
-            }
-            // The instruction that multiplies bytes saturates its sums; pairs of 16-bit numbers are exact.
-            let a_even = _mm512_and_si512(a, _mm512_set1_epi16(0xff));
-            let a_odd = _mm512_srli_epi16::<8>(a);
-            let b_even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b));
-            let b_odd = _mm512_srai_epi16::<8>(b);
-            let pairs = _mm512_add_epi32(_mm512_madd_epi16(a_even, b_even), _mm512_madd_epi16(a_odd, b_odd));
-            _mm512_castsi512_ps(_mm512_add_epi32(sum, pairs))
+            _mm512_castsi512_ps(_mm512_dpbusd_epi32(sum, a, b))
         }
+    }
+
+    #[inline(always)]
+    fn bf16_of_words(self, words: __m512, part: Part) -> __m512 {
+        registers!({
+            let words = _mm512_castps_si512(words);
+            _mm512_castsi512_ps(match part {
+                Part::Even => _mm512_slli_epi32::<16>(words),
+                Part::Odd => _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32)),
+            })
+        })
+    }
+
+    #[inline(always)]
+    fn unsigned_of_words(self, words: __m512, part: Part) -> __m512 {
+        registers!({
+            let words = _mm512_castps_si512(words);
+            _mm512_castsi512_ps(match part {
+                Part::Even => _mm512_and_si512(words, _mm512_set1_epi16(0xff)),
+                Part::Odd => _mm512_srli_epi16::<8>(words),
+            })
+        })
+    }
+
+    #[inline(always)]
+    fn signed_of_words(self, words: __m512, part: Part) -> __m512 {
+        registers!({
+            let words = _mm512_castps_si512(words);
+            _mm512_castsi512_ps(match part {
+                Part::Even => _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(words)),
+                Part::Odd => _mm512_srai_epi16::<8>(words),
+            })
+        })
+    }
+
+    #[inline(always)]
+    fn dot_i16(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
+        registers!({
+            let pairs = _mm512_madd_epi16(_mm512_castps_si512(a), _mm512_castps_si512(b));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(sum), pairs))
+        })
     }
 
     #[inline(always)]

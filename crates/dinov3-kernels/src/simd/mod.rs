@@ -18,6 +18,15 @@ pub const LANES: usize = 16;
 /// Sixteen floats as loaded and stored.
 pub type Lanes = [f32; LANES];
 
+/// Which numbers of a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Those that come first, or first of each pair.
+    Even,
+    /// The others.
+    Odd,
+}
+
 /// Arithmetic on sixteen lanes.
 pub trait Simd: Copy {
     /// Sixteen f32 values, or the 32-bit words of the same register.
@@ -58,10 +67,27 @@ pub trait Simd: Copy {
     fn scale(self, a: Self::V, n: Self::V) -> Self::V;
     /// `then` where a < b, else `otherwise`.
     fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
-    /// Adds the products of the two bf16 numbers in each word.
-    fn dot_bf16(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V;
-    /// Adds the products of the four bytes in each word, unsigned in `a` and signed in `b`, to integers.
-    fn dot_u8s8(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// Adds the products of the two bf16 numbers in each word. Only where [`Simd::MULTIPLIES_BF16`].
+    #[inline(always)]
+    fn dot_bf16(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let _ = (sum, a, b);
+        unreachable!("there is no such instruction")
+    }
+    /// Adds the products of the four bytes in each word, unsigned in `a` and signed in `b`, to integers. Only where
+    /// [`Simd::MULTIPLIES_BYTES`].
+    #[inline(always)]
+    fn dot_u8s8(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let _ = (sum, a, b);
+        unreachable!("there is no such instruction")
+    }
+    /// The first or the second bf16 number of each word, as f32.
+    fn bf16_of_words(self, words: Self::V, part: Part) -> Self::V;
+    /// The first and third, or the second and fourth, byte of each word as 16-bit numbers.
+    fn unsigned_of_words(self, words: Self::V, part: Part) -> Self::V;
+    /// The same for signed bytes.
+    fn signed_of_words(self, words: Self::V, part: Part) -> Self::V;
+    /// Adds the products of the two signed 16-bit numbers in each word to integers.
+    fn dot_i16(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V;
     /// The sum of integers.
     fn add_integers(self, a: Self::V, b: Self::V) -> Self::V;
     /// `(sum - zero * column) * scale`, the difference of integers, the product of f32.

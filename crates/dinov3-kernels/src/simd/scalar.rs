@@ -1,7 +1,7 @@
 //! The portable twin: plain loops over arrays, which the compiler vectorises for the build's baseline.
 #![allow(unsafe_code)]
 
-use super::{Kernel, LANES, Lanes, Simd};
+use super::{Kernel, LANES, Lanes, Part, Simd};
 use crate::bf16::Bf16;
 
 #[derive(Clone, Copy)]
@@ -112,25 +112,42 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn dot_bf16(self, sum: Lanes, a: Lanes, b: Lanes) -> Lanes {
-        let low = |word: f32| f32::from_bits(word.to_bits() << 16);
-        let high = |word: f32| f32::from_bits(word.to_bits() & 0xffff_0000);
-        let even = self.add(map2(a, b, |a, b| low(a) * low(b)), sum);
-        self.add(map2(a, b, |a, b| high(a) * high(b)), even)
+    fn bf16_of_words(self, words: Lanes, part: Part) -> Lanes {
+        words.map(|word| {
+            f32::from_bits(match part {
+                Part::Even => word.to_bits() << 16,
+                Part::Odd => word.to_bits() & 0xffff_0000,
+            })
+        })
     }
 
     #[inline(always)]
-    fn dot_u8s8(self, sum: Lanes, a: Lanes, b: Lanes) -> Lanes {
-        let mut out = sum;
-        for lane in 0..LANES {
-            let (a, b) = (a[lane].to_bits().to_ne_bytes(), b[lane].to_bits().to_ne_bytes());
-            let mut total = sum[lane].to_bits() as i32;
-            for byte in 0..4 {
-                total = total.wrapping_add(i32::from(a[byte]) * i32::from(b[byte] as i8));
-            }
-            out[lane] = f32::from_bits(total as u32);
-        }
-        out
+    fn unsigned_of_words(self, words: Lanes, part: Part) -> Lanes {
+        words.map(|word| {
+            f32::from_bits(match part {
+                Part::Even => word.to_bits() & 0x00ff_00ff,
+                Part::Odd => word.to_bits() >> 8 & 0x00ff_00ff,
+            })
+        })
+    }
+
+    #[inline(always)]
+    fn signed_of_words(self, words: Lanes, part: Part) -> Lanes {
+        // Twice as many narrow lanes: the sign of each comes from its own byte.
+        words.map(|word| {
+            let shift = if part == Part::Even { 8 } else { 0 };
+            let low = (((word.to_bits() as u16) << shift) as i16 >> 8) as u16;
+            let high = ((((word.to_bits() >> 16) as u16) << shift) as i16 >> 8) as u16;
+            f32::from_bits(u32::from(low) | u32::from(high) << 16)
+        })
+    }
+
+    #[inline(always)]
+    fn dot_i16(self, sum: Lanes, a: Lanes, b: Lanes) -> Lanes {
+        let low = |word: f32| i32::from(word.to_bits() as i16);
+        let high = |word: f32| word.to_bits() as i32 >> 16;
+        let pairs = map2(a, b, |a, b| f32::from_bits((low(a) * low(b)).wrapping_add(high(a) * high(b)) as u32));
+        self.add_integers(sum, pairs)
     }
 
     #[inline(always)]
