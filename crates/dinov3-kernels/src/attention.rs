@@ -1,7 +1,9 @@
 //! Multi-head attention over the output of the qkv projection.
 //!
 //! Keys and values of a head are packed into the same panels as weights, so that scores and weighted sums run on the
-//! register tile of the matrix product. The scores of a block of queries lie in one buffer of bounded size.
+//! register tile of the matrix product. The scores of a block of queries lie in one buffer of bounded size. Where a row of
+//! scores would leave too few queries in it, keys are taken in blocks, with the largest score, the total and the weighted
+//! sums carried on from block to block (Milakov and Gimelshein 2018, arXiv 1805.02867).
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -9,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use dinov3_system::threads::Pool;
 
-use crate::element::{Element, Work, store_part};
+use crate::element::{Element, SealedElement, Work, store_part};
 use crate::gemm::tile::{PANEL, PanelLayout, panel_product};
 use crate::gemm::tile_vectors;
 use crate::isa::Isa;
@@ -57,12 +59,18 @@ struct Worker {
     scores: AlignedWords,
     /// Weighted sums of values.
     sums: AlignedWords,
+    /// Those of one block of keys, where there are several.
+    sums_of_block: AlignedWords,
 }
 
-/// Floats of the score buffer that are aimed at: half of a small L2. A long row takes what it needs.
+/// Floats of the score buffer that are aimed at: half of a small L2.
 const SCORE_FLOATS: usize = 32 * 1024;
 const MOST_ROWS: usize = 96;
-const FEWEST_ROWS: usize = 12;
+/// Keys of a block, whole panels: keys, values and scores of a block fill a small L2 together.
+const KEY_BLOCK: usize = 512;
+/// Most tokens whose scores are held at once: those of 24 queries fill the buffer. Beyond it, keys and values would be
+/// read from beyond L2 for ever fewer queries.
+const MOST_AT_ONCE: usize = SCORE_FLOATS / 24 - LANES;
 
 /// How packed heads and score rows lie in memory.
 #[derive(Clone, Copy)]
@@ -72,6 +80,8 @@ struct Plan {
     value_words: usize,
     /// Query rows of a block.
     rows: usize,
+    /// Keys whose scores are held at once.
+    keys: usize,
     score_stride: usize,
     sum_stride: usize,
 }
@@ -80,15 +90,17 @@ impl Plan {
     fn new<E: Element>(isa: Isa, shape: &AttentionShape) -> Plan {
         let padded_tokens = shape.tokens.next_multiple_of(LANES);
         let padded_dim = shape.head_dim.next_multiple_of(LANES);
+        let keys = if shape.tokens <= MOST_AT_ONCE { shape.tokens } else { KEY_BLOCK };
         // One more vector, so that rows do not fall on the same cache sets.
-        let score_stride = padded_tokens + LANES;
-        let most = (SCORE_FLOATS / score_stride).clamp(FEWEST_ROWS, MOST_ROWS);
+        let score_stride = keys.next_multiple_of(LANES) + LANES;
+        let most = (SCORE_FLOATS / score_stride).min(MOST_ROWS);
         let rows = shape.tokens.div_ceil(shape.tokens.div_ceil(most)).next_multiple_of(6);
         Plan {
             tile_vectors: tile_vectors(isa),
             key_words: padded_tokens * shape.head_dim.div_ceil(E::GROUP),
             value_words: padded_dim * shape.tokens.div_ceil(E::GROUP),
             rows,
+            keys,
             score_stride,
             sum_stride: padded_dim,
         }
@@ -212,6 +224,9 @@ impl<E: Element> Kernel for AttentionTask<'_, E> {
         let worker = &mut *self.worker;
         worker.scores.grow(rows * score_stride);
         worker.sums.grow(rows * sum_stride);
+        if self.plan.keys < self.shape.tokens {
+            worker.sums_of_block.grow(rows * sum_stride);
+        }
         let mut packed = std::mem::take(&mut worker.packed);
         match std::mem::replace(&mut self.part, Part::Head) {
             Part::Head => {
@@ -325,53 +340,112 @@ impl<E: Element> AttentionTask<'_, E> {
     /// One block of queries.
     #[inline(always)]
     fn attend<S: Simd>(&mut self, simd: S, packed: &[u32], block: usize) {
-        let (plan, shape) = (self.plan, *self.shape);
-        let AttentionShape { tokens, head_dim, .. } = shape;
+        let AttentionShape { tokens, head_dim, .. } = *self.shape;
         let Plan { score_stride, sum_stride, .. } = self.plan;
         let queries: Range<usize> = block * self.plan.rows..tokens.min((block + 1) * self.plan.rows);
-        let rows = queries.len();
-        let (keys, values) = packed.split_at(self.plan.key_words.next_multiple_of(LANES));
-        let query_stride = 3 * shape.dim();
-        let query_rows = self.source(queries.start, 0).as_ptr();
-        let scores = &mut self.worker.scores.as_floats_mut()[..rows * score_stride];
-        for first in (0..tokens).step_by(PANEL) {
-            let layout = plan.key_layout::<E>(&shape, first);
-            let panel = &keys[first * layout.words..][..layout.len()];
+        let mut scores = std::mem::take(&mut self.worker.scores);
+        let mut sums = std::mem::take(&mut self.worker.sums);
+        let mut sums_of_block = std::mem::take(&mut self.worker.sums_of_block);
+        let score_rows = &mut scores.as_floats_mut()[..queries.len() * score_stride];
+        let sum_rows = &mut sums.as_floats_mut()[..queries.len() * sum_stride];
+        let mut softmax = [Softmax::START; MOST_ROWS + 6];
+        for first_key in (0..tokens).step_by(self.plan.keys) {
+            let keys = first_key..tokens.min(first_key + self.plan.keys);
+            self.score(simd, packed, &queries, &keys, score_rows);
+            let is_first = first_key == 0;
+            for (scores, softmax) in score_rows.chunks_exact_mut(score_stride).zip(&mut softmax) {
+                softmax.weigh::<S, E>(simd, scores, keys.len(), self.scale(), is_first);
+            }
+            if is_first {
+                self.sum_values(simd, packed, queries.len(), &keys, score_rows, sum_rows);
+                continue;
+            }
+            let block = &mut sums_of_block.as_floats_mut()[..queries.len() * sum_stride];
+            self.sum_values(simd, packed, queries.len(), &keys, score_rows, block);
+            let rows = sum_rows.chunks_exact_mut(sum_stride).zip(block.chunks_exact(sum_stride));
+            for ((sums, block), softmax) in rows.zip(&softmax) {
+                let kept = simd.splat(softmax.kept);
+                for (sum, block) in sums.as_chunks_mut::<LANES>().0.iter_mut().zip(block.as_chunks::<LANES>().0) {
+                    simd.store(simd.fused(simd.load(sum), kept, simd.load(block)), sum);
+                }
+            }
+        }
+        for ((row, sums), softmax) in sum_rows.chunks_exact(sum_stride).enumerate().zip(&softmax) {
+            let token = self.image * tokens + queries.start + row;
+            let start = token * self.shape.dim() + self.head * head_dim;
+            // SAFETY: tasks differ in the image, the head or the block of queries, so their parts do not overlap.
+            let out = unsafe { self.output.part(start, head_dim) };
+            let inverse = simd.splat(1.0 / softmax.total);
+            for (sums, out) in sums[..head_dim].chunks(LANES).zip(out.chunks_mut(LANES)) {
+                let value = simd.multiply(simd.load_part(sums, 0.0), inverse);
+                store_part(simd, value, out);
+            }
+        }
+        self.worker.scores = scores;
+        self.worker.sums = sums;
+        self.worker.sums_of_block = sums_of_block;
+    }
+
+    /// Scores are exponents of e over the root; powers of two are cheaper.
+    fn scale(&self) -> f64 {
+        std::f64::consts::LOG2_E / (self.shape.head_dim as f64).sqrt()
+    }
+
+    /// Products of queries with keys, a row of scores for each query.
+    #[inline(always)]
+    fn score<S: Simd>(&self, simd: S, packed: &[u32], queries: &Range<usize>, keys: &Range<usize>, scores: &mut [f32]) {
+        let Plan { score_stride, .. } = self.plan;
+        let head_dim = self.shape.head_dim;
+        assert!(keys.len() + LANES <= score_stride && scores.len() == queries.len() * score_stride, "scores");
+        // Blocks of keys are whole panels.
+        for first in keys.clone().step_by(PANEL) {
+            let layout = self.plan.key_layout::<E>(self.shape, first);
+            let panel = &packed[first * layout.words..][..layout.len()];
             // SAFETY: `qkv` holds the queries' rows (its length was checked), the panel is as long as its layout, and a
-            // score row has room for all tokens rounded up to whole vectors, which is where the last panel ends.
+            // score row has room for the keys rounded up to whole vectors, which is where the last panel ends.
             unsafe {
                 panel_product::<S, E>(
                     simd,
-                    query_rows,
-                    query_stride,
-                    rows,
+                    self.source(queries.start, 0).as_ptr(),
+                    3 * self.shape.dim(),
+                    queries.len(),
                     head_dim,
                     panel.as_ptr(),
                     layout,
-                    scores.as_mut_ptr().add(first),
+                    scores.as_mut_ptr().add(first - keys.start),
                     score_stride,
                 );
             }
         }
-        // Scores are exponents of e over the root; powers of two are cheaper.
-        let scale = std::f64::consts::LOG2_E / (head_dim as f64).sqrt();
-        let mut totals = [0.0; MOST_ROWS + 6];
-        for (row, scores) in scores.chunks_exact_mut(score_stride).enumerate() {
-            totals[row] = softmax_row::<S, E>(simd, scores, tokens, scale);
-        }
-        let sums = &mut self.worker.sums.as_floats_mut()[..rows * sum_stride];
-        for first in (0..head_dim).step_by(PANEL) {
-            let layout = plan.value_layout::<E>(&shape, first);
-            let panel = &values[first * layout.words..][..layout.len()];
-            // SAFETY: each score row now starts with `tokens` numbers of type E; the panel is as long as its layout, and
-            // a row of sums has room for head_dim rounded up to whole vectors.
+    }
+
+    /// Sums of values, weighted by what [`Softmax::weigh`] made of each row of scores.
+    #[inline(always)]
+    fn sum_values<S: Simd>(
+        &self,
+        simd: S,
+        packed: &[u32],
+        rows: usize,
+        keys: &Range<usize>,
+        scores: &[f32],
+        sums: &mut [f32],
+    ) {
+        let Plan { score_stride, sum_stride, .. } = self.plan;
+        let values = &packed[self.plan.key_words.next_multiple_of(LANES)..];
+        assert!(scores.len() == rows * score_stride && sums.len() == rows * sum_stride, "rows");
+        for first in (0..self.shape.head_dim).step_by(PANEL) {
+            let layout = self.plan.value_layout::<E>(self.shape, first);
+            // Blocks of keys are whole words; from there on the panel is laid out as from its start.
+            let panel = &values[first * layout.words + layout.offset(0, keys.start / E::GROUP)..];
+            // SAFETY: each score row starts with as many numbers of type E as there are keys; the panel holds the words of
+            // the keys for each of its columns, and a row of sums has room for head_dim rounded up to whole vectors.
             unsafe {
                 panel_product::<S, E>(
                     simd,
                     scores.as_ptr().cast::<E>(),
                     score_stride * E::GROUP,
                     rows,
-                    tokens,
+                    keys.len(),
                     panel.as_ptr(),
                     layout,
                     sums.as_mut_ptr().add(first),
@@ -379,55 +453,66 @@ impl<E: Element> AttentionTask<'_, E> {
                 );
             }
         }
-        for (row, sums) in sums.chunks_exact(sum_stride).enumerate() {
-            let token = self.image * tokens + queries.start + row;
-            let start = token * self.shape.dim() + self.head * head_dim;
-            // SAFETY: tasks differ in the image, the head or the block of queries, so their parts do not overlap.
-            let out = unsafe { self.output.part(start, head_dim) };
-            let inverse = simd.splat(1.0 / totals[row]);
-            for (sums, out) in sums[..head_dim].chunks(LANES).zip(out.chunks_mut(LANES)) {
-                let value = simd.multiply(simd.load_part(sums, 0.0), inverse);
-                store_part(simd, value, out);
-            }
-        }
     }
 }
 
-/// Replaces the scores of a row by 2^((score - largest) * scale) as numbers of type E, packed from the row's start on.
-/// Gives their sum before rounding. What lies between `tokens` and the next whole vector becomes
-/// too small to count.
-#[inline(always)]
-fn softmax_row<S: Simd, E: Element>(simd: S, row: &mut [f32], tokens: usize, scale: f64) -> f32 {
-    let (chunks, tail) = row[..tokens].as_chunks::<LANES>();
-    let mut largest = [simd.splat(f32::NEG_INFINITY); 2];
-    for (index, chunk) in chunks.iter().enumerate() {
-        // The second operand wins over NaN: the largest stays a number, and NaN comes back through the subtraction.
-        largest[index % 2] = simd.max(simd.load(chunk), largest[index % 2]);
-    }
-    let last = simd.load_part(tail, f32::NEG_INFINITY);
-    let largest = simd.largest(simd.max(last, simd.max(largest[0], largest[1])));
+/// What softmax carries on from one block of a row's scores to the next.
+#[derive(Clone, Copy)]
+struct Softmax {
+    largest: f32,
+    /// Of the powers before rounding.
+    total: f32,
+    /// What sums of earlier blocks have to be multiplied with, since a larger score was found.
+    kept: f32,
+}
 
-    let largest = simd.splat(largest);
-    let lowest = simd.splat((-125.0 / scale) as f32);
-    // What f32 cannot hold of the scale.
-    let scale = [simd.splat(scale as f32), simd.splat((scale - f64::from(scale as f32)) as f32)];
-    let mut sum = simd.splat(0.0);
-    let whole = chunks.len();
-    let vectors = tokens.div_ceil(LANES);
-    assert!(vectors * LANES <= row.len());
-    let start = row.as_mut_ptr();
-    for index in 0..vectors {
-        // SAFETY: vector `index` lies in the row (asserted); E is at most as wide as f32, so what is written ends before
-        // the next vector that is read.
-        let scores = unsafe { *start.add(index * LANES).cast::<Lanes>() };
-        let score = if index < whole { simd.load(&scores) } else { last };
-        // Bounded, so that no power is below the normal numbers. NaN takes the second operand of the larger.
-        let power = E::exp2(simd, simd.max(lowest, simd.subtract(score, largest)), scale);
-        sum = simd.add(sum, power);
-        // SAFETY: as above; this vector has been read.
-        let target = unsafe { &mut *start.cast::<E>().add(index * LANES).cast::<[E; LANES]>() };
-        // No power is subnormal.
-        E::store_normal(simd, power, target);
+impl Softmax {
+    const START: Softmax = Softmax { largest: f32::NEG_INFINITY, total: 0.0, kept: 0.0 };
+
+    /// Replaces the scores of a block of keys by 2^((score - largest) * scale) as numbers of type E, packed from the row's
+    /// start on. What lies between `keys` and the next whole vector becomes too small to count.
+    #[inline(always)]
+    fn weigh<S: Simd, E: Element>(&mut self, simd: S, row: &mut [f32], keys: usize, scale: f64, is_first: bool) {
+        let (chunks, tail) = row[..keys].as_chunks::<LANES>();
+        let mut largest = [simd.splat(self.largest); 2];
+        for (index, chunk) in chunks.iter().enumerate() {
+            // The second operand wins over NaN: the largest stays a number, and NaN comes back through the subtraction.
+            largest[index % 2] = simd.max(simd.load(chunk), largest[index % 2]);
+        }
+        let last = simd.load_part(tail, f32::NEG_INFINITY);
+        let before = self.largest;
+        self.largest = simd.largest(simd.max(last, simd.max(largest[0], largest[1])));
+
+        let largest = simd.splat(self.largest);
+        let lowest = simd.splat((-125.0 / scale) as f32);
+        // What f32 cannot hold of the scale.
+        let scale = [simd.splat(scale as f32), simd.splat((scale - f64::from(scale as f32)) as f32)];
+        let mut sum = simd.splat(0.0);
+        let whole = chunks.len();
+        let vectors = keys.div_ceil(LANES);
+        assert!(vectors * LANES <= row.len());
+        let start = row.as_mut_ptr();
+        for index in 0..vectors {
+            // SAFETY: vector `index` lies in the row (asserted); E is at most as wide as f32, so what is written ends before
+            // the next vector that is read.
+            let scores = unsafe { *start.add(index * LANES).cast::<Lanes>() };
+            let score = if index < whole { simd.load(&scores) } else { last };
+            // Bounded, so that no power is below the normal numbers. NaN takes the second operand of the larger.
+            let power = E::exp2(simd, simd.max(lowest, simd.subtract(score, largest)), scale);
+            sum = simd.add(sum, power);
+            // SAFETY: as above; this vector has been read.
+            let target = unsafe { &mut *start.cast::<E>().add(index * LANES).cast::<[E; LANES]>() };
+            // No power is subnormal.
+            E::store_normal(simd, power, target);
+        }
+        if is_first {
+            self.total = simd.sum(sum);
+            return;
+        }
+        let fall = simd.max(lowest, simd.subtract(simd.splat(before), largest));
+        let mut kept = [0.0; LANES];
+        simd.store(<f32 as SealedElement>::exp2(simd, fall, scale), &mut kept);
+        self.kept = kept[0];
+        self.total = self.total * self.kept + simd.sum(sum);
     }
-    simd.sum(sum)
 }
