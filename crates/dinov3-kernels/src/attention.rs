@@ -398,24 +398,22 @@ impl<E: Element> AttentionTask<'_, E> {
         let head_dim = self.shape.head_dim;
         assert!(keys.len() + LANES <= score_stride && scores.len() == queries.len() * score_stride, "scores");
         // Blocks of keys are whole panels.
-        for first in keys.clone().step_by(PANEL) {
-            let layout = self.plan.key_layout::<E>(self.shape, first);
-            let panel = &packed[first * layout.words..][..layout.len()];
-            // SAFETY: `qkv` holds the queries' rows (its length was checked), the panel is as long as its layout, and a
-            // score row has room for the keys rounded up to whole vectors, which is where the last panel ends.
-            unsafe {
-                panel_product::<S, E>(
-                    simd,
-                    self.source(queries.start, 0).as_ptr(),
-                    3 * self.shape.dim(),
-                    queries.len(),
-                    head_dim,
-                    panel.as_ptr(),
-                    layout,
-                    scores.as_mut_ptr().add(first - keys.start),
-                    score_stride,
-                );
-            }
+        let layout = self.plan.key_layout::<E>(self.shape, keys.start);
+        // SAFETY: `qkv` holds the queries' rows (its length was checked), `packed` the panels of all keys, and a score row
+        // has room for the keys rounded up to whole vectors.
+        unsafe {
+            panel_product::<S, E>(
+                simd,
+                self.source(queries.start, 0).as_ptr(),
+                3 * self.shape.dim(),
+                queries.len(),
+                head_dim,
+                packed[keys.start * layout.words..].as_ptr(),
+                layout,
+                keys.len(),
+                scores.as_mut_ptr(),
+                score_stride,
+            );
         }
     }
 
@@ -448,6 +446,7 @@ impl<E: Element> AttentionTask<'_, E> {
                     keys.len(),
                     panel.as_ptr(),
                     layout,
+                    layout.width,
                     sums.as_mut_ptr().add(first),
                     sum_stride,
                 );

@@ -206,9 +206,30 @@ fn rotation_size(width: usize) -> usize {
     1 << (width / LANES).trailing_zeros().min(4)
 }
 
-/// Multiplies blocks of `SIZE` vectors with a Hadamard matrix, whose entries are 1 and -1, and hands each result on.
+/// What a row's values are bounded by, lane by lane.
+#[derive(Clone, Copy)]
+struct Bounds<V> {
+    /// At most zero.
+    lowest: V,
+    /// At least zero.
+    highest: V,
+    /// Zero, or NaN if a value was not finite.
+    finite: V,
+}
+
+impl<V: Copy> Bounds<V> {
+    #[inline(always)]
+    fn see<S: Simd<V = V>>(&mut self, simd: S, value: V) {
+        self.lowest = simd.min(value, self.lowest);
+        self.highest = simd.max(value, self.highest);
+        // Times zero every finite number is zero, and every other one NaN.
+        self.finite = simd.fused(value, simd.splat(0.0), self.finite);
+    }
+}
+
+/// Multiplies blocks of `SIZE` vectors with a Hadamard matrix, whose entries are 1 and -1, and notes what comes of it.
 #[inline(always)]
-fn rotate<S: Simd, const SIZE: usize>(simd: S, row: &mut [f32], mut seen: impl FnMut(S::V)) {
+fn rotate<S: Simd, const SIZE: usize>(simd: S, row: &mut [f32], bounds: &mut Bounds<S::V>) {
     for block in row.as_chunks_mut::<LANES>().0.chunks_exact_mut(SIZE) {
         let mut vectors = [simd.splat(0.0); SIZE];
         for index in 0..SIZE {
@@ -226,7 +247,7 @@ fn rotate<S: Simd, const SIZE: usize>(simd: S, row: &mut [f32], mut seen: impl F
             half *= 2;
         }
         for index in 0..SIZE {
-            seen(vectors[index]);
+            bounds.see(simd, vectors[index]);
             simd.store(vectors[index], &mut block[index]);
         }
     }
@@ -234,14 +255,17 @@ fn rotate<S: Simd, const SIZE: usize>(simd: S, row: &mut [f32], mut seen: impl F
 
 /// [`rotate`] with the size that belongs to the row's width.
 #[inline(always)]
-fn rotate_row<S: Simd>(simd: S, row: &mut [f32], seen: impl FnMut(S::V)) {
+fn rotate_row<S: Simd>(simd: S, row: &mut [f32]) -> Bounds<S::V> {
+    let zero = simd.splat(0.0);
+    let mut bounds = Bounds { lowest: zero, highest: zero, finite: zero };
     match rotation_size(row.len()) {
-        16 => rotate::<S, 16>(simd, row, seen),
-        8 => rotate::<S, 8>(simd, row, seen),
-        4 => rotate::<S, 4>(simd, row, seen),
-        2 => rotate::<S, 2>(simd, row, seen),
-        _ => rotate::<S, 1>(simd, row, seen),
+        16 => rotate::<S, 16>(simd, row, &mut bounds),
+        8 => rotate::<S, 8>(simd, row, &mut bounds),
+        4 => rotate::<S, 4>(simd, row, &mut bounds),
+        2 => rotate::<S, 2>(simd, row, &mut bounds),
+        _ => rotate::<S, 1>(simd, row, &mut bounds),
     }
+    bounds
 }
 
 struct RotateRow<'a> {
@@ -253,34 +277,25 @@ impl Kernel for RotateRow<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        rotate_row(simd, self.row, |_| ());
+        rotate_row(simd, self.row);
     }
 }
 
 /// Rotates a row and writes it as bytes. The row is left rotated.
 #[inline(always)]
 fn quantize_row<S: Simd>(simd: S, row: &mut [f32], out: &mut [Int8]) {
-    let nothing = simd.splat(0.0);
-    let (mut lowest, mut highest, mut finite) = (nothing, nothing, nothing);
-    rotate_row(simd, row, |value| {
-        lowest = simd.min(value, lowest);
-        highest = simd.max(value, highest);
-        finite = simd.fused(value, nothing, finite);
-    });
+    let mut bounds = rotate_row(simd, row);
     let tail = row.as_chunks::<LANES>().1;
     if !tail.is_empty() {
-        let value = simd.load_part(tail, 0.0);
-        lowest = simd.min(value, lowest);
-        highest = simd.max(value, highest);
-        finite = simd.fused(value, nothing, finite);
+        bounds.see(simd, simd.load_part(tail, 0.0));
     }
+    let Bounds { lowest, highest, finite } = bounds;
     // Zero is always in the range, so that the zero point is a byte.
-    let (lowest, highest) = (-simd.largest(simd.subtract(nothing, lowest)), simd.largest(highest));
+    let (lowest, highest) = (-simd.largest(simd.subtract(simd.splat(0.0), lowest)), simd.largest(highest));
     let range = highest - lowest;
     // A row of zeros, or of numbers whose reciprocal is beyond f32, becomes zeros.
     let steps = if range > f32::MIN_POSITIVE { STEPS / range } else { 0.0 };
     let zero = (-lowest * steps).round_ties_even();
-    // Times zero every finite number is zero, and every other one NaN.
     let scale = range / STEPS + simd.sum(finite);
 
     let (steps, zeros) = (simd.splat(steps), simd.splat(zero));
@@ -289,19 +304,22 @@ fn quantize_row<S: Simd>(simd: S, row: &mut [f32], out: &mut [Int8]) {
     let (chunks, tail) = row.as_chunks::<LANES>();
     let (targets, target_tail) = numbers.as_chunks_mut::<LANES>();
     // Product and sum apart: with one rounding on one instruction set and two on another the bytes would differ.
-    let bytes = |value: S::V| {
-        let mut bytes = [0; LANES];
-        simd.store_bytes(simd.add(simd.multiply(value, steps), zeros), &mut bytes);
-        bytes.map(Int8)
-    };
     for (chunk, target) in chunks.iter().zip(targets) {
-        *target = bytes(simd.load(chunk));
+        *target = bytes(simd, simd.add(simd.multiply(simd.load(chunk), steps), zeros));
     }
     if !tail.is_empty() {
-        target_tail.copy_from_slice(&bytes(simd.load_part(tail, 0.0))[..tail.len()]);
+        let value = simd.add(simd.multiply(simd.load_part(tail, 0.0), steps), zeros);
+        target_tail.copy_from_slice(&bytes(simd, value)[..tail.len()]);
     }
     trailer.fill(Int8::default());
     write_trailer(trailer, scale, zero as i32);
+}
+
+#[inline(always)]
+fn bytes<S: Simd>(simd: S, value: S::V) -> [Int8; LANES] {
+    let mut bytes = [0; LANES];
+    simd.store_bytes(value, &mut bytes);
+    bytes.map(Int8)
 }
 
 struct QuantizeRows<'a> {

@@ -5,22 +5,21 @@ use crate::simd::Simd;
 /// e^x, about one unit in the last place; 0 below -87.3, where f32 leaves its normal range; held at e^88 above 88.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(simd: S, x: S::V) -> S::V {
-    let s = |value| simd.splat(value);
     const LOWEST: f32 = -87.3;
     // The bound comes first so that a NaN passes both.
-    let bounded = simd.min(s(88.0), simd.max(s(LOWEST), x));
+    let bounded = simd.min(simd.splat(88.0), simd.max(simd.splat(LOWEST), x));
     // x = n ln 2 + r; ln 2 in two parts so that r keeps all its digits.
-    let n = simd.round(simd.multiply(bounded, s(std::f32::consts::LOG2_E)));
-    let r = simd.fused(n, s(-0.693_359_4), bounded);
-    let r = simd.fused(n, s(2.121_944_4e-4), r);
+    let n = simd.round(simd.multiply(bounded, simd.splat(std::f32::consts::LOG2_E)));
+    let r = simd.fused(n, simd.splat(-0.693_359_4), bounded);
+    let r = simd.fused(n, simd.splat(2.121_944_4e-4), r);
     // (e^r - 1 - r) / r² fitted for |r| ≤ ln 2 / 2: relative error 3e-9.
-    let mut p = s(1.381_461_2e-3);
-    p = simd.fused(p, r, s(8.368_71e-3));
-    p = simd.fused(p, r, s(4.166_838_7e-2));
-    p = simd.fused(p, r, s(1.666_652_1e-1));
-    p = simd.fused(p, r, s(4.999_999_3e-1));
-    p = simd.fused(simd.multiply(r, r), p, simd.add(r, s(1.0)));
-    simd.select_less(x, s(LOWEST), s(0.0), simd.scale(p, n))
+    let mut p = simd.splat(1.381_461_2e-3);
+    p = simd.fused(p, r, simd.splat(8.368_71e-3));
+    p = simd.fused(p, r, simd.splat(4.166_838_7e-2));
+    p = simd.fused(p, r, simd.splat(1.666_652_1e-1));
+    p = simd.fused(p, r, simd.splat(4.999_999_3e-1));
+    p = simd.fused(simd.multiply(r, r), p, simd.add(r, simd.splat(1.0)));
+    simd.select_less(x, simd.splat(LOWEST), simd.splat(0.0), simd.scale(p, n))
 }
 
 /// 2^x for -126.4 < x < 127, by a polynomial for 2^r with |r| ≤ 1/2, its highest coefficient first.

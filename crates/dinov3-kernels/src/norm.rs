@@ -54,20 +54,19 @@ pub(crate) fn normalize_row<S: Simd, O: Element>(simd: S, x: &[f32], norm: Norm<
     let scale = simd.splat(1.0 / (variance + eps).sqrt());
     let correction = simd.splat(correction);
 
-    let apply = |x: S::V, weight: S::V, bias: S::V| {
-        let centred = simd.subtract(simd.subtract(x, mean_lanes), correction);
-        simd.fused(simd.multiply(centred, scale), weight, bias)
-    };
     let whole = chunks.len() * LANES;
     let (weights, weight_tail) = weight[..width].as_chunks::<LANES>();
     let (biases, bias_tail) = bias[..width].as_chunks::<LANES>();
     let (outs, out_tail) = out[..width].as_chunks_mut::<LANES>();
     for index in 0..whole / LANES {
-        let value = apply(simd.load(&chunks[index]), simd.load(&weights[index]), simd.load(&biases[index]));
+        let centred = simd.subtract(simd.subtract(simd.load(&chunks[index]), mean_lanes), correction);
+        let value = simd.fused(simd.multiply(centred, scale), simd.load(&weights[index]), simd.load(&biases[index]));
         O::store(simd, value, &mut outs[index]);
     }
     if !tail.is_empty() {
-        let value = apply(simd.load_part(tail, 0.0), simd.load_part(weight_tail, 0.0), simd.load_part(bias_tail, 0.0));
+        let centred = simd.subtract(simd.subtract(simd.load_part(tail, 0.0), mean_lanes), correction);
+        let (weight, bias) = (simd.load_part(weight_tail, 0.0), simd.load_part(bias_tail, 0.0));
+        let value = simd.fused(simd.multiply(centred, scale), weight, bias);
         store_part(simd, value, out_tail);
     }
 }

@@ -116,11 +116,15 @@ impl<E: Element> Kernel for RotateRows<'_, E> {
                 let (to_low, to_high) = to.split_at_mut(half);
                 for first in (0..half).step_by(LANES) {
                     let part = first..half.min(first + LANES);
-                    let pair = |numbers: &[f32]| {
+                    let pairs = [from, sin, cos].map(|numbers| {
                         let (low, high) = numbers.split_at(half);
-                        [simd.load_part(&low[part.clone()], 0.0), simd.load_part(&high[part.clone()], 0.0)]
-                    };
-                    let [low, high] = turn(simd, pair(from), pair(sin), pair(cos));
+                        [&low[part.clone()], &high[part.clone()]]
+                    });
+                    let [from, sin, cos] = pairs;
+                    let from = [simd.load_part(from[0], 0.0), simd.load_part(from[1], 0.0)];
+                    let sin = [simd.load_part(sin[0], 0.0), simd.load_part(sin[1], 0.0)];
+                    let cos = [simd.load_part(cos[0], 0.0), simd.load_part(cos[1], 0.0)];
+                    let [low, high] = turn(simd, from, sin, cos);
                     store_part(simd, low, &mut to_low[part.clone()]);
                     store_part(simd, high, &mut to_high[part.clone()]);
                 }

@@ -106,6 +106,8 @@ fn many_tokens_in_blocks_of_keys() {
             check::<f32>(&Heap, isa, (1, tokens, 5, 1, 4)).assert_passed();
             check::<Bf16>(&Heap, isa, (1, tokens, 5, 1, 4)).assert_passed();
         }
+        // The second panel of values is narrower than the first.
+        check::<Bf16>(&Heap, isa, (1, 1400, 5, 1, 100)).assert_passed();
     }
 }
 

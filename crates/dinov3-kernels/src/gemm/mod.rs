@@ -175,7 +175,10 @@ impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
                     let sums = scratch.0.as_mut_ptr().cast();
                     match &mut tiles {
                         Some(tiles) => tiles.product::<E>(a, stride, rows, k, panel, layout, sums, PANEL),
-                        None => panel_product::<S, E>(simd, a, stride, rows, k, panel, layout, sums, PANEL),
+                        None => {
+                            let columns = layout.width;
+                            panel_product::<S, E>(simd, a, stride, rows, k, panel, layout, columns, sums, PANEL);
+                        }
                     }
                 }
                 let rows = PanelRows {

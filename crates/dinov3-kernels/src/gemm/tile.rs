@@ -43,6 +43,12 @@ impl PanelLayout {
         (sub * self.words + word) * self.sub_width + column
     }
 
+    /// Of a later panel of the same matrix, of which so many columns are left.
+    fn of_rest(self, columns: usize) -> PanelLayout {
+        let width = columns.min(PANEL).next_multiple_of(LANES);
+        PanelLayout { width, sub_width: width.min(self.sub_width), ..self }
+    }
+
     /// Words of the whole panel.
     pub(crate) fn len(self) -> usize {
         self.width * self.words
@@ -83,33 +89,29 @@ unsafe fn tile<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(sim
     let Block { rows, b, words, half, c, c_stride, add } = block;
     let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
     match rows {
-        Rows::Whole(a, stride) => {
-            // SAFETY: inside rows and panel by this function's contract.
-            unsafe {
-                let word_of = |row: usize, word: usize| E::read_word(a.add(row * stride + word * E::GROUP));
-                add_words::<S, E, ROWS, VECTORS>(simd, &mut sums, words, Part::Even, b, word_of);
-                if half {
-                    // The last number of each row.
-                    let word_of = |row: usize, _| (*a.add(row * stride + words * E::GROUP)).half_word();
-                    add_words::<S, E, ROWS, VECTORS>(
-                        simd,
-                        &mut sums,
-                        1,
-                        Part::Even,
-                        b.add(words * VECTORS * LANES),
-                        word_of,
-                    );
-                }
+        // SAFETY: inside rows and panel by this function's contract.
+        Rows::Whole(a, stride) => unsafe {
+            let whole = WholeRows { a, stride, is_half: false };
+            add_words::<S, E, _, ROWS, VECTORS>(simd, &mut sums, whole, words, Part::Even, b);
+            if half {
+                let last = WholeRows { a: a.add(words * E::GROUP), stride, is_half: true };
+                add_words::<S, E, _, ROWS, VECTORS>(
+                    simd,
+                    &mut sums,
+                    last,
+                    1,
+                    Part::Even,
+                    b.add(words * VECTORS * LANES),
+                );
             }
-        }
+        },
         Rows::Apart(a) => {
             // One part of all words after the other: both at once would take registers from the sums.
             for part in [Part::Even, Part::Odd] {
                 // SAFETY: inside rows and panel by this function's contract.
                 unsafe {
-                    let a = a.cast::<u32>().add(part as usize * BLOCK_WORDS);
-                    let word_of = |row: usize, word: usize| *a.add(row * 2 * BLOCK_WORDS + word);
-                    add_words::<S, E, ROWS, VECTORS>(simd, &mut sums, words, part, b, word_of);
+                    let rows = PartOfRows { a: a.cast::<u32>().add(part as usize * BLOCK_WORDS) };
+                    add_words::<S, E, _, ROWS, VECTORS>(simd, &mut sums, rows, words, part, b);
                 }
             }
         }
@@ -127,18 +129,58 @@ unsafe fn tile<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(sim
     }
 }
 
-/// Adds the products of one part of `words` words, which `word_of` gives by row and number, to the sums of a tile.
+/// Words by row and number. Not a closure, which might not be inlined.
+trait WordsOfRows: Copy {
+    /// # Safety
+    /// There is such a word.
+    unsafe fn word(self, row: usize, word: usize) -> u32;
+}
+
+#[derive(Clone, Copy)]
+struct WholeRows<E> {
+    a: *const E,
+    stride: usize,
+    /// Of one word, only the first number.
+    is_half: bool,
+}
+
+impl<E: Operand> WordsOfRows for WholeRows<E> {
+    #[inline(always)]
+    unsafe fn word(self, row: usize, word: usize) -> u32 {
+        // SAFETY: there is such a word, or its first number, by this function's contract.
+        unsafe {
+            let source = self.a.add(row * self.stride + word * E::GROUP);
+            if self.is_half { (*source).half_word() } else { E::read_word(source) }
+        }
+    }
+}
+
+/// One part of rows that are apart.
+#[derive(Clone, Copy)]
+struct PartOfRows {
+    a: *const u32,
+}
+
+impl WordsOfRows for PartOfRows {
+    #[inline(always)]
+    unsafe fn word(self, row: usize, word: usize) -> u32 {
+        // SAFETY: there is such a word by this function's contract.
+        unsafe { *self.a.add(row * 2 * BLOCK_WORDS + word) }
+    }
+}
+
+/// Adds the products of one part of `words` words of some rows to the sums of a tile.
 ///
 /// # Safety
-/// `b` is valid for `words * VECTORS * 16` words.
+/// `rows` has `ROWS` rows of `words` words, and `b` is valid for `words * VECTORS * 16` words.
 #[inline(always)]
-unsafe fn add_words<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(
+unsafe fn add_words<S: Simd, E: Operand, R: WordsOfRows, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     sums: &mut [[S::V; VECTORS]; ROWS],
+    rows: R,
     words: usize,
     part: Part,
     b: *const u32,
-    word_of: impl Fn(usize, usize) -> u32,
 ) {
     let mut word = 0;
     // With few vectors the loop's own instructions count. The compiler does not unroll a loop with so many registers.
@@ -146,13 +188,13 @@ unsafe fn add_words<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize
     while word + unrolled <= words {
         for next in 0..unrolled {
             // SAFETY: inside the panel by this function's contract.
-            unsafe { add_word::<S, E, ROWS, VECTORS>(simd, sums, word + next, part, b, &word_of) };
+            unsafe { add_word::<S, E, R, ROWS, VECTORS>(simd, sums, rows, word + next, part, b) };
         }
         word += unrolled;
     }
     while word < words {
         // SAFETY: as above.
-        unsafe { add_word::<S, E, ROWS, VECTORS>(simd, sums, word, part, b, &word_of) };
+        unsafe { add_word::<S, E, R, ROWS, VECTORS>(simd, sums, rows, word, part, b) };
         word += 1;
     }
 }
@@ -160,15 +202,15 @@ unsafe fn add_words<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize
 /// The same for one word.
 ///
 /// # Safety
-/// `b` is valid for `(word + 1) * VECTORS * 16` words.
+/// `rows` has `ROWS` rows with such a word, and `b` is valid for `(word + 1) * VECTORS * 16` words.
 #[inline(always)]
-unsafe fn add_word<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(
+unsafe fn add_word<S: Simd, E: Operand, R: WordsOfRows, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     sums: &mut [[S::V; VECTORS]; ROWS],
+    rows: R,
     word: usize,
     part: Part,
     b: *const u32,
-    word_of: &impl Fn(usize, usize) -> u32,
 ) {
     let mut columns = [simd.splat(0.0); VECTORS];
     for (vector, columns) in columns.iter_mut().enumerate() {
@@ -177,7 +219,8 @@ unsafe fn add_word<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>
         *columns = E::part_of_columns(simd, words, part);
     }
     for row in 0..ROWS {
-        let broadcast = simd.splat_word(word_of(row, word));
+        // SAFETY: there is such a word by this function's contract.
+        let broadcast = simd.splat_word(unsafe { rows.word(row, word) });
         for vector in 0..VECTORS {
             sums[row][vector] = E::accumulate(simd, sums[row][vector], broadcast, columns[vector]);
         }
@@ -235,12 +278,13 @@ unsafe fn take_apart<S: Simd, E: Operand>(
     }
 }
 
-/// `c = a × panel` for any number of rows. Each element is summed over k in blocks of [`BLOCK_WORDS`], each block from
+/// `c = a × panels` for any number of rows, and `columns` columns in panels that follow each other in memory. Each element is summed over k in blocks of [`BLOCK_WORDS`], each block from
 /// zero and in order, whatever the number of rows.
 ///
 /// # Safety
-/// Row r of `a` is valid for k numbers from `a + r * a_stride`, `panel` for `layout.len()` words, row r of `c` for
-/// `layout.width` floats from `c + r * c_stride`.
+/// Row r of `a` is valid for k numbers from `a + r * a_stride`, row r of `c` for `columns`, rounded up to whole vectors,
+/// floats from `c + r * c_stride`. `panel` is valid for what the first `k` numbers of each column take in the panels, the
+/// first of which has this layout.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn panel_product<S: Simd, E: Operand>(
@@ -251,10 +295,11 @@ pub(crate) unsafe fn panel_product<S: Simd, E: Operand>(
     k: usize,
     panel: *const u32,
     layout: PanelLayout,
+    columns: usize,
     c: *mut f32,
     c_stride: usize,
 ) {
-    simd.call(PanelProduct { a, a_stride, rows, k, panel, layout, c, c_stride });
+    simd.call(PanelProduct { a, a_stride, rows, k, panel, layout, columns, c, c_stride });
 }
 
 /// The arguments of [`panel_product`], whose contract they fulfil.
@@ -265,6 +310,7 @@ struct PanelProduct<E> {
     k: usize,
     panel: *const u32,
     layout: PanelLayout,
+    columns: usize,
     c: *mut f32,
     c_stride: usize,
 }
@@ -274,7 +320,7 @@ impl<E: Operand> Kernel for PanelProduct<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let PanelProduct { a, a_stride, panel, layout, c_stride, .. } = self;
+        let PanelProduct { a, a_stride, layout: first_layout, columns, c_stride, .. } = self;
         let is_apart = E::parts::<S>().len() > 1;
         let mut apart = [const { MaybeUninit::<ApartRow>::uninit() }; APART_ROWS];
         let most_rows = if is_apart { APART_ROWS } else { self.rows };
@@ -294,15 +340,18 @@ impl<E: Operand> Kernel for PanelProduct<E> {
                     } else {
                         (Rows::Whole(a, a_stride), words, half)
                     };
-                    for column in (0..layout.width).step_by(layout.sub_width) {
-                        let b = panel.add(layout.offset(column, word));
-                        let c = self.c.add(first_row * c_stride + column);
-                        let block = Block { rows: source, b, words, half, c, c_stride, add: word > 0 };
-                        match layout.sub_width / LANES {
-                            1 => rows_of_tiles::<S, E, 1>(simd, block, rows),
-                            2 => rows_of_tiles::<S, E, 2>(simd, block, rows),
-                            3 => rows_of_tiles::<S, E, 3>(simd, block, rows),
-                            _ => rows_of_tiles::<S, E, 4>(simd, block, rows),
+                    for first in (0..columns).step_by(PANEL) {
+                        let layout = first_layout.of_rest(columns - first);
+                        for column in (0..layout.width).step_by(layout.sub_width) {
+                            let b = self.panel.add(first * layout.words + layout.offset(column, word));
+                            let c = self.c.add(first_row * c_stride + first + column);
+                            let block = Block { rows: source, b, words, half, c, c_stride, add: word > 0 };
+                            match layout.sub_width / LANES {
+                                1 => rows_of_tiles::<S, E, 1>(simd, block, rows),
+                                2 => rows_of_tiles::<S, E, 2>(simd, block, rows),
+                                3 => rows_of_tiles::<S, E, 3>(simd, block, rows),
+                                _ => rows_of_tiles::<S, E, 4>(simd, block, rows),
+                            }
                         }
                     }
                 }
@@ -391,7 +440,7 @@ mod tests {
             let (a, panel, c) = (self.a.as_ptr(), self.panel.as_ptr(), self.c.as_mut_ptr());
             let Operands { rows, k, layout, .. } = *self;
             // SAFETY: the slices are as long as rows, k and the layout say.
-            unsafe { panel_product::<S, E>(simd, a, k, rows, k, panel, layout, c, layout.width) };
+            unsafe { panel_product::<S, E>(simd, a, k, rows, k, panel, layout, layout.width, c, layout.width) };
         }
     }
 

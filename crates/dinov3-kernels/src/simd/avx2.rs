@@ -24,12 +24,58 @@ pub(super) unsafe fn run_vnni<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx2::<true>(()))
 }
 
+/// Word j of vector i becomes word i of vector j: three rounds, which exchange words, pairs of words and halves.
+///
+/// # Safety
+/// The CPU has avx2.
+#[inline(always)]
+unsafe fn transpose_eight(rows: [__m256; 8]) -> [__m256; 8] {
+    let mut words = rows;
+    let mut pairs = rows;
+    let mut halves = rows;
+    // SAFETY: the CPU has avx2 by this function's contract.
+    unsafe {
+        for at in 0..4 {
+            words[2 * at] = _mm256_unpacklo_ps(rows[2 * at], rows[2 * at + 1]);
+            words[2 * at + 1] = _mm256_unpackhi_ps(rows[2 * at], rows[2 * at + 1]);
+        }
+        for at in [0, 4] {
+            for high in 0..2 {
+                let (a, b) = (words[at + high], words[at + 2 + high]);
+                pairs[at + 2 * high] = _mm256_shuffle_ps::<0b01_00_01_00>(a, b);
+                pairs[at + 2 * high + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(a, b);
+            }
+        }
+        for at in 0..4 {
+            halves[at] = _mm256_permute2f128_ps::<0x20>(pairs[at], pairs[at + 4]);
+            halves[at + 4] = _mm256_permute2f128_ps::<0x31>(pairs[at], pairs[at + 4]);
+        }
+    }
+    halves
+}
+
 /// The same operation on both halves.
 macro_rules! both {
     ($operation:ident, $($argument:expr),+) => {
         // SAFETY: an Avx2 value is only made where the CPU has avx2 and fma.
         unsafe { [$operation($($argument[0]),+), $operation($($argument[1]),+)] }
     };
+}
+
+/// The same expression for both halves of some vectors. Not a closure: one that is not inlined has no vector registers.
+macro_rules! halves {
+    (|$($name:ident),+| $body:expr) => {{
+        let half = {
+            $(let $name = $name[0];)+
+            // SAFETY: an Avx2 value is only made where the CPU has avx2 and fma, and Avx2<true> where it has avxvnni.
+            unsafe { $body }
+        };
+        [half, {
+            $(let $name = $name[1];)+
+            // SAFETY: as above.
+            unsafe { $body }
+        }]
+    }};
 }
 
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
@@ -123,14 +169,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     #[inline(always)]
     fn scale(self, a: Self::V, n: Self::V) -> Self::V {
-        let half = |a: __m256, n: __m256| {
-            // SAFETY: the CPU has avx2, see `splat`.
-            unsafe {
-                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
-            }
-        };
-        [half(a[0], n[0]), half(a[1], n[1])]
+        halves!(|a, n| {
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+        })
     }
 
     #[inline(always)]
@@ -143,89 +185,64 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     fn dot_u8s8(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
         assert!(VNNI, "only where there is the instruction");
-        let half = |sum: __m256, a: __m256, b: __m256| {
-            // SAFETY: Avx2<true> is only made where the CPU has avxvnni.
-            unsafe {
-                let (sum, a, b) = (_mm256_castps_si256(sum), _mm256_castps_si256(a), _mm256_castps_si256(b));
-                _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(sum, a, b))
-            }
-        };
-        [half(sum[0], a[0], b[0]), half(sum[1], a[1], b[1])]
+        halves!(|sum, a, b| {
+            let (sum, a, b) = (_mm256_castps_si256(sum), _mm256_castps_si256(a), _mm256_castps_si256(b));
+            _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(sum, a, b))
+        })
     }
 
     #[inline(always)]
     fn bf16_of_words(self, words: Self::V, part: Part) -> Self::V {
-        words.map(|words| {
-            // SAFETY: the CPU has avx2, see `splat`.
-            unsafe {
-                let words = _mm256_castps_si256(words);
-                _mm256_castsi256_ps(match part {
-                    Part::Even => _mm256_slli_epi32::<16>(words),
-                    Part::Odd => _mm256_and_si256(words, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
-                })
-            }
+        halves!(|words| {
+            let words = _mm256_castps_si256(words);
+            _mm256_castsi256_ps(match part {
+                Part::Even => _mm256_slli_epi32::<16>(words),
+                Part::Odd => _mm256_and_si256(words, _mm256_set1_epi32(0xffff_0000_u32 as i32)),
+            })
         })
     }
 
     #[inline(always)]
     fn unsigned_of_words(self, words: Self::V, part: Part) -> Self::V {
-        words.map(|words| {
-            // SAFETY: the CPU has avx2, see `splat`.
-            unsafe {
-                let words = _mm256_castps_si256(words);
-                _mm256_castsi256_ps(match part {
-                    Part::Even => _mm256_and_si256(words, _mm256_set1_epi16(0xff)),
-                    Part::Odd => _mm256_srli_epi16::<8>(words),
-                })
-            }
+        halves!(|words| {
+            let words = _mm256_castps_si256(words);
+            _mm256_castsi256_ps(match part {
+                Part::Even => _mm256_and_si256(words, _mm256_set1_epi16(0xff)),
+                Part::Odd => _mm256_srli_epi16::<8>(words),
+            })
         })
     }
 
     #[inline(always)]
     fn signed_of_words(self, words: Self::V, part: Part) -> Self::V {
-        words.map(|words| {
-            // SAFETY: the CPU has avx2, see `splat`.
-            unsafe {
-                let words = _mm256_castps_si256(words);
-                _mm256_castsi256_ps(match part {
-                    Part::Even => _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(words)),
-                    Part::Odd => _mm256_srai_epi16::<8>(words),
-                })
-            }
+        halves!(|words| {
+            let words = _mm256_castps_si256(words);
+            _mm256_castsi256_ps(match part {
+                Part::Even => _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(words)),
+                Part::Odd => _mm256_srai_epi16::<8>(words),
+            })
         })
     }
 
     #[inline(always)]
     fn dot_i16(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
-        let half = |sum: __m256, a: __m256, b: __m256| {
-            // SAFETY: the CPU has avx2, see `splat`.
-            unsafe {
-                let pairs = _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b));
-                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), pairs))
-            }
-        };
-        [half(sum[0], a[0], b[0]), half(sum[1], a[1], b[1])]
+        halves!(|sum, a, b| {
+            let pairs = _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), pairs))
+        })
     }
 
     #[inline(always)]
     fn add_integers(self, a: Self::V, b: Self::V) -> Self::V {
-        let half = |a: __m256, b: __m256| {
-            // SAFETY: the CPU has avx2, see `splat`.
-            unsafe { _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b))) }
-        };
-        [half(a[0], b[0]), half(a[1], b[1])]
+        halves!(|a, b| _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b))))
     }
 
     #[inline(always)]
     fn dequantize(self, sum: Self::V, zero: Self::V, column: Self::V, scale: Self::V) -> Self::V {
-        let half = |sum: __m256, zero: __m256, column: __m256, scale: __m256| {
-            // SAFETY: the CPU has avx2, see `splat`.
-            unsafe {
-                let offset = _mm256_mullo_epi32(_mm256_castps_si256(zero), _mm256_castps_si256(column));
-                _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_castps_si256(sum), offset)), scale)
-            }
-        };
-        [half(sum[0], zero[0], column[0], scale[0]), half(sum[1], zero[1], column[1], scale[1])]
+        halves!(|sum, zero, column, scale| {
+            let offset = _mm256_mullo_epi32(_mm256_castps_si256(zero), _mm256_castps_si256(column));
+            _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_castps_si256(sum), offset)), scale)
+        })
     }
 
     #[inline(always)]
@@ -244,14 +261,31 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     #[inline(always)]
     fn load_bf16(self, source: &[u16; LANES]) -> Self::V {
-        let half = |source: *const u16| {
-            // SAFETY: eight of the array's sixteen numbers; the CPU has avx2, see `splat`.
-            unsafe {
-                let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(source.cast()));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        let source = [source.as_ptr(), source[LANES / 2..].as_ptr()];
+        // Eight of the array's sixteen numbers each.
+        halves!(|source| {
+            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(source.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        })
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES] {
+        let mut columns = rows;
+        for first in [0, 8] {
+            for half in 0..2 {
+                let mut eight = [rows[0][0]; 8];
+                for (at, target) in eight.iter_mut().enumerate() {
+                    *target = rows[first + at][half];
+                }
+                // SAFETY: the CPU has avx2, see `splat`.
+                let eight = unsafe { transpose_eight(eight) };
+                for (at, source) in eight.into_iter().enumerate() {
+                    columns[8 * half + at][first / 8] = source;
+                }
             }
-        };
-        [half(source.as_ptr()), half(source[LANES / 2..].as_ptr())]
+        }
+        columns
     }
 
     #[inline(always)]
@@ -262,17 +296,17 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     #[inline(always)]
     fn store_bf16(self, value: Self::V, target: &mut [u16; LANES]) {
+        let halves = halves!(|value| {
+            let bits = _mm256_castps_si256(value);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+            let not_number = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(value, value));
+            _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, not_number))
+        });
         // SAFETY: the CPU has avx2, see `splat`; the array holds 32 bytes.
         unsafe {
-            let half = |value: __m256| {
-                let bits = _mm256_castps_si256(value);
-                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-                let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-                let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
-                let not_number = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(value, value));
-                _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, not_number))
-            };
-            let packed = _mm256_packus_epi32(half(value[0]), half(value[1]));
+            let packed = _mm256_packus_epi32(halves[0], halves[1]);
             // The pack works within 128-bit halves; put the quarters in order.
             let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
             _mm256_storeu_si256(target.as_mut_ptr().cast(), ordered);

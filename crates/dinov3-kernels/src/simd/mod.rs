@@ -103,10 +103,18 @@ pub trait Simd: Copy {
     #[inline(always)]
     fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES] {
         let mut lanes = [[0.0; LANES]; LANES];
-        for (row, lanes) in rows.into_iter().zip(&mut lanes) {
-            self.store(row, lanes);
+        for (row, lanes) in rows.iter().zip(&mut lanes) {
+            self.store(*row, lanes);
         }
-        std::array::from_fn(|column| self.load(&std::array::from_fn(|row| lanes[row][column])))
+        let mut columns = rows;
+        for (column, target) in columns.iter_mut().enumerate() {
+            let mut words = [0.0; LANES];
+            for (word, row) in words.iter_mut().zip(&lanes) {
+                *word = row[column];
+            }
+            *target = self.load(&words);
+        }
+        columns
     }
 
     /// Brings the cache line at `address` closer. Any address is allowed.
