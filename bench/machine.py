@@ -35,10 +35,19 @@ def facts() -> dict:
     }
 
 
+def instruction_set() -> str:
+    """The best of those that encoders use: virtual machines call processors of several generations by one name."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    flags = set((re.search(r"flags\s*:\s*(.+)", text) or [None, ""])[1].split())
+    best = {"amx": "amx_tile", "avx512bf16": "avx512_bf16", "avx512vnni": "avx512_vnni", "avx512": "avx512f",
+            "avxvnni": "avx_vnni", "avx2": "avx2"}  # fmt: skip
+    return next((name for name, flag in best.items() if flag in flags), platform.machine())
+
+
 def folder_name(date: str) -> str:
-    """`2026-01-31-amd-epyc-2-threads`."""
+    """`2026-01-31-amd-epyc-avx2-2-threads`."""
     slug = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
-    return f"{date}-{slug}-{len(os.sched_getaffinity(0))}-threads"
+    return f"{date}-{slug}-{instruction_set()}-{len(os.sched_getaffinity(0))}-threads"
 
 
 def commit() -> str:

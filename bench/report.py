@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("docs/performance.md", "README.md")
 PLOT = REPOSITORY / "docs/performance.svg"
 NOT_MEASURED = "not yet measured"
+NO_BF16 = "this processor has no bf16"
 PEER_TITLES = {
     "openvino": "OpenVINO", "openvino-nncf": "OpenVINO, NNCF static int8", "onnxruntime": "ONNX Runtime",
     "timm-eager": "timm eager", "timm-compiled": "timm compiled", "timm": "timm",
@@ -55,12 +56,19 @@ def against(row: Row, facts: dict | None) -> str:
     return title
 
 
-def line(row: Row, facts: dict | None) -> str:
+def instruction_set(machine: str) -> str:
+    """Of `amd-epyc-avx2-2-threads`; see machine.folder_name."""
+    return machine.split("-")[-3]
+
+
+def line(row: Row, facts: dict | None, machine: str | None = None) -> str:
     limits = f"{number(row.gate)} / {number(row.stretch)}"
     if row.lower_is_better:
         limits = f"at most {limits}"
     if facts is None:
-        return f"| {row.title} | {against(row, None)} | | | {limits} | {NOT_MEASURED} |"
+        of_bf16 = "bf16" in (row.precision, row.peer_precision)
+        state = NO_BF16 if machine and of_bf16 and instruction_set(machine) not in ("amx", "avx512bf16") else NOT_MEASURED
+        return f"| {row.title} | {against(row, None)} | | | {limits} | {state} |"
     summary = facts["summary"]
     bounds = "" if summary["interval"] is None else " ({} to {})".format(*map(number, summary["interval"]))
     sides = f"{number(facts['ours'])} / {number(facts['theirs'])}" if "theirs" in facts else number(facts["ours"])
@@ -87,26 +95,30 @@ def results(rows: list[Row], machines: dict) -> str:
         return head + "\n".join(line(row, None) for row in rows)
     parts = []
     for machine, runs in sorted(machines.items()):
-        lines = [line(row, runs.get(row.name)) for row in rows]
+        lines = [line(row, runs.get(row.name), machine) for row in rows]
         parts.append(f"### {machine}\n\n{machine_line(runs)}\n\n{head}" + "\n".join(lines))
     return "\n\n".join(parts)
 
 
 def headlines(rows: list[Row], machines: dict) -> str:
-    """For the README: batch 8 against every peer, on the machine with most rows."""
-    runs = max((machines[machine] for machine in sorted(machines)), key=len, default={})
-    columns: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if row.kind == "compare" and row.batch == 8 and row.name in runs:
-            value = f"{runs[row.name]['summary']['value']:.2f} ×"
-            columns.setdefault(f"{row.precision} / {against(row, None)}", {})[TITLES[row.model]] = value
-    if not columns:
+    """For the README: batch 8 against every peer, a table for each machine."""
+    parts = []
+    for machine, runs in sorted(machines.items()):
+        columns: dict[str, dict[str, str]] = {}
+        for row in rows:
+            if row.kind == "compare" and row.batch == 8 and row.name in runs:
+                value = f"{runs[row.name]['summary']['value']:.2f} ×"
+                columns.setdefault(f"{row.precision} / {against(row, None)}", {})[TITLES[row.model]] = value
+        if not columns:
+            continue
+        models = [title for title in TITLES.values() if any(title in column for column in columns.values())]
+        text = f"| {machine} | " + " | ".join(models) + " |\n| --- |" + " --- |" * len(models)
+        for case, column in columns.items():
+            text += f"\n| {case} | " + " | ".join(column.get(model, "") for model in models) + " |"
+        parts.append(text)
+    if not parts:
         return f"Against OpenVINO, ONNX Runtime and compiled timm: {NOT_MEASURED}; `bench/run.sh --list` shows what will be."
-    models = [title for title in TITLES.values() if any(title in column for column in columns.values())]
-    text = "| 256 × 256, batch 8 | " + " | ".join(columns) + " |\n| --- |" + " --- |" * len(columns)
-    for model in models:
-        text += f"\n| {model} | " + " | ".join(column.get(model, "") for column in columns.values()) + " |"
-    return text + "\n\n![Ratios with their intervals](docs/performance.svg)"
+    return "256 × 256, batch 8: our images per second over the peer's.\n\n" + "\n\n".join(parts) + "\n\n![Ratios with their intervals](docs/performance.svg)"
 
 
 def limits(binary: Path) -> str:
@@ -130,7 +142,10 @@ def plotted(rows: list[Row], machines: dict) -> list[dict]:
         for row in rows:
             if row.kind == "compare" and row.name in runs:
                 summary = runs[row.name]["summary"]
-                points.append({"machine": machine, "label": f"{row.title} / {against(row, None)}", "value": summary["value"],
+                label = f"{row.title} / {against(row, None)}"
+                if len(machines) > 1:
+                    label += f", {instruction_set(machine)}"
+                points.append({"machine": machine, "label": label, "value": summary["value"],
                                "interval": summary["interval"], "gate": row.gate, "stretch": row.stretch})  # fmt: skip
     return points
 
