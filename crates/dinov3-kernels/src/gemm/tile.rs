@@ -67,6 +67,8 @@ struct Block<E> {
     c_stride: usize,
     /// Add to `c` instead of replacing it.
     add: bool,
+    /// What will be read next of the panel; only narrow tiles ask for it.
+    ahead: *const u32,
 }
 
 /// Where a register tile finds its rows.
@@ -86,13 +88,13 @@ enum Rows<E> {
 /// `c + r * c_stride`.
 #[inline(always)]
 unsafe fn tile<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(simd: S, block: Block<E>) {
-    let Block { rows, b, words, half, c, c_stride, add } = block;
+    let Block { rows, b, words, half, c, c_stride, add, ahead } = block;
     let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
     match rows {
         // SAFETY: inside rows and panel by this function's contract.
         Rows::Whole(a, stride) => unsafe {
             let whole = WholeRows { a, stride, is_half: false };
-            add_words::<S, E, _, ROWS, VECTORS>(simd, &mut sums, whole, words, Part::Even, b);
+            add_words::<S, E, _, ROWS, VECTORS>(simd, &mut sums, whole, words, Part::Even, b, ahead);
             if half {
                 let last = WholeRows { a: a.add(words * E::GROUP), stride, is_half: true };
                 add_words::<S, E, _, ROWS, VECTORS>(
@@ -102,6 +104,7 @@ unsafe fn tile<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(sim
                     1,
                     Part::Even,
                     b.add(words * VECTORS * LANES),
+                    ahead,
                 );
             }
         },
@@ -111,7 +114,7 @@ unsafe fn tile<S: Simd, E: Operand, const ROWS: usize, const VECTORS: usize>(sim
                 // SAFETY: inside rows and panel by this function's contract.
                 unsafe {
                     let rows = PartOfRows { a: a.cast::<u32>().add(part as usize * BLOCK_WORDS) };
-                    add_words::<S, E, _, ROWS, VECTORS>(simd, &mut sums, rows, words, part, b);
+                    add_words::<S, E, _, ROWS, VECTORS>(simd, &mut sums, rows, words, part, b, ahead);
                 }
             }
         }
@@ -181,11 +184,16 @@ unsafe fn add_words<S: Simd, E: Operand, R: WordsOfRows, const ROWS: usize, cons
     words: usize,
     part: Part,
     b: *const u32,
+    ahead: *const u32,
 ) {
     let mut word = 0;
     // With few vectors the loop's own instructions count. The compiler does not unroll a loop with so many registers.
     let unrolled = if S::TILE_VECTORS == 1 { 4 } else { 1 };
     while word + unrolled <= words {
+        if unrolled > 1 {
+            // A line for each four words: the tiles of a group bring what the next ones read.
+            simd.prefetch(ahead.wrapping_add(word / unrolled * LANES).cast());
+        }
         for next in 0..unrolled {
             // SAFETY: inside the panel by this function's contract.
             unsafe { add_word::<S, E, R, ROWS, VECTORS>(simd, sums, rows, word + next, part, b) };
@@ -345,7 +353,14 @@ impl<E: Operand> Kernel for PanelProduct<E> {
                         for column in (0..layout.width).step_by(layout.sub_width) {
                             let b = self.panel.add(first * layout.words + layout.offset(column, word));
                             let c = self.c.add(first_row * c_stride + first + column);
-                            let block = Block { rows: source, b, words, half, c, c_stride, add: word > 0 };
+                            let ahead = self.panel.wrapping_add(if column + layout.sub_width < layout.width {
+                                first * layout.words + layout.offset(column + layout.sub_width, word)
+                            } else if (word + BLOCK_WORDS) * E::GROUP < self.k {
+                                layout.offset(0, word + BLOCK_WORDS)
+                            } else {
+                                layout.len()
+                            });
+                            let block = Block { rows: source, b, words, half, c, c_stride, add: word > 0, ahead };
                             match layout.sub_width / LANES {
                                 1 => rows_of_tiles::<S, E, 1>(simd, block, rows),
                                 2 => rows_of_tiles::<S, E, 2>(simd, block, rows),
@@ -386,7 +401,9 @@ unsafe fn rows_of_tiles<S: Simd, E: Operand, const VECTORS: usize>(simd: S, bloc
                 let Rows::Whole(start, stride) = block.rows else { unreachable!("rows stay whole") };
                 Rows::Whole(start.add(row * stride), stride)
             };
-            let block = Block { rows, c: block.c.add(row * block.c_stride), ..block };
+            // Each tile asks for its own part.
+            let ahead = block.ahead.wrapping_add(row / S::TILE_ROWS * (BLOCK_WORDS / 4) * LANES);
+            let block = Block { rows, c: block.c.add(row * block.c_stride), ahead, ..block };
             match height {
                 1 => tile::<S, E, 1, VECTORS>(simd, block),
                 2 => tile::<S, E, 2, VECTORS>(simd, block),

@@ -138,13 +138,14 @@ pub enum Outcome {
 /// A name, its comparison, and whether it runs on the tiles of AMX.
 type Kernel = (&'static str, fn(Isa) -> Comparison, bool);
 
-const KERNELS: [Kernel; 14] = [
+const KERNELS: [Kernel; 15] = [
     ("linear f32", products::<f32>, false),
     ("linear bf16", products::<Bf16>, true),
     ("linear int8", products::<Int8>, true),
     ("quantize int8", |isa| each([(5, 96), (3, 77)], |(rows, width)| quantize(&Heap, isa, rows, width)), false),
     ("attention f32", heads::<f32>, false),
     ("attention bf16", heads::<Bf16>, false),
+    ("attention f32, blocks of keys", |isa| attention::<f32>(&Heap, isa, (1, 1381, 5, 1, 4)), false),
     ("layer_norm f32", |isa| each([15, 17, 384], |d| layer_norm::<f32>(&Heap, isa, 3, d, 0.0, 1.0)), false),
     ("layer_norm bf16", |isa| each([15, 17, 384], |d| layer_norm::<Bf16>(&Heap, isa, 3, d, 0.0, 1.0)), false),
     ("layer_norm int8", |isa| each([33, 96], |d| layer_norm_bytes(&Heap, isa, 3, d)), false),
@@ -173,7 +174,7 @@ fn heads<E: crate::Element>(isa: Isa) -> Comparison {
     each(shapes, |shape| attention::<E>(&Heap, isa, shape))
 }
 
-/// Runs every kernel on every instruction set, or on this one alone, and the products of AMX on emulated tiles: less than a
+/// Runs every kernel on every instruction set, or on this one alone, and the products of AMX on emulated tiles: about a
 /// second. What this machine cannot run is skipped and says so. The portable code is compared with exact values only.
 pub fn run(only: Option<Isa>) -> Vec<Check> {
     let mut checks = Vec::new();
