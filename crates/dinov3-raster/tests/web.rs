@@ -226,6 +226,12 @@ fn a_file_that_changes_is_an_error() {
 }
 
 #[test]
+fn an_empty_file_is_told_as_one() {
+    let error = Opener::new(options()).open(&serve(Vec::new()).url()).err().unwrap();
+    assert!(error.to_string().ends_with("it is empty"), "{error}");
+}
+
+#[test]
 fn servers_without_ranges_give_small_files_only() {
     let bytes = scene().to_bytes();
     let file = bytes.clone();
