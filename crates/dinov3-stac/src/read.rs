@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::href::path_of_uri;
 use crate::json::parse_json;
 
 /// Assets that an error lists.
@@ -363,8 +364,8 @@ pub fn resolve(base: &str, href: &str) -> String {
             return format!("{scheme}{rest}");
         }
     }
-    if let Some(path) = href.strip_prefix("file://") {
-        return path.to_owned();
+    if let Some(path) = path_of_uri(href) {
+        return path;
     }
     if href.contains("://") {
         return href.to_owned();
@@ -571,6 +572,7 @@ mod tests {
             ("/d/item.json", "../../c.tif", "/c.tif"),
             ("d/item.json", "/data/c.tif", "/data/c.tif"),
             ("d/item.json", "file:///data/c.tif", "/data/c.tif"),
+            ("d/item.json", "file:///data/a%20b.tif", "/data/a b.tif"),
             ("d/item.json", "/vsicurl/https://h/c.tif", "https://h/c.tif"),
             ("d/item.json", "/vsis3/b/c.tif", "s3://b/c.tif"),
         ] {
