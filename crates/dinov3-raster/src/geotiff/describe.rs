@@ -466,7 +466,17 @@ fn ignored_files(location: &Location, georeference: &Georeference) -> Vec<String
     }
     let notes = beside(".aux.xml");
     // Statistics alone change nothing.
-    let weighty = ["<SRS", "<GeoTransform", "<GCPList", "<NoDataValue", "<MaskBand"];
+    let weighty = [
+        "<SRS",
+        "<GeoTransform",
+        "<GCPList",
+        "<NoDataValue",
+        "<MaskBand",
+        "<ColorInterp",
+        "<ColorTable",
+        "<Scale>",
+        "<Offset>",
+    ];
     if std::fs::metadata(&notes).is_ok_and(|file| file.is_file() && file.len() < 1 << 20)
         && std::fs::read_to_string(&notes).is_ok_and(|text| weighty.iter().any(|word| text.contains(word)))
     {
