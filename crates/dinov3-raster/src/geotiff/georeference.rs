@@ -204,11 +204,16 @@ fn utm(keys: &GeoKeyDirectory, projection: u16) -> Result<CrsDefinition, String>
 
 /// The figure of the Earth, and its datum as far as a proj string can name it.
 fn earth(keys: &GeoKeyDirectory) -> Result<String, String> {
-    // Known datums count from Greenwich; what is described by parameters may count from elsewhere.
-    let meridian = keys.get_short(KEY_PRIME_MERIDIAN).filter(|code| ![0, GREENWICH].contains(code));
-    let longitude = || keys.get_double(KEY_PRIME_MERIDIAN_LONGITUDE).and_then(|values| values.first().copied());
-    if let Some(code) = meridian.filter(|code| *code != USER_DEFINED || longitude() != Some(0.0)) {
-        return Err(format!("its longitudes count from EPSG's meridian {code}, not from Greenwich"));
+    // Known datums count from Greenwich; what is described by parameters may count from elsewhere. GDAL writes the longitude
+    // alone.
+    let longitude = keys.get_double(KEY_PRIME_MERIDIAN_LONGITUDE).and_then(|values| values.first().copied());
+    let code = keys.get_short(KEY_PRIME_MERIDIAN).filter(|code| ![0, GREENWICH].contains(code));
+    match (longitude, code) {
+        (Some(0.0), _) | (None, None) => {}
+        (Some(longitude), _) => return Err(format!("its longitudes count from {longitude}, not from Greenwich")),
+        (None, Some(code)) => {
+            return Err(format!("its longitudes count from EPSG's meridian {code}, not from Greenwich"));
+        }
     }
     /// Geographic systems whose datum is WGS 84 to a metre or two: axes of GRS 80, no shift.
     const LIKE_WGS84: [u16; 17] =
@@ -312,6 +317,19 @@ mod tests {
         let text =
             "+proj=aea +lat_0=23 +lon_0=-96 +lat_1=29.5 +lat_2=45.5 +x_0=0 +y_0=0 +datum=NAD83 +units=m +no_defs";
         assert_eq!(crs(&keys), Ok(Some(CrsDefinition::Proj(text.to_string()))));
+    }
+
+    #[test]
+    fn longitudes_count_from_greenwich() {
+        let geographic = [(1024, 2), (2048, 32767), (2056, 7019)];
+        let projected = [(1024, 1), (3072, 32767), (3075, 1), (2048, 32767), (2056, 7019)];
+        for shorts in [&geographic[..], &projected] {
+            // As GDAL writes Paris.
+            let reason = crs(&keys(shorts, &[(2061, 2.337_229_17)])).unwrap_err();
+            assert!(reason.contains("count from 2.33722917"), "{reason}");
+            assert!(crs(&keys(shorts, &[(2061, 0.0)])).is_ok());
+            assert!(crs(&keys(&[shorts, &[(2051, 8901)]].concat(), &[])).is_ok());
+        }
     }
 
     #[test]
