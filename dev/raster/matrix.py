@@ -308,10 +308,13 @@ def cases():
         profile["datetime"] == "2024:06:01 10:20:30" and profile["metadata"]["MISSION"] == "S2 <A> & B"
         and profile["descriptions"][1] == "near infrared \"B08\""))
 
+    # Places in a table of colours, whatever the file calls itself: scenes refuse them, masks have them.
+    for photometric in ("PALETTE", "MINISBLACK"):
+        yield Case(f"palette-{photometric.lower()}", one, photometric=photometric, compress="LZW",
+                   finish=lambda target: target.write_colormap(1, {i: (i, 255 - i, 7, 255) for i in range(256)}), **tiled)
+
     # Refused by name.
     yield Case("refused-lzma", one, compress="LZMA", refused="LZMA", **tiled)
-    yield Case("refused-palette", one, photometric="PALETTE", refused="colour table",
-               finish=lambda target: target.write_colormap(1, {i: (i, 255 - i, 7, 255) for i in range(256)}), **tiled)
     yield Case("refused-cmyk", pixels("uint8", 4, 16), photometric="CMYK", refused="CMYK", **tiled)
     yield Case("refused-complex", pixels("float32", 1, 16).astype("complex64"), refused="complex", **tiled)
     yield Case("refused-int64", pixels("int32", 1, 16).astype("int64"), refused="64 bits", **tiled)
@@ -491,7 +494,8 @@ def compare_crs(profile, source):
 
 
 def colour_name(colour):
-    names = {"gray": "Grey", "red": "Red", "green": "Green", "blue": "Blue", "alpha": "Alpha", "undefined": "Undefined"}
+    names = {"gray": "Grey", "red": "Red", "green": "Green", "blue": "Blue", "alpha": "Alpha", "undefined": "Undefined",
+             "palette": "Named"}
     return names.get(colour.name, colour.name)
 
 

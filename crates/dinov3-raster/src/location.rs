@@ -91,7 +91,7 @@ impl Location {
     }
 
     /// The `gdal_translate` command with these options that writes a copy that can be read here.
-    pub(crate) fn translate(&self, options: &str) -> String {
+    pub fn translate(&self, options: &str) -> String {
         let source = match self {
             Self::File(path) => path.display().to_string(),
             Self::Web(url) => format!("/vsicurl/{}", url.shown()),

@@ -172,6 +172,8 @@ pub enum Photometric {
     MinIsWhite,
     /// Red, green, blue.
     Rgb,
+    /// Places in a table of colours, which is not read: classes, most often.
+    Palette,
     /// JPEG's YCbCr, given as red, green, blue.
     YCbCr,
     /// A mask.

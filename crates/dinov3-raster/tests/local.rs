@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use dinov3_geo::{AffineTransform, PixelWindow};
 use dinov3_raster::{
-    Colour, CrsDefinition, Georeference, MaskKind, Opener, Options, Raster, RasterError, SampleType, Samples,
+    Colour, CrsDefinition, Georeference, MaskKind, Opener, Options, Photometric, Raster, RasterError, SampleType,
+    Samples,
 };
 use dinov3_testing::geotiff::{TiffFile, TiffImage, TiffValue, pattern, utm_tags};
 
@@ -170,6 +171,19 @@ fn absent_blocks_hold_the_no_data_value() {
 }
 
 #[test]
+fn a_table_of_colours_is_told_and_its_places_are_read() {
+    let table = || (320, TiffValue::Short(vec![0; 3 << 8]));
+    // GDAL leaves grey files grey that get a table.
+    for photometric in [3, 1, 0] {
+        let tags = vec![(262, TiffValue::Short(vec![photometric])), table()];
+        let raster = open(&TiffFile::of(TiffImage { bands: 1, tags, ..TiffImage::default() }));
+        assert_eq!(raster.profile().photometric, Photometric::Palette, "{photometric}");
+        assert_eq!(raster.profile().bands[0].colour, Colour::Named("palette".to_string()));
+        check(raster.as_ref(), raster.profile().window(), &[0]);
+    }
+}
+
+#[test]
 fn overviews_are_rasters() {
     let half = |tag: u32, bands: u32| TiffImage {
         width_px: 50,
@@ -192,12 +206,10 @@ fn overviews_are_rasters() {
 fn what_is_not_read_is_refused_by_name_with_what_helps() {
     let with = |tag: u16, value: TiffValue| TiffImage { tags: vec![(tag, value)], ..TiffImage::default() };
     let short = |value: u16| TiffValue::Short(vec![value]);
-    let palette = TiffImage { bands: 1, ..with(262, short(3)) };
     for (image, feature, options) in [
         (with(259, short(34925)), "LZMA", ""),
         (with(259, short(50002)), "JPEG XL", ""),
         (with(259, short(4711)), "compression 4711", ""),
-        (palette, "colour table", "-expand rgb "),
         (TiffImage { bands: 4, ..with(262, short(5)) }, "CMYK", ""),
         (with(262, short(6)), "YCbCr without JPEG", ""),
         (with(339, TiffValue::Short(vec![6; 3])), "complex", "-ot Float32 "),

@@ -86,6 +86,21 @@ fn all_windows_of_a_scene_fetch_every_tile_once() {
 }
 
 #[test]
+fn windows_that_are_announced_together_share_requests() {
+    let bytes = scene().to_bytes();
+    let server = serve(bytes.clone());
+    let raster = open(&server);
+    let opened = server.requests().len();
+    let windows: Vec<PixelWindow> = (0..4).map(|column| PixelWindow::new(column * 250, 250, 250, 250)).collect();
+    raster.prefetch(&windows, &[0, 1, 2]);
+    for window in &windows {
+        assert_eq!(raster.read(*window, &[0, 1, 2]).unwrap(), truth(&bytes, *window, &[0, 1, 2]));
+    }
+    // Whole rows of tiles, one after the other in the file.
+    assert_eq!(server.requests().len() - opened, 1);
+}
+
+#[test]
 fn threads_that_read_the_same_tiles_fetch_them_once() {
     let large = TiffImage { width_px: 2048, height_px: 1024, block_px: (256, 256), ..scene().images[0].clone() };
     let server = serve(TiffFile::of(large).to_bytes());
@@ -223,6 +238,12 @@ fn a_file_that_changes_is_an_error() {
         let error = raster.read(PixelWindow::new(500, 500, 50, 50), &[0]).unwrap_err();
         assert!(matches!(error, RasterError::Changed { .. }), "{error}");
     }
+}
+
+#[test]
+fn an_empty_file_is_told_as_one() {
+    let error = Opener::new(options()).open(&serve(Vec::new()).url()).err().unwrap();
+    assert!(error.to_string().ends_with("it is empty"), "{error}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use parquet::record::{Field, Row};
 use parquet::schema::types::{Type, TypePtr};
 use serde_json::{Map, Value, json};
 
+use crate::product::RASTER_BANDS;
 use crate::scene::parse;
 use crate::{Preset, SceneError, SceneInput};
 
@@ -128,7 +129,8 @@ fn scene(item: &Item, base: &str, document: &Location, choice: &AssetChoice) -> 
     let chosen = chosen.and_then(|assets| {
         // What is no asset may be a file beside the scene's.
         let mask = choice.mask.as_ref().and_then(|mask| item.asset(mask).ok());
-        Ok((assets.into_iter().map(place).collect::<Result<Vec<_>, _>>()?, mask.map(place).transpose()?))
+        let scales = scales(&assets);
+        Ok((assets.into_iter().map(place).collect::<Result<Vec<_>, _>>()?, mask.map(place).transpose()?, scales))
     });
     // Without the secrets that an address may hold.
     let link = item.self_href.as_ref().map(|href| crate::scene_name(Path::new(href)));
@@ -138,16 +140,28 @@ fn scene(item: &Item, base: &str, document: &Location, choice: &AssetChoice) -> 
         properties.entry("collection").or_insert_with(|| json!(collection));
     }
     match chosen {
-        Ok((files, mask)) => SceneInput {
-            mask,
-            named_by_host: host_of(document),
-            datetime_us: item.datetime_us,
-            stac_item: Some(stac_item),
-            properties,
-            ..SceneInput::of_files(files)
-        },
+        Ok((files, mask, scales)) => {
+            if let Some(scales) = scales {
+                properties.insert(RASTER_BANDS.to_owned(), scales);
+            }
+            SceneInput {
+                mask,
+                named_by_host: host_of(document),
+                datetime_us: item.datetime_us,
+                stac_item: Some(stac_item),
+                properties,
+                ..SceneInput::of_files(files)
+            }
+        }
         Err(error) => SceneInput { stac_item: Some(stac_item.clone()), ..SceneInput::unusable(stac_item, error) },
     }
+}
+
+/// Scale and offset of all bands of these files, as one list of [`RASTER_BANDS`]; nothing where one of them does not say.
+fn scales(assets: &[&Asset]) -> Option<Value> {
+    let is_said = assets.iter().all(|asset| !asset.scales.is_empty());
+    let bands = assets.iter().flat_map(|asset| &asset.scales);
+    is_said.then(|| bands.map(|(scale, offset)| json!({"scale": scale, "offset": offset})).collect())
 }
 
 /// The rows of a table of items (stac-geoparquet 1.0 and 1.1).

@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 
 use crate::SceneInput;
 
+/// Scale and offset of the samples of each band, in order: the assets' own, among what an item says.
+pub(crate) const RASTER_BANDS: &str = "raster:bands";
 /// Larger metadata files are none.
 const LARGEST_SIDECAR_BYTES: u64 = 16 << 20;
 /// Folders above a band that are searched: those of a SAFE product, `X.SAFE/GRANULE/L2A_X/IMG_DATA/R10m`.
@@ -160,11 +162,16 @@ impl ProductFacts {
         {
             self.landsat = instrument(number).map(|value| Evidence { value, source: "the item's platform".to_owned() });
         }
-        self.linear = properties.get("raster:bands").and_then(|bands| bands.get(0)).and_then(|band| {
-            let scale = band.get("scale")?.as_f64()?;
-            let offset = band.get("offset").and_then(Value::as_f64).unwrap_or(0.0);
-            Some(Evidence { value: (scale, offset), source: "the item's raster:bands".to_owned() })
-        });
+        let bands = properties.get(RASTER_BANDS).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let number = |band: &Value, field: &str| band.get(field).and_then(Value::as_f64);
+        let linear = bands.first().map(|band| (number(band, "scale"), number(band, "offset")));
+        if let Some(first @ (Some(scale), offset)) = linear
+            // Bands that differ are more than can be said here.
+            && bands.iter().all(|band| (number(band, "scale"), number(band, "offset")) == first)
+        {
+            let source = format!("the item's {RASTER_BANDS}");
+            self.linear = Some(Evidence { value: (scale, offset.unwrap_or(0.0)), source });
+        }
     }
 
     /// `MTD_MSIL2A.xml` in the scene's folder or above it, unless it is that of another tile.
@@ -247,8 +254,8 @@ impl ProductFacts {
             let all =
                 profile.bands.iter().all(|band| (band.scale, band.offset.unwrap_or(0.0)) == (Some(scale), offset));
             if all && (scale, offset) != (1.0, 0.0) {
-                self.linear =
-                    Some(Evidence { value: (scale, offset), source: "scale and offset in the file".to_owned() });
+                let source = "scale and offset in the file".to_owned();
+                self.linear.get_or_insert(Evidence { value: (scale, offset), source });
             }
         }
     }
@@ -479,6 +486,8 @@ mod tests {
         assert_eq!((facts.baseline, facts.landsat.unwrap().value), (None, LandsatInstrument::Oli));
         let facts = of_item(json!({"raster:bands": [{"scale": 0.0001, "offset": -0.1}]}));
         assert_eq!(facts.linear.unwrap().value, (0.0001, -0.1));
+        let facts = of_item(json!({"raster:bands": [{"scale": 0.0001}, {"scale": 0.0001, "offset": -0.1}]}));
+        assert_eq!(facts.linear, None);
     }
 
     #[test]

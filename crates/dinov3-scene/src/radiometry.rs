@@ -3,7 +3,7 @@
 
 use dinov3_geo::PixelWindow;
 use dinov3_pixels::Statistics;
-use dinov3_raster::{Colour, Location, Opener, Raster, RasterProfile, SampleType};
+use dinov3_raster::{Colour, Location, Opener, Photometric, Raster, RasterError, RasterProfile, SampleType};
 use dinov3_sink::Stamp;
 use serde_json::{Value, json};
 
@@ -121,6 +121,7 @@ impl Radiometry {
         }
         // The scale before the bands: who has to look up the one learns the preset that says both.
         let scale = chosen_scale(raster, input, facts, options)?;
+        refuse_coded(input, profile, scale)?;
         let bands = match (&options.bands, options.preset) {
             (None, Some(preset)) => preset.bands(input, profile, facts).map_err(with_preset(preset))?,
             (asked, _) => chosen_bands(profile, asked.as_deref())?,
@@ -289,6 +290,19 @@ impl Radiometry {
     }
 }
 
+/// Refuses samples that are no colours by themselves. Of a mask they may be that: its values are classes.
+fn refuse_coded(input: &SceneInput, profile: &RasterProfile, scale: Scale) -> Result<(), SceneError> {
+    let (feature, options) = match (profile.photometric, scale) {
+        (Photometric::Palette, _) => ("a colour table", "-expand rgb"),
+        (Photometric::MinIsWhite, Scale::U8) => ("levels of which 0 is white", "-expand gray"),
+        _ => return Ok(()),
+    };
+    let location = input.files.first().and_then(|file| crate::scene::parse(file).ok());
+    let remedy = location.map_or_else(String::new, |location| location.translate(options));
+    let (location, feature) = (profile.location.clone(), feature.to_owned());
+    Err(SceneError::Raster(RasterError::Unsupported { location, feature, remedy }))
+}
+
 /// What the file or the item says of its own samples; floats are reflectance as they are.
 fn linear_calibration(profile: &RasterProfile, facts: &ProductFacts) -> Option<Calibrated> {
     if let Some(linear) = &facts.linear {
@@ -394,7 +408,7 @@ fn rounded_outwards((low, high): (f64, f64)) -> (f64, f64) {
 mod tests {
     use std::fs;
 
-    use dinov3_testing::geotiff::{TiffFile, TiffImage, pattern, utm_tags};
+    use dinov3_testing::geotiff::{TiffFile, TiffImage, TiffValue, pattern, utm_tags};
 
     use super::*;
     use crate::Scene;
@@ -428,6 +442,44 @@ mod tests {
         assert_ne!(first, stamp("03.01", None, false));
         assert_ne!(first, stamp("05.09", Scale::parse("percentile 2,98").ok(), false));
         assert_ne!(first, stamp("05.09", None, true));
+    }
+
+    #[test]
+    fn samples_that_are_no_colours_are_refused_and_are_classes_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bands: u32, photometric: u16, has_table: bool| {
+            let mut tags = utm_tags();
+            tags.push((262, TiffValue::Short(vec![photometric])));
+            tags.extend(has_table.then(|| (320, TiffValue::Short(vec![0; 3 << 8]))));
+            let image = TiffImage { bands, sample: |_, x, _| u64::from(x % 4), tags, ..TiffImage::default() };
+            let file = folder.path().join(name);
+            fs::write(&file, TiffFile::of(image).to_bytes()).unwrap();
+            file
+        };
+        let (table, white, picture) =
+            (write("t.tif", 1, 1, true), write("w.tif", 1, 0, false), write("p.tif", 3, 2, false));
+        let open = |file: &std::path::PathBuf, mask: Option<std::path::PathBuf>, scale: Option<Scale>| {
+            let mut options = SceneOptions::new(Statistics::SATELLITE);
+            (options.scale, options.mask_values) = (scale, MaskValues::parse("3").ok());
+            let input = SceneInput { mask, ..SceneInput::from(file.clone()) };
+            Scene::open(&Opener::new(dinov3_raster::Options::default()), &input, &options)
+        };
+        let refusal = |file| open(file, None, None).err().unwrap().to_string();
+        assert!(
+            refusal(&table).contains("a colour table") && refusal(&table).contains("-expand rgb"),
+            "{}",
+            refusal(&table)
+        );
+        assert!(
+            refusal(&white).contains("0 is white") && refusal(&white).contains("-expand gray"),
+            "{}",
+            refusal(&white)
+        );
+        // Who says what is black says it of samples.
+        open(&white, None, Scale::parse("range 0,3").ok()).unwrap();
+        let masked = open(&picture, Some(table.clone()), None).unwrap();
+        let valid = masked.raster().read(PixelWindow::new(0, 0, 5, 1), &[0]).unwrap().valid;
+        assert_eq!(valid, [true, true, true, false, true]);
     }
 
     #[test]

@@ -32,6 +32,11 @@ pub enum Remark {
         /// Distance of the cells in metres.
         cell_m: f64,
     },
+    /// Files beside it change what GDAL makes of it.
+    NotHeeded {
+        /// Which: masks, and notes of its place, its mask or its colours.
+        files: Vec<String>,
+    },
     /// None of its chips meets the area of interest.
     OutsideArea,
 }
@@ -39,7 +44,7 @@ pub enum Remark {
 impl Remark {
     /// Whether results may be other than what was expected.
     pub fn is_warning(&self) -> bool {
-        matches!(self, Self::Upsampled { .. })
+        matches!(self, Self::Upsampled { .. } | Self::NotHeeded { .. })
     }
 }
 
@@ -60,6 +65,11 @@ impl fmt::Display for Remark {
                 "is cut into chips of {chip_m:.1} m, one in the corner of each cell of {cell_m:.0} m: the rest of the \
                  ground is left out (--grid major-tom:{:.3} would not)",
                 chip_m / 1000.0
+            ),
+            Self::NotHeeded { files } => write!(
+                formatter,
+                "is read without {}, which GDAL heeds: 'gdal_translate -of COG' makes one file of all",
+                files.join(", ")
             ),
             Self::OutsideArea => formatter.write_str("has no chip in the area of interest"),
         }

@@ -133,6 +133,7 @@ impl Scene {
         let (transform, crs) = located(raster.profile(), options)?;
         refuse_off_the_earth(raster.profile(), &transform, &crs)?;
         let radiometry = Radiometry::of(&*raster, mask, input, &facts, options)?;
+        let ignored = raster.profile().ignored_files.clone();
         if let (Some(file), Some(mask)) = (&input.mask, &radiometry.mask) {
             versions.push(FileVersion::new(file, mask.stamp));
         }
@@ -145,6 +146,7 @@ impl Scene {
         };
         let Chosen { grid, cells, mut remarks } = chosen_chips(&*raster, &transform, &crs, options)?;
         remarks.extend(resampling.as_ref().and_then(Resampling::remark));
+        remarks.extend((!ignored.is_empty()).then_some(Remark::NotHeeded { files: ignored }));
         let chip_cells = ChipCells::new(&grid, &transform, &crs);
         Ok(Arc::new(Self {
             cells,
@@ -558,6 +560,11 @@ fn located(profile: &RasterProfile, options: &SceneOptions) -> Result<(AffineTra
         _ => Err(SceneError::Georeference {
             scene: scene.clone(),
             problem: match georeference {
+                other if !profile.ignored_files.is_empty() => format!(
+                    "{}; {} beside it is not read: 'gdal_translate -of COG' makes one file of both",
+                    other.problem().unwrap_or_else(|| "lies nowhere".to_owned()),
+                    profile.ignored_files.join(", ")
+                ),
                 Georeference::None => "has no georeference: for plain pictures use 'dinov3 embed'".to_owned(),
                 other => other.problem().unwrap_or_else(|| "lies nowhere".to_owned()),
             },

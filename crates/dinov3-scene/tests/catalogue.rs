@@ -55,6 +55,27 @@ fn table(time: &str, datetimes: &[i64], compression: parquet::basic::Compression
 }
 
 #[test]
+fn what_assets_say_of_their_samples_goes_with_the_scene() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("item.json");
+    let asset =
+        |name: &str| json!({"href": format!("{name}.tif"), "raster:bands": [{"scale": 0.0001, "offset": -0.1}]});
+    let item = json!({
+        "type": "Feature", "stac_version": "1.0.0", "id": "a", "properties": {"datetime": "2026-05-17T10:30:31Z"},
+        "assets": {"red": asset("red"), "green": asset("green"), "blue": asset("blue"), "nir": {"href": "nir.tif"}},
+    });
+    std::fs::write(&path, item.to_string()).unwrap();
+    let said = |assets: [&str; 3]| {
+        let choice = AssetChoice { assets: assets.map(str::to_owned).to_vec(), ..AssetChoice::default() };
+        let listed = read_items(&Opener::new(Options::default()), &path, &choice).unwrap();
+        listed.scenes[0].properties.get("raster:bands").cloned()
+    };
+    let band = json!({"scale": 0.0001, "offset": -0.1});
+    assert_eq!(said(["red", "green", "blue"]), Some(json!([band, band, band])));
+    assert_eq!(said(["nir", "green", "blue"]), None);
+}
+
+#[test]
 fn rows_of_stac_geoparquet_are_scenes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("items.parquet");

@@ -29,6 +29,21 @@ pub fn uri_of(source: &str) -> String {
     format!("file://{drive}{}", href(&path))
 }
 
+/// The path of a `file://` URI of this machine, with its escapes as the bytes that they stand for; nothing of other texts, and
+/// where these are no text.
+pub fn path_of_uri(uri: &str) -> Option<String> {
+    let place = uri.strip_prefix("file://")?;
+    let path = place.strip_prefix("localhost").filter(|rest| rest.starts_with('/')).unwrap_or(place);
+    let (mut bytes, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|digits| first == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
+        let escaped = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(escaped.unwrap_or(first));
+        rest = if escaped.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// The way from a folder to a file, both absolute; nothing where they have no folder in common but the root.
 pub fn relative_href(folder: &Path, file: &Path) -> Option<String> {
     let parts = |path: &Path| -> Vec<String> {
@@ -60,6 +75,18 @@ mod tests {
         if cfg!(unix) {
             assert_eq!(uri_of("/scenes/a b#1.tif"), "file:///scenes/a%20b%231.tif");
         }
+    }
+
+    #[test]
+    fn uris_of_files_are_paths_again() {
+        for path in ["/scenes/a b#1%.tif", "/ä/松.tif", "/plain.tif"] {
+            assert_eq!(path_of_uri(&uri_of(path)).as_deref(), Some(path));
+        }
+        // As people write them, too.
+        assert_eq!(path_of_uri("file:///a b%.tif").as_deref(), Some("/a b%.tif"));
+        assert_eq!(path_of_uri("file://localhost/a%20b.tif").as_deref(), Some("/a b.tif"));
+        assert_eq!(path_of_uri("file:///%ff"), None);
+        assert_eq!(path_of_uri("https://h/a.tif"), None);
     }
 
     #[test]

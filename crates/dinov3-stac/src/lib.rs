@@ -6,7 +6,7 @@ mod json;
 mod read;
 mod write;
 
-pub use href::{href, relative_href, uri_of};
+pub use href::{href, path_of_uri, relative_href, uri_of};
 pub use json::parse_json;
 pub use read::{Asset, Document, Item, StacError, format_datetime, parse_datetime, parse_document, resolve};
 pub use write::{CollectionFacts, ItemFacts, Link, collection, item};

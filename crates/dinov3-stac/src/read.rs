@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::href::path_of_uri;
 use crate::json::parse_json;
 
 /// Assets that an error lists.
@@ -114,7 +115,7 @@ pub struct Item {
 }
 
 /// A file of an item.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Asset {
     /// Its name in the item.
@@ -127,6 +128,8 @@ pub struct Asset {
     pub roles: Vec<String>,
     /// For each band, what it is called: its name and its common name (`red`).
     pub bands: Vec<Vec<String>>,
+    /// For each band, scale and offset of its samples; none at all where it is not said of every band.
+    pub scales: Vec<(f64, f64)>,
 }
 
 /// Reads a JSON file.
@@ -191,6 +194,7 @@ impl Item {
                 media_type: asset["type"].as_str().map(str::to_owned),
                 roles: texts(&asset["roles"]),
                 bands: bands(asset),
+                scales: scales(asset),
             });
         }
         let datetime_us =
@@ -310,6 +314,24 @@ fn bands(asset: &Value) -> Vec<Vec<String>> {
     bands.iter().map(names).collect()
 }
 
+/// `raster:bands` of STAC 1.0; `raster:scale` and `raster:offset` of 1.1, of each band or of the asset.
+fn scales(asset: &Value) -> Vec<(f64, f64)> {
+    let said = |of: &Value, scale: &str, offset: &str| match (of[scale].as_f64(), of[offset].as_f64()) {
+        (None, None) => None,
+        (scale, offset) => Some((scale.unwrap_or(1.0), offset.unwrap_or(0.0))),
+    };
+    let list = |field: &str| asset[field].as_array().filter(|bands| !bands.is_empty());
+    let of_asset = said(asset, "raster:scale", "raster:offset");
+    let found: Option<Vec<(f64, f64)>> = match (list("raster:bands"), list("bands")) {
+        (Some(bands), _) => bands.iter().map(|band| said(band, "scale", "offset")).collect(),
+        (None, Some(bands)) => {
+            bands.iter().map(|band| said(band, "raster:scale", "raster:offset").or(of_asset)).collect()
+        }
+        (None, None) => of_asset.map(|of_asset| vec![of_asset]),
+    };
+    found.unwrap_or_default()
+}
+
 /// The properties of a row of stac-geoparquet: what is no field of an item.
 fn flat_properties(row: &Map<String, Value>) -> Map<String, Value> {
     const FIELDS: [&str; 9] =
@@ -342,8 +364,8 @@ pub fn resolve(base: &str, href: &str) -> String {
             return format!("{scheme}{rest}");
         }
     }
-    if let Some(path) = href.strip_prefix("file://") {
-        return path.to_owned();
+    if let Some(path) = path_of_uri(href) {
+        return path;
     }
     if href.contains("://") {
         return href.to_owned();
@@ -480,6 +502,28 @@ mod tests {
     }
 
     #[test]
+    fn scale_and_offset_of_samples_are_those_of_the_assets() {
+        let scales = |fields: Value| {
+            let mut value = item();
+            value["assets"] = json!({"a": fields});
+            value["assets"]["a"]["href"] = json!("a.tif");
+            Item::from_json(&value).unwrap().assets[0].scales.clone()
+        };
+        // Earth Search; with a band that says nothing.
+        assert_eq!(scales(json!({"raster:bands": [{"scale": 0.0001, "offset": -0.1}]})), [(0.0001, -0.1)]);
+        assert_eq!(scales(json!({"raster:bands": [{"scale": 0.5}, {"offset": 3}]})), [(0.5, 0.0), (1.0, 3.0)]);
+        assert_eq!(scales(json!({"raster:bands": [{"scale": 0.5}, {"nodata": 0}]})), []);
+        // STAC 1.1.
+        assert_eq!(scales(json!({"bands": [{"raster:scale": 2, "raster:offset": 1}]})), [(2.0, 1.0)]);
+        assert_eq!(
+            scales(json!({"raster:scale": 2, "bands": [{"name": "a"}, {"raster:scale": 3}]})),
+            [(2.0, 0.0), (3.0, 0.0)]
+        );
+        assert_eq!(scales(json!({"raster:scale": 2})), [(2.0, 0.0)]);
+        assert_eq!(scales(json!({"bands": [{"name": "a"}]})), []);
+    }
+
+    #[test]
     fn rows_of_a_table_are_items() {
         let mut row = item();
         let properties = row.as_object_mut().unwrap().remove("properties").unwrap();
@@ -528,6 +572,7 @@ mod tests {
             ("/d/item.json", "../../c.tif", "/c.tif"),
             ("d/item.json", "/data/c.tif", "/data/c.tif"),
             ("d/item.json", "file:///data/c.tif", "/data/c.tif"),
+            ("d/item.json", "file:///data/a%20b.tif", "/data/a b.tif"),
             ("d/item.json", "/vsicurl/https://h/c.tif", "https://h/c.tif"),
             ("d/item.json", "/vsis3/b/c.tif", "s3://b/c.tif"),
         ] {

@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use dinov3::checkpoint::hash::{StreamHash, sha256};
 use dinov3::sink::AtomicFile;
 use dinov3_scene::raster::{Opener, RasterError, StoreFolder, redacted};
+use dinov3_stac::path_of_uri;
 
 use crate::failure::usage;
 use crate::setup::extension;
@@ -53,9 +54,7 @@ pub fn is_remote(output: &Path) -> bool {
 
 /// A `file://` URL as the path that it is.
 pub fn without_file_scheme(path: PathBuf) -> PathBuf {
-    let place = path.to_str().and_then(|text| text.strip_prefix("file://"));
-    let place = place.map(|text| text.strip_prefix("localhost").filter(|rest| rest.starts_with('/')).unwrap_or(text));
-    place.map_or_else(|| path.clone(), PathBuf::from)
+    path.to_str().and_then(path_of_uri).map_or(path, PathBuf::from)
 }
 
 /// Refuses the name of one file, or of one Zarr store, that is not on a disk of this machine; `what` is written.

@@ -12,6 +12,7 @@ use crate::samples::SampleType;
 
 const TAG_NEW_SUBFILE_TYPE: u16 = 254;
 const TAG_DATETIME: u16 = 306;
+const TAG_COLOR_MAP: u16 = 320;
 const TAG_GDAL_METADATA: u16 = 42112;
 const TAG_GDAL_NODATA: u16 = 42113;
 /// Bits of `NewSubfileType`.
@@ -169,7 +170,13 @@ impl Describe<'_> {
         )?;
         let text = |tag: u16| ifd.tag(tag).and_then(|tag| tag.value.as_str());
         let metadata = GdalMetadata::parse(text(TAG_GDAL_METADATA).unwrap_or_default());
-        let bands = bands(&color_model, &metadata, layout.samples_per_pixel);
+        let mut bands = bands(&color_model, &metadata, layout.samples_per_pixel);
+        if photometric == Photometric::Palette
+            && let Some(first) = bands.first_mut()
+        {
+            // As GDAL calls it.
+            first.colour = Colour::Named("palette".to_string());
+        }
         let no_data = match text(TAG_GDAL_NODATA).map(str::trim).filter(|text| !text.is_empty()) {
             Some(text) => {
                 let value = number(text)
@@ -300,10 +307,12 @@ impl Describe<'_> {
 
     fn photometric(&self, ifd: &Ifd) -> Result<Photometric, RasterError> {
         Ok(match ifd.photometric_interpretation().unwrap_or(1) {
+            // GDAL adds a table to a grey file without another word, and heeds it.
+            0 | 1 if ifd.tag(TAG_COLOR_MAP).is_some() => Photometric::Palette,
             0 => Photometric::MinIsWhite,
             1 => Photometric::MinIsBlack,
             2 => Photometric::Rgb,
-            3 => return Err(self.unsupported("a colour table", "-expand rgb")),
+            3 => Photometric::Palette,
             4 => Photometric::Mask,
             // GDAL reads four bands of ink and has no conversion either.
             5 => {
@@ -457,7 +466,17 @@ fn ignored_files(location: &Location, georeference: &Georeference) -> Vec<String
     }
     let notes = beside(".aux.xml");
     // Statistics alone change nothing.
-    let weighty = ["<SRS", "<GeoTransform", "<GCPList", "<NoDataValue", "<MaskBand"];
+    let weighty = [
+        "<SRS",
+        "<GeoTransform",
+        "<GCPList",
+        "<NoDataValue",
+        "<MaskBand",
+        "<ColorInterp",
+        "<ColorTable",
+        "<Scale>",
+        "<Offset>",
+    ];
     if std::fs::metadata(&notes).is_ok_and(|file| file.is_file() && file.len() < 1 << 20)
         && std::fs::read_to_string(&notes).is_ok_and(|text| weighty.iter().any(|word| text.contains(word)))
     {

@@ -1,6 +1,6 @@
 //! Where a GeoTIFF lies on the Earth: its transform and its reference system, by GDAL's rules.
 
-use dinov3_geo::AffineTransform;
+use dinov3_geo::{AffineTransform, Crs};
 use geotiff_core::geokeys::{self, GeoKeyDirectory};
 use tiff_reader::Ifd;
 
@@ -13,6 +13,12 @@ const TAG_GEO_KEY_DIRECTORY: u16 = 34735;
 const TAG_GEO_DOUBLE_PARAMS: u16 = 34736;
 const TAG_GEO_ASCII_PARAMS: u16 = 34737;
 const TAG_RPC_COEFFICIENTS: u16 = 50844;
+const KEY_PRIME_MERIDIAN: u16 = 2051;
+const KEY_PRIME_MERIDIAN_LONGITUDE: u16 = 2061;
+/// Lengths that differ by a smaller share are one: the foot of the survey is longer by 2e-6.
+const SAME_UNIT: f64 = 1e-9;
+/// EPSG's code of Greenwich.
+const GREENWICH: u16 = 8901;
 
 /// A GeoKey's value for "described by parameters".
 const USER_DEFINED: u16 = 32767;
@@ -40,7 +46,7 @@ pub(super) fn of(ifd: &Ifd) -> (Georeference, bool) {
     (georeference, is_pixel_point)
 }
 
-/// The same georeference for an overview of another size.
+/// The numbers of a tag.
 fn numbers(ifd: &Ifd, tag: u16) -> Option<Vec<f64>> {
     ifd.tag(tag)?.value.as_f64_vec()
 }
@@ -80,12 +86,14 @@ fn crs(keys: &GeoKeyDirectory) -> Result<Option<CrsDefinition>, String> {
     let model = code(geokeys::GT_MODEL_TYPE);
     match (model, projected) {
         (Some(MODEL_GEOGRAPHIC), _) => match geographic {
-            Some(USER_DEFINED) | None => {
-                Ok(Some(CrsDefinition::Proj(format!("+proj=longlat {} +no_defs", earth(keys)?))))
-            }
+            Some(USER_DEFINED) | None => match angular_unit_degrees(keys)? {
+                1.0 => Ok(Some(CrsDefinition::Proj(format!("+proj=longlat {} +no_defs", earth(keys)?)))),
+                _ => Err("its longitudes and latitudes are not in degrees".to_string()),
+            },
             Some(code) => Ok(Some(CrsDefinition::Epsg(code.into()))),
         },
         (Some(MODEL_PROJECTED) | None, Some(code)) if code != USER_DEFINED => {
+            check_unit(keys, code)?;
             Ok(Some(CrsDefinition::Epsg(code.into())))
         }
         (Some(MODEL_PROJECTED), _) => projection(keys).map(Some),
@@ -96,6 +104,20 @@ fn crs(keys: &GeoKeyDirectory) -> Result<Option<CrsDefinition>, String> {
         (Some(3), _) => Err("it is geocentric".to_string()),
         (Some(model), _) => Err(format!("its model type is {model}")),
         (None, Some(_)) => projection(keys).map(Some),
+    }
+}
+
+/// Refuses coordinates in another unit than that of the code beside them: feet with a code of metres, in State Planes. GDAL
+/// takes the unit, others the code.
+fn check_unit(keys: &GeoKeyDirectory, code: u16) -> Result<(), String> {
+    let Some(unit) = keys.get_short(geokeys::PROJ_LINEAR_UNITS).filter(|unit| *unit != 0) else { return Ok(()) };
+    let own = Crs::from_epsg(code.into()).ok().and_then(|crs| crs.metres_per_unit());
+    // A unit that is not known here is most likely that of the code.
+    match (linear_unit_metres(keys), own) {
+        (Ok(stated), Some(own)) if (stated / own - 1.0).abs() > SAME_UNIT => {
+            Err(format!("its unit of length is EPSG's {unit}, {stated} m, and that of EPSG:{code} has {own} m"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -182,6 +204,17 @@ fn utm(keys: &GeoKeyDirectory, projection: u16) -> Result<CrsDefinition, String>
 
 /// The figure of the Earth, and its datum as far as a proj string can name it.
 fn earth(keys: &GeoKeyDirectory) -> Result<String, String> {
+    // Known datums count from Greenwich; what is described by parameters may count from elsewhere. GDAL writes the longitude
+    // alone.
+    let longitude = keys.get_double(KEY_PRIME_MERIDIAN_LONGITUDE).and_then(|values| values.first().copied());
+    let code = keys.get_short(KEY_PRIME_MERIDIAN).filter(|code| ![0, GREENWICH].contains(code));
+    match (longitude, code) {
+        (Some(0.0), _) | (None, None) => {}
+        (Some(longitude), _) => return Err(format!("its longitudes count from {longitude}, not from Greenwich")),
+        (None, Some(code)) => {
+            return Err(format!("its longitudes count from EPSG's meridian {code}, not from Greenwich"));
+        }
+    }
     /// Geographic systems whose datum is WGS 84 to a metre or two: axes of GRS 80, no shift.
     const LIKE_WGS84: [u16; 17] =
         [4258, 4283, 7844, 4167, 4674, 4617, 4612, 6668, 4490, 4171, 4619, 6318, 4759, 4152, 4148, 4176, 4189];
@@ -256,6 +289,9 @@ mod tests {
         assert_eq!(code(&[(1024, 1), (3072, 32633)]), Some(CrsDefinition::Epsg(32633)));
         assert_eq!(code(&[(1024, 2), (2048, 4326)]), Some(CrsDefinition::Epsg(4326)));
         assert_eq!(code(&[(1024, 1), (3072, 5070), (2048, 4269), (4096, 5703)]), Some(CrsDefinition::Epsg(5070)));
+        // In feet of the survey, as it is; and a unit that nobody here knows.
+        assert_eq!(code(&[(1024, 1), (3072, 2263), (3076, 9003)]), Some(CrsDefinition::Epsg(2263)));
+        assert_eq!(code(&[(1024, 1), (3072, 32633), (3076, 9999)]), Some(CrsDefinition::Epsg(32633)));
         assert_eq!(code(&[(1025, 1)]), None);
         assert_eq!(code(&[(1024, 32767)]), None);
     }
@@ -284,6 +320,19 @@ mod tests {
     }
 
     #[test]
+    fn longitudes_count_from_greenwich() {
+        let geographic = [(1024, 2), (2048, 32767), (2056, 7019)];
+        let projected = [(1024, 1), (3072, 32767), (3075, 1), (2048, 32767), (2056, 7019)];
+        for shorts in [&geographic[..], &projected] {
+            // As GDAL writes Paris.
+            let reason = crs(&keys(shorts, &[(2061, 2.337_229_17)])).unwrap_err();
+            assert!(reason.contains("count from 2.33722917"), "{reason}");
+            assert!(crs(&keys(shorts, &[(2061, 0.0)])).is_ok());
+            assert!(crs(&keys(&[shorts, &[(2051, 8901)]].concat(), &[])).is_ok());
+        }
+    }
+
+    #[test]
     fn what_cannot_be_said_in_proj_is_told() {
         for (shorts, expected) in [
             (vec![(1024, 1), (3072, 32767), (3075, 11), (2048, 4326)], "standard parallel"),
@@ -291,6 +340,11 @@ mod tests {
             (vec![(1024, 1), (3072, 32767), (3075, 1), (2048, 4267)], "EPSG:4267"),
             (vec![(1024, 1), (3072, 32767)], "no projection"),
             (vec![(1024, 3), (2048, 4978)], "geocentric"),
+            (vec![(1024, 1), (3072, 26985), (3076, 9003)], "EPSG's 9003, 0.3048006096"),
+            (vec![(1024, 1), (3072, 2263), (3076, 9002)], "that of EPSG:2263 has 0.3048006096"),
+            (vec![(1024, 2), (2048, 32767), (2056, 7019), (2051, 8903)], "meridian 8903"),
+            (vec![(1024, 1), (3072, 32767), (3075, 1), (2048, 32767), (2056, 7019), (2051, 8903)], "meridian 8903"),
+            (vec![(1024, 2), (2048, 32767), (2056, 7019), (2054, 9105)], "not in degrees"),
             (vec![(1024, 1), (3072, 32767), (3075, 1), (2048, 4326), (3076, 9999)], "unit of length"),
         ] {
             let reason = crs(&keys(&shorts, &[])).unwrap_err();

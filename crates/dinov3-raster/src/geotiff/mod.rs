@@ -288,11 +288,9 @@ impl Raster for GeoTiff {
         if bands.iter().any(|&band| band >= self.profile().bands.len()) {
             return;
         }
-        for window in windows {
-            if let Ok(ranges) = self.needed(*window, bands) {
-                self.file.source.prefetch(&ranges);
-            }
-        }
+        // All at once: what lies side by side in the file is one request, whatever windows it is for.
+        let ranges: Vec<_> = windows.iter().filter_map(|window| self.needed(*window, bands).ok()).flatten().collect();
+        self.file.source.prefetch(&ranges);
     }
 
     fn overview(&self, level: usize) -> Result<Box<dyn Raster>, RasterError> {

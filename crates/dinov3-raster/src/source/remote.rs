@@ -4,7 +4,7 @@
 //! fetched as the ranges that the tables name; ranges that lie side by side become one request. What was fetched for
 //! blocks is dropped as soon as each of them was read, since decoded blocks are kept elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,7 +109,7 @@ impl RemoteFile {
         let mut missing: Vec<Range<u64>> = ranges.iter().filter(|range| !state.is_coming(range)).cloned().collect();
         missing.sort_by_key(|range| (range.start, range.end));
         missing.dedup();
-        let requests = joined(missing);
+        let requests = in_order_of_need(joined(missing), ranges);
         let mut begun = Vec::new();
         for (range, parts) in requests {
             let length = range.end - range.start;
@@ -146,6 +146,17 @@ fn joined(ranges: Vec<Range<u64>>) -> Vec<(Range<u64>, Vec<Range<u64>>)> {
         }
     }
     joined
+}
+
+/// The requests in the order in which the first of their parts were asked for.
+fn in_order_of_need(
+    mut requests: Vec<(Range<u64>, Vec<Range<u64>>)>,
+    asked: &[Range<u64>],
+) -> Vec<(Range<u64>, Vec<Range<u64>>)> {
+    let places: HashMap<&Range<u64>, usize> =
+        asked.iter().enumerate().rev().map(|(place, range)| (range, place)).collect();
+    requests.sort_by_key(|(_, parts)| parts.iter().filter_map(|part| places.get(part)).min().copied());
+    requests
 }
 
 impl ByteSource for RemoteFile {
@@ -361,5 +372,16 @@ mod tests {
         );
         let long = joined(parts(&[(0, 3 << 20), (3 << 20, 6 << 20)]));
         assert_eq!(long.len(), 2);
+    }
+
+    #[test]
+    fn what_is_needed_first_is_asked_for_first() {
+        let asked = [50_000..50_100, 10..20, 50_100..50_200, 20..30, 90_000..90_001, 50_000..50_100];
+        let mut missing = asked.to_vec();
+        missing.sort_by_key(|range| (range.start, range.end));
+        missing.dedup();
+        let requests = in_order_of_need(joined(missing), &asked);
+        let found: Vec<_> = requests.into_iter().map(|(range, _)| range).collect();
+        assert_eq!(found, [50_000..50_200, 10..30, 90_000..90_001]);
     }
 }

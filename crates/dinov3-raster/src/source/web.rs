@@ -147,8 +147,14 @@ impl WebFile {
 }
 
 impl RangeServer for WebFile {
-    fn get(&self, range: Range<u64>, _known: Option<&Version>) -> Result<Part, RasterError> {
-        self.with_retries(|| self.attempt(&range))
+    fn get(&self, range: Range<u64>, known: Option<&Version>) -> Result<Part, RasterError> {
+        self.with_retries(|| self.attempt(&range)).map_err(|error| match (known, error) {
+            // Of a file of which nothing is known, not even the first byte is there.
+            (None, RasterError::Changed { location, .. }) => {
+                RasterError::Io { location, reason: "it is empty".to_string() }
+            }
+            (_, error) => error,
+        })
     }
 }
 
