@@ -355,8 +355,6 @@ fn outputs_are_where_their_names_say_or_refused() {
     assert!(told.contains("results go into folders of this machine and of object stores"), "{told}");
     let told = said(&scene, &format!("plan a.tif {MODEL} {DATED} -o s3://bucket/plan.parquet"), 2);
     assert!(told.contains("a plan is written to a disk of this machine"), "{told}");
-    let told = said(&scene, &format!("plan --dense a.tif -m tiny.json {DATED} -o plan.parquet"), 2);
-    assert!(told.contains("--dense: units are made of chips"), "{told}");
     let folder = scene.0.path().canonicalize().unwrap();
     let at = |name: &str| format!("file://{}/{name}", folder.display());
     for name in ["one.parquet", "one.zarr"] {

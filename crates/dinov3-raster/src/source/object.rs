@@ -256,6 +256,23 @@ impl StoreFolder {
         }
     }
 
+    /// The names of all objects below a folder, which begin with its own.
+    ///
+    /// # Errors
+    /// If the store does not list them.
+    pub fn names_below(&self, folder: &str) -> Result<Vec<String>, RasterError> {
+        let own = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let (mut folders, mut names) = (vec![self.key(folder)?], Vec::new());
+        while let Some(folder_key) = folders.pop() {
+            let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(&folder_key)));
+            let listed = listed.map_err(|error| self.tell(folder, error))?;
+            folders.extend(listed.common_prefixes);
+            let keys = listed.objects.iter().map(|object| object.location.as_ref());
+            names.extend(keys.filter_map(|key| key.strip_prefix(&own)).map(str::to_owned));
+        }
+        Ok(names)
+    }
+
     fn key(&self, name: &str) -> Result<Path, RasterError> {
         let key = if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) };
         Path::parse(&key)
