@@ -39,10 +39,11 @@ fn data(scene: &Scene, folder: &str) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// The unit whose name begins like this.
-fn unit(scene: &Scene, folder: &str, name: &str) -> String {
-    let found = files(scene.path(folder)).into_iter().find(|file| file.starts_with(name) && file.ends_with(".json"));
-    found.unwrap().trim_end_matches(".json").to_owned()
+/// The unit of a scene.
+fn unit(scene: &Scene, folder: &str, source: &str) -> String {
+    let documents = files(scene.path(folder)).into_iter().filter(|name| name.ends_with(".json"));
+    let is_of = |name: &String| scene.json(&format!("{folder}/{name}"))["properties"]["dinov3:source"] == source;
+    documents.into_iter().find(is_of).unwrap().trim_end_matches(".json").to_owned()
 }
 
 fn links<'a>(document: &'a Value, rel: &str) -> Vec<&'a str> {
@@ -58,7 +59,7 @@ fn a_folder_gets_a_raster_a_picture_a_basis_and_an_item_per_scene() {
     assert!(told.contains("3 units: 3 made -> out") && told.contains("3 of 3 units, 18 windows, 0 problems"), "{told}");
     let names = files(scene.path("out"));
     assert_eq!(names.len(), 13, "{names:?}");
-    let unit = unit(&scene, "out", "b-");
+    let unit = unit(&scene, "out", "scenes/b.tif");
 
     let item = scene.json(&format!("out/{unit}.json"));
     assert_eq!((&item["stac_version"], &item["id"]), (&json!("1.0.0"), &json!(unit)));
@@ -149,7 +150,7 @@ fn a_folder_gets_a_zarr_store_per_scene() {
     for (line, folder, kind) in [(&chips, "chips", "chip"), (&patches, "patches", "pixel")] {
         let told = said(&scene, line, 0);
         assert!(told.contains(&format!("3 units: 3 made -> {folder}")), "{told}");
-        let unit = unit(&scene, folder, "a_b-");
+        let unit = unit(&scene, folder, "scenes/a b.tif");
         let item = scene.json(&format!("{folder}/{unit}.json"));
         let asset = &item["assets"]["embeddings"];
         assert_eq!((&asset["href"], &asset["type"]), (&json!(format!("./{unit}.zarr")), &json!(ZARR)));
@@ -212,7 +213,8 @@ fn scenes_that_share_a_basis_have_copies_of_it_and_none_is_fitted_by_chance() {
     assert!(data(&scene, "planned") == made);
     // Another basis under the same name would be another space.
     fs::remove_file(scene.path("basis.safetensors")).unwrap();
-    said(&scene, &first.replace("scenes/b.tif", "scenes/more/b.tif").replace("first.tif", "other.tif"), 0);
+    scene.file("other.tif", TiffFile::of(TiffImage { width_px: 90, ..rgb(0) }).to_bytes());
+    said(&scene, &first.replace("scenes/b.tif", "other.tif").replace("first.tif", "second.tif"), 0);
     assert_ne!(fs::read(scene.path("basis.safetensors")).unwrap(), basis);
     let told = said(&scene, &line, 2);
     assert!(told.contains("made with a file of other content as --pca-basis"), "{told}");
@@ -233,7 +235,7 @@ fn windows_that_fail_are_all_that_a_second_run_makes() {
     scene.file("a.tif", &damaged);
     let line = format!("embed a.tif {DENSE} {MODEL} -o out/");
     // Ended by the failure, with windows of a small scene in the journal; then there is a larger one.
-    let small = TiffFile::of(TiffImage { width_px: 100, height_px: 40, ..rgb(0) }).to_bytes();
+    let small = TiffFile::of(TiffImage { height_px: 30, ..wide() }).to_bytes();
     let mut broken = small.clone();
     let end = broken.len();
     broken[end - 300..].fill(0xff);
@@ -248,7 +250,7 @@ fn windows_that_fail_are_all_that_a_second_run_makes() {
     assert!(told.contains("from before"), "{told}");
     scene.file("a.tif", &sound);
     said(&scene, &line, 0);
-    let unit = unit(&scene, "out", "a-");
+    let unit = unit(&scene, "out", "a.tif");
     fs::create_dir(scene.path("one")).unwrap();
     said(&scene, &format!("embed a.tif {DENSE} {MODEL} -o one/{unit}.tif"), 0);
     assert!(data(&scene, "out") == data(&scene, "one"));
@@ -284,9 +286,9 @@ fn stores_go_into_object_stores_and_keep_nothing_of_an_earlier_version() {
     let scene = Scene::new();
     scene.file("a.tif", TiffFile::of(rgb(0)).to_bytes());
     let objects = Objects::start();
-    let line = |output: &str| format!("embed a.tif {MODEL} --chip 32 --format zarr -o {output}");
-    let stored = || {
-        let line = line("s3://bucket/some/place --scratch scratch");
+    let line = |options: &str| format!("embed a.tif {MODEL} --chip 32 --format zarr {options}");
+    let stored = |options: &str| {
+        let line = line(&format!("{options} -o s3://bucket/some/place --scratch scratch"));
         stderr(&objects.known_to(dinov3(&scene, &line)).assert().code(0))
     };
     let below = |prefix: &str| -> BTreeMap<String, Vec<u8>> {
@@ -294,26 +296,22 @@ fn stores_go_into_object_stores_and_keep_nothing_of_an_earlier_version() {
         let data = named.filter_map(|(name, bytes)| Some((name.strip_prefix(prefix)?.to_owned(), bytes)));
         data.filter(|(name, _)| name.contains(".zarr/")).collect()
     };
-    stored();
-    said(&scene, &line("place/"), 0);
-    assert!(data(&scene, "place") == below("/bucket/some/place/"));
+    stored("--pool token,avg");
+    said(&scene, &line("--pool token,avg -o both/"), 0);
+    assert!(data(&scene, "both") == below("/bucket/some/place/"));
     let puts = objects.puts();
     let place = |end: &str| puts.iter().position(|path| path.ends_with(end)).unwrap();
-    let unit = unit(&scene, "place", "a-");
+    let unit = unit(&scene, "both", "a.tif");
     let root = place(&format!("/{unit}.zarr/zarr.json"));
     assert!(place(".zarr/embeddings/c/0/0/0/0") < root && root < place(&format!("/units/{unit}.json")), "{puts:?}");
     assert_eq!(files(scene.path("scratch")), Vec::<String>::new());
-    assert!(stored().contains("0 made, 1 from before"));
-    // A version without any data has fewer objects.
-    let mut image = rgb(0);
-    image.sample = |_, _, _| 0;
-    image.tags.push((42113, dinov3_testing::geotiff::TiffValue::Ascii("0")));
-    scene.file("a.tif", TiffFile::of(TiffImage { height_px: 64, ..image }).to_bytes());
-    let told = stored();
-    assert!(told.contains("a.tif has changed since unit a-"), "{told}");
-    said(&scene, &line("place/"), 0);
+    assert!(stored("--pool token,avg").contains("0 made, 1 from before"));
+    // Made anew with fewer arrays.
+    stored("--fresh");
+    said(&scene, &line("-o one/"), 0);
     let found = below("/bucket/some/place/");
-    assert!(data(&scene, "place") == found && !found.keys().any(|name| name.contains("/c/0/0/0/0")), "{found:?}");
+    assert!(!found.keys().any(|name| name.contains("embeddings_avg")), "{:?}", found.keys());
+    assert!(data(&scene, "one") == found);
     // Of patches, with what lies beside them.
     let dense = format!("embed a.tif {DENSE} {MODEL} -o s3://bucket/patches --scratch scratch");
     scene.file("a.tif", TiffFile::of(rgb(7)).to_bytes());
