@@ -305,7 +305,7 @@ fn merged_files_say_what_all_units_say_and_lie_in_nobodys_way() {
     // Whoever edits a plan is told by the count.
     let marker = format!("out/.dinov3/units/{}", first.replace(".parquet", ".json"));
     let mut counted = scene.json(&marker);
-    counted["chips"]["done"] = json!(1);
+    counted["counts"]["done"] = json!(1);
     scene.file(&marker, counted.to_string());
     let told = said(&scene, "merge out --sizes-only", 3);
     assert!(told.contains("it has 1 chips, and 4 were planned"), "{told}");

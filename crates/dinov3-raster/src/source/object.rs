@@ -73,7 +73,8 @@ impl Stores {
         };
         Ok(match store {
             Store::S3 => {
-                let builder = AmazonS3Builder::from_env().with_url(url("s3"));
+                // Objects are removed one by one, and not every store has S3's way for many.
+                let builder = AmazonS3Builder::from_env().with_url(url("s3")).with_disable_bulk_delete(true);
                 let set = |builder: AmazonS3Builder, (name, value): (&String, &String)| match name.parse() {
                     Ok(name) => builder.with_config(name, value),
                     Err(_) => builder,
