@@ -22,6 +22,7 @@ from common import (MEAN, MODEL, NORTH_UP, STD, Checks, add_arguments, embed, em
                     vectors_of, write_scene)
 from cut import check_cut
 from dense import check_dense, check_seams
+from dense_folder import check_dense_folder
 from radiometry import check_radiometry
 from server import SceneServer
 from sources import check_sources
@@ -371,7 +372,7 @@ def check_server(binary, folder, sample, check):
 
 def main():
     known = ("pixels", "radiometry", "footprints", "validators", "resume", "server", "sources", "cut", "dense", "seams",
-             "zarr", "zarr-jobs")
+             "dense-folder", "zarr", "zarr-jobs")
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, known)
     arguments = parser.parse_args()
@@ -399,6 +400,8 @@ def main():
             told.append(check_cut(binary, folder, check))
         if "dense" in chosen:
             told.append(check_dense(binary, folder, arguments.sample, check))
+        if "dense-folder" in chosen:
+            told.append(check_dense_folder(binary, folder, check))
         if "seams" in chosen:
             told.append(check_seams(binary, folder, check))
         if "zarr" in chosen:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks `dinov3 scene embed` against GDAL, numpy, PROJ and the programs that read GeoParquet.
 #
-#   run.sh --binary DINOV3 [--only pixels,radiometry,footprints,validators,resume,server,sources,cut,dense,seams,zarr,
-#          zarr-jobs] [--keep FOLDER]
+#   run.sh --binary DINOV3 [--only pixels,radiometry,footprints,validators,resume,server,sources,cut,dense,seams,
+#          dense-folder,zarr,zarr-jobs] [--keep FOLDER]
 #   run.sh --binary DINOV3 --only plan                     plans, folders, STAC documents, an S3 double
 #   run.sh --binary DINOV3 --recall [--chip PX] [--stride PX]            nearest neighbours with f16 and int8
 #   run.sh --binary DINOV3 --map [--only chips,patches,...] [--screenshots FOLDER]    the page, in Chromium

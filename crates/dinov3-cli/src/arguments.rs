@@ -109,16 +109,19 @@ Examples:
   dinov3 scene embed b432.tif --bands 3,2,1 --scale 'range 0,3000' -m vit_large_patch16_dinov3.sat493m -o chips.parquet
   dinov3 scene embed psscene_sr.tif --preset planetscope-sr-4b -m vit_large_patch16_dinov3.sat493m -o chips.parquet
   dinov3 scene embed scene.tif --dense -m vit_large_patch16_dinov3.sat493m --precision bf16 -o patches.tif
+  dinov3 scene embed scenes/ --dense -m vit_large_patch16_dinov3.sat493m --datetime 2026-05-17 -o patches/
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with failed items";
 
 const SCENE_PLAN_EXAMPLES: &str = "\
 The options are those of 'scene embed' and travel in the plan; paths in them mean the same on every machine. A plan is a
-Parquet file with a row per unit: a scene, or a range of rows of chips of a large one; with --format zarr, a shard.
+Parquet file with a row per unit: a scene, or a range of rows of chips of a large one; with --format zarr, a shard; with
+--dense, a scene.
 
 Examples:
   dinov3 scene plan scenes/ -m vit_large_patch16_dinov3.sat493m --datetime 2026-05-17 -o plan.parquet
   dinov3 scene plan scenes/ --format zarr -m vit_large_patch16_dinov3.sat493m -o plan.parquet
+  dinov3 scene plan scenes/ --dense -m vit_large_patch16_dinov3.sat493m --datetime 2026-05-17 -o plan.parquet
   dinov3 scene plan - --unit-chips 4096 -m vit_large_patch16_dinov3.sat493m -o plan.parquet < scenes.txt
   duckdb -c \"SELECT unit, chips, error FROM 'plan.parquet'\"
 
@@ -133,7 +136,7 @@ Examples:
   dinov3 scene run --plan plan.parquet --shard 0/8 -o out/
   dinov3 scene run --plan plan.parquet -o s3://bucket/embeddings --scratch /local/scratch
 
-Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 some units failed or have failed chips";
+Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 some units failed or have failed chips or windows";
 
 const SCENE_MERGE_EXAMPLES: &str = "\
 Examples:
@@ -450,13 +453,13 @@ pub struct SceneEmbedArguments {
     /// Acquisition, for the column `datetime`: 2026-05-17 or 2026-05-17T10:30:00Z. By default what a STAC item says
     #[arg(long, value_name = "TIME", value_parser = parse_datetime)]
     pub datetime: Option<i64>,
-    /// Output: .parquet for one file; .zarr for a store, chips as cells of a raster; a folder, s3://..., gs://... or
-    /// az://... for a file and a STAC item per scene, and their collection; with --dense .tif, or a .zarr store
+    /// Output: .parquet for one file; .zarr for a store, chips as cells of a raster; with --dense .tif, or a .zarr store; a
+    /// folder, s3://..., gs://... or az://... for a file or store and a STAC item per scene, and their collection
     #[arg(short, long, value_name = "OUT", value_parser = output_path())]
     pub output: PathBuf,
-    /// What a folder gets for each scene
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub format: SceneFormat,
+    /// What a folder gets for each scene: by default parquet, and tif with --dense
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<SceneFormat>,
     /// Folder for what is unfinished, where OUT is in an object store; by default one in the user's cache
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
@@ -513,7 +516,7 @@ pub struct DenseArguments {
     #[arg(long, value_name = "N|all", default_value = "64", value_parser = parse_dims)]
     pub dims: Dims,
     /// The basis of the components: used if the file exists, else fitted and saved there, so that scenes can be compared.
-    /// By default OUT-pca.safetensors, always fitted anew
+    /// For a folder or a plan it must exist. By default OUT-pca.safetensors, always fitted anew
     #[arg(long, value_name = "FILE")]
     pub pca_basis: Option<PathBuf>,
     /// Picture of the first three components, a COG too. By default OUT-pca.tif
@@ -525,13 +528,14 @@ pub struct DenseArguments {
 }
 
 /// What a folder of results holds for each scene.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SceneFormat {
     /// GeoParquet, a row per chip
-    #[default]
     Parquet,
-    /// One Zarr store for all, a group per scene: for plans, and with -o OUT.zarr
+    /// A Zarr store. Of chips, plans and -o OUT.zarr have one store for all, a group per scene
     Zarr,
+    /// A cloud optimized GeoTIFF of patches, with --dense
+    Tif,
 }
 
 #[derive(Args)]

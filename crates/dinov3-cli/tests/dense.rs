@@ -152,13 +152,16 @@ fn what_cannot_be_is_told_before_anything_is_read() {
     );
     assert_eq!(
         told("rgb.tif -o out.parquet"),
-        "error: --output out.parquet: a dense output is a GeoTIFF that ends in .tif, or a Zarr store that ends in .zarr"
+        "error: --output out.parquet: a dense output is a GeoTIFF that ends in .tif, a Zarr store that ends in .zarr, or a folder"
     );
     assert_eq!(
         told("rgb.tif --dense-step 3 -o out.tif"),
         "error: --dense: a cell can be 16 pixels on a side, or 8, 4, 2, and not 3"
     );
-    assert_eq!(told("rgb.tif rgb.tif -o out.tif"), "error: --dense makes one raster of one scene, and there are 2");
+    assert_eq!(
+        told("rgb.tif rgb.tif -o out.tif"),
+        "error: --dense makes one raster of one scene, and there are 2: name a folder, OUT/, for a raster of each"
+    );
     assert_eq!(told("rgb.tif --picture out.tif -o out.tif"), "error: out.tif is named twice among the outputs");
     assert!(told("rgb.tif --chip 32 -o out.tif").contains("cannot be used with"));
     assert!(told("rgb.tif -o rgb.tif").contains("is read by this command"));

@@ -305,7 +305,7 @@ fn merged_files_say_what_all_units_say_and_lie_in_nobodys_way() {
     // Whoever edits a plan is told by the count.
     let marker = format!("out/.dinov3/units/{}", first.replace(".parquet", ".json"));
     let mut counted = scene.json(&marker);
-    counted["chips"]["done"] = json!(1);
+    counted["counts"]["done"] = json!(1);
     scene.file(&marker, counted.to_string());
     let told = said(&scene, "merge out --sizes-only", 3);
     assert!(told.contains("it has 1 chips, and 4 were planned"), "{told}");
@@ -355,8 +355,6 @@ fn outputs_are_where_their_names_say_or_refused() {
     assert!(told.contains("results go into folders of this machine and of object stores"), "{told}");
     let told = said(&scene, &format!("plan a.tif {MODEL} {DATED} -o s3://bucket/plan.parquet"), 2);
     assert!(told.contains("a plan is written to a disk of this machine"), "{told}");
-    let told = said(&scene, &format!("plan --dense a.tif -m tiny.json {DATED} -o plan.parquet"), 2);
-    assert!(told.contains("--dense: units are made of chips"), "{told}");
     let folder = scene.0.path().canonicalize().unwrap();
     let at = |name: &str| format!("file://{}/{name}", folder.display());
     for name in ["one.parquet", "one.zarr"] {

@@ -131,13 +131,18 @@ impl DenseSource {
 
     /// Where its cells lie.
     pub fn grid(&self) -> FeatureGrid {
-        let (profile, step_px) = (self.scene.profile(), self.cut.step_px);
+        let (pixels, step_px) = (self.scene.pixel_grid(), self.cut.step_px);
         FeatureGrid {
-            width_px: profile.width_px.div_ceil(step_px),
-            height_px: profile.height_px.div_ceil(step_px),
-            transform: self.scene.transform().with_pixels_scaled_by(step_px.into(), step_px.into()),
-            crs: self.scene.crs().clone(),
+            width_px: pixels.width_px.div_ceil(step_px),
+            height_px: pixels.height_px.div_ceil(step_px),
+            transform: pixels.transform.with_pixels_scaled_by(step_px.into(), step_px.into()),
+            crs: pixels.crs,
         }
+    }
+
+    /// Windows that may have data.
+    pub fn window_count(&self) -> u64 {
+        self.cells().filter(|cell| self.scene.inside(&self.window(*cell)).is_some()).count() as u64
     }
 
     fn window(&self, (column, row): (u32, u32)) -> PixelWindow {

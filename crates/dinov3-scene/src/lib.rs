@@ -53,4 +53,4 @@ pub use remark::Remark;
 pub use resample::Resampling;
 pub use scale::{Calibration, Scale};
 pub use scene::{Scene, SceneOptions, scene_name};
-pub use source::{ChipKey, SceneSource, Survey, without_name};
+pub use source::{ChipKey, Demand, SceneSource, Survey, without_name};

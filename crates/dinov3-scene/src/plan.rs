@@ -11,7 +11,8 @@ use dinov3_raster::Opener;
 use dinov3_sink::{EmbeddingLayout, ShardPlace, WorkUnit, group_names, safe_stem};
 
 use crate::input::FileVersion;
-use crate::{Scene, SceneError, SceneInput, SceneOptions};
+use crate::source::Demand;
+use crate::{DenseCut, DenseSource, Scene, SceneError, SceneInput, SceneOptions};
 
 /// Characters of a scene's name in the names of its units.
 const LONGEST_STEM: usize = 80;
@@ -21,19 +22,22 @@ const LONGEST_STEM: usize = 80;
 pub enum Division<'a> {
     /// Not at all.
     Scenes,
+    /// Not at all, and windows of patches are counted instead of chips.
+    Windows(DenseCut),
     /// A scene of more chips than this is several units, at rows of chips, of about so many each.
     Chips(NonZero<u64>),
     /// By the shards of a Zarr store with vectors of this layout.
     Shards(&'a EmbeddingLayout),
 }
 
-/// The units of these scenes, in their order. A scene that cannot be used is one, with the reason. Scenes are opened on
-/// `threads` threads, each once.
+/// The units of these scenes, in their order. A scene that cannot be used, or fails the demand, is one, with the reason.
+/// Scenes are opened on `threads` threads, each once.
 pub fn plan_units(
     opener: &Opener,
     inputs: &[SceneInput],
     options: &SceneOptions,
     division: Division<'_>,
+    demand: Demand,
     threads: usize,
 ) -> Vec<WorkUnit> {
     let groups = match division {
@@ -50,7 +54,7 @@ pub fn plan_units(
                     inputs.get(index).map(|input| (index, input))
                 } {
                     let group = groups.get(&input.name).map_or("", String::as_str);
-                    let units = units_of(opener, input, options, division, group);
+                    let units = units_of(opener, input, options, division, demand, group);
                     found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(index, units);
                 }
             });
@@ -64,6 +68,7 @@ fn units_of(
     input: &SceneInput,
     options: &SceneOptions,
     division: Division<'_>,
+    demand: Demand,
     group: &str,
 ) -> Vec<WorkUnit> {
     let text = serde_json::to_string(input);
@@ -90,6 +95,12 @@ fn units_of(
         datetime_us: scene.datetime_us(),
         ..whole
     };
+    if let Err(problem) = demand(&scene) {
+        return vec![WorkUnit { error: Some(format!("{} {problem}", input.name)), ..whole }];
+    }
+    if let Division::Windows(cut) = division {
+        return vec![WorkUnit { chips: DenseSource::new(scene, cut).window_count(), ..whole }];
+    }
     let rows = scene.chips_by_row();
     let chips = rows.values().sum();
     let part = |(first, end): (i64, i64), chips: u64| WorkUnit {

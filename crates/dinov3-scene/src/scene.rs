@@ -212,6 +212,12 @@ impl Scene {
         &self.transform
     }
 
+    /// Its pixels as the cells of a raster.
+    pub fn pixel_grid(&self) -> FeatureGrid {
+        let (profile, transform) = (self.profile(), self.transform);
+        FeatureGrid { width_px: profile.width_px, height_px: profile.height_px, transform, crs: self.crs.clone() }
+    }
+
     /// Its chips.
     pub fn chips(&self) -> &ChipGrid {
         &self.grid
@@ -351,6 +357,21 @@ impl Scene {
             *rows.entry(window.y_px).or_default() += u64::from(self.inside(&window).is_some());
         }
         rows
+    }
+
+    /// Whether what is made of it can have north up; `made` is that.
+    ///
+    /// # Errors
+    /// Why not, as the end of a sentence.
+    pub fn check_north_up(&self, made: &str) -> Result<(), String> {
+        if !self.transform.is_rotated() && self.transform.a > 0.0 {
+            return Ok(());
+        }
+        Err(format!(
+            "is rotated or mirrored, and {made} has north up: turn it with gdalwarp{} {} turned.tif",
+            self.epsg().map_or_else(String::new, |code| format!(" -t_srs EPSG:{code}")),
+            self.profile().location
+        ))
     }
 
     /// The raster whose cells its chips are in a Zarr store; nothing if there are no chips.

@@ -116,7 +116,7 @@ pub struct SceneSource {
 }
 
 /// Says why a scene does not fit, as the end of a sentence.
-type Demand = fn(&Scene) -> Result<(), String>;
+pub type Demand = fn(&Scene) -> Result<(), String>;
 
 /// Hears of every scene whose pixels were looked at, with its place among the scenes.
 type SceneListener = dyn Fn(usize, &Scene, &Measured) + Send + Sync;
@@ -155,7 +155,7 @@ impl SceneSource {
     }
 
     /// Scenes of which this fails cannot be used; the error is why not, as the end of a sentence.
-    pub fn demanding(self, demand: fn(&Scene) -> Result<(), String>) -> Self {
+    pub fn demanding(self, demand: Demand) -> Self {
         Self { demand: Some(demand), ..self }
     }
 

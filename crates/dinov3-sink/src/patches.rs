@@ -80,6 +80,7 @@ pub struct PatchSink<'a> {
     places: BTreeMap<(u32, u32), (Box<str>, u64)>,
     failures: Vec<Failure>,
     values: Vec<f32>,
+    keeps_journal: bool,
     /// `None` after the end.
     open: Option<(Provenance, WriteRaster<'a>)>,
 }
@@ -95,7 +96,14 @@ impl<'a> PatchSink<'a> {
         write: WriteRaster<'a>,
     ) -> Self {
         let open = Some((provenance, write));
-        Self { journal, windows, grid, places: BTreeMap::new(), failures: Vec::new(), values: Vec::new(), open }
+        let (places, failures, values) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { journal, windows, grid, places, failures, values, keeps_journal: false, open }
+    }
+
+    /// Leaves the journal where it is when the raster is there: as
+    /// [`ChipSink::keeping_the_journal`](crate::ChipSink::keeping_the_journal).
+    pub fn keeping_the_journal(self) -> Self {
+        Self { keeps_journal: true, ..self }
     }
 
     /// The journal, for [`JournaledSource`](crate::JournaledSource).
@@ -171,7 +179,7 @@ impl<K: PatchWindow> Sink<JournalKey<K>> for PatchSink<'_> {
             weights: Vec::new(),
         };
         write(&mut raster, report)?;
-        match summary.failed.is_empty() {
+        match summary.failed.is_empty() && !self.keeps_journal {
             true => Ok(self.journal.remove()?),
             // For a run that makes just those.
             false => Ok(()),

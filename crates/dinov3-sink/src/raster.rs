@@ -33,6 +33,19 @@ impl FeatureGrid {
         blocks_of(self.window(), width_px, height_px)
     }
 
+    /// The same cells from the north, and whether that turns them over: those that are stored from the south. Rotated ones
+    /// stay as they are.
+    pub fn north_up(&self) -> (Self, bool) {
+        let transform = self.transform;
+        let is_turned = !transform.is_rotated() && transform.e > 0.0;
+        let mut grid = self.clone();
+        if is_turned {
+            let (_, top) = transform.apply(0.0, f64::from(self.height_px));
+            grid.transform = AffineTransform { e: -transform.e, f: top, ..transform };
+        }
+        (grid, is_turned)
+    }
+
     /// Blocks that cover the raster, from the top, of as many cells as are well read at once if each has so many values.
     pub fn pieces(&self, dims: usize) -> impl Iterator<Item = PixelWindow> + use<> {
         pieces_of(self.window(), dims)
@@ -153,8 +166,7 @@ impl FeatureRaster for ReducedRaster<'_> {
     }
 }
 
-/// A raster whose first row is the northernmost one: one that is stored from the south is turned over. Rotated ones stay
-/// as they are.
+/// A raster whose first row is the northernmost one: see [`FeatureGrid::north_up`].
 pub struct NorthUpRaster<'a> {
     raster: &'a mut dyn FeatureRaster,
     grid: FeatureGrid,
@@ -164,13 +176,7 @@ pub struct NorthUpRaster<'a> {
 impl<'a> NorthUpRaster<'a> {
     /// The same cells, from the north.
     pub fn new(raster: &'a mut dyn FeatureRaster) -> Self {
-        let mut grid = raster.grid().clone();
-        let transform = grid.transform;
-        let is_turned = !transform.is_rotated() && transform.e > 0.0;
-        if is_turned {
-            let (_, top) = transform.apply(0.0, f64::from(grid.height_px));
-            grid.transform = AffineTransform { e: -transform.e, f: top, ..transform };
-        }
+        let (grid, is_turned) = raster.grid().north_up();
         Self { raster, grid, is_turned }
     }
 }

@@ -34,7 +34,7 @@ pub struct WorkUnit {
     pub input: String,
     /// What told the scene's version when the list was made, likewise.
     pub stamp: Option<String>,
-    /// Chips that may have data.
+    /// Chips that may have data; or windows, where patches are made.
     pub chips: u64,
     /// First row of pixels in which a chip of this unit starts, and the row after the last; all rows without.
     pub rows_px: Option<(i64, i64)>,

@@ -9,4 +9,4 @@ mod write;
 pub use href::{href, path_of_uri, relative_href, uri_of};
 pub use json::parse_json;
 pub use read::{Asset, Document, Item, StacError, format_datetime, parse_datetime, parse_document, resolve};
-pub use write::{CollectionFacts, ItemFacts, Link, collection, item};
+pub use write::{AssetFacts, CollectionFacts, EMBEDDINGS_ASSET, GridFacts, ItemFacts, Link, collection, item};

@@ -15,7 +15,7 @@ const PROJECTION: &str = "https://stac-extensions.github.io/projection/v2.0.0/sc
 const FILE: &str = "https://stac-extensions.github.io/file/v2.1.0/schema.json";
 
 /// The key of the asset that the extension demands.
-const ASSET: &str = "embeddings";
+pub const EMBEDDINGS_ASSET: &str = "embeddings";
 /// Of the multihash prefix of `file:checksum`: SHA-256, 32 bytes.
 const SHA256_MULTIHASH: &str = "1220";
 
@@ -60,6 +60,54 @@ impl Link {
     }
 }
 
+/// Where a raster lies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GridFacts {
+    /// `EPSG:CODE` of its reference system, if it has one.
+    pub code: Option<String>,
+    /// Rows and columns.
+    pub shape: [u64; 2],
+    /// From its columns and rows to coordinates: `a b c d e f`, the first two rows of the matrix.
+    pub transform: [f64; 6],
+}
+
+impl GridFacts {
+    fn write_into(&self, fields: &mut Value) {
+        fields["proj:code"] = json!(self.code);
+        fields["proj:shape"] = json!(self.shape);
+        fields["proj:transform"] = json!(self.transform);
+    }
+}
+
+/// What an item leads to.
+#[derive(Clone, Debug)]
+pub struct AssetFacts {
+    /// What its item calls it; one must be called [`EMBEDDINGS_ASSET`].
+    pub key: &'static str,
+    /// `href`, `type`, `roles`, `title`.
+    pub content: Value,
+    /// Its length; of a folder, that of all files in it.
+    pub size_bytes: u64,
+    /// SHA-256 in hexadecimal digits; a folder has none.
+    pub sha256: Option<String>,
+    /// Where it lies, if it is a raster on another grid than the item's.
+    pub grid: Option<GridFacts>,
+}
+
+impl AssetFacts {
+    fn to_json(&self) -> Value {
+        let mut asset = self.content.clone();
+        asset["file:size"] = json!(self.size_bytes);
+        if let Some(sha256) = &self.sha256 {
+            asset["file:checksum"] = json!(format!("{SHA256_MULTIHASH}{sha256}"));
+        }
+        if let Some(grid) = &self.grid {
+            grid.write_into(&mut asset);
+        }
+        asset
+    }
+}
+
 /// What an item of embeddings says.
 #[derive(Clone, Debug)]
 pub struct ItemFacts {
@@ -75,26 +123,20 @@ pub struct ItemFacts {
     pub datetime_us: i64,
     /// When it was computed, likewise.
     pub processed_us: i64,
-    /// The asset `embeddings` as it stands in the data file, too: `href`, `type`, `roles`, `title`.
-    pub asset: Value,
-    /// Length of the asset.
-    pub size_bytes: u64,
-    /// SHA-256 of the asset, in hexadecimal digits.
-    pub sha256: String,
+    /// What it leads to.
+    pub assets: Vec<AssetFacts>,
     /// Program and version.
     pub software: (String, String),
-    /// `EPSG:CODE` of the grid that was cut, if it has one.
-    pub projection: Option<String>,
-    /// Rows and columns of the grid that was cut.
-    pub shape: [u64; 2],
-    /// From its columns and rows to coordinates: `a b c d e f`, the first two rows of the matrix.
-    pub transform: [f64; 6],
+    /// The grid that was cut.
+    pub grid: GridFacts,
     /// Metres on the ground per pixel of the grid that was cut.
     pub gsd_m: Option<f64>,
     /// What the numbers depend on beside the pixels: `emb:runtime_parameters`.
     pub runtime_parameters: Value,
     /// From samples to the encoder's pixels: `emb:preprocessing`.
     pub preprocessing: Value,
+    /// From the encoder's vectors to those that are stored: `emb:postprocessing`, if something was done to them.
+    pub postprocessing: Option<Value>,
     /// What was done to the values before they were stored: `emb:quantization`; nothing for the encoder's own.
     pub quantization: Option<Value>,
     /// `emb:energy`, where it could be measured.
@@ -117,12 +159,13 @@ pub fn item(facts: &ItemFacts) -> Value {
         "datetime": rfc3339(facts.datetime_us),
         "processing:datetime": rfc3339(facts.processed_us),
         "processing:software": {program.as_str(): version},
-        "proj:code": facts.projection,
-        "proj:shape": facts.shape,
-        "proj:transform": facts.transform,
         "emb:runtime_parameters": facts.runtime_parameters,
-        "emb:preprocessing": {"format": "dinov3", "expression": facts.preprocessing},
+        "emb:preprocessing": expression(&facts.preprocessing),
     });
+    facts.grid.write_into(&mut properties);
+    if let Some(postprocessing) = &facts.postprocessing {
+        properties["emb:postprocessing"] = expression(postprocessing);
+    }
     if let Some(gsd) = facts.gsd_m {
         properties["gsd"] = json!(gsd);
     }
@@ -135,9 +178,7 @@ pub fn item(facts: &ItemFacts) -> Value {
     for (name, value) in &facts.own {
         properties[format!("dinov3:{name}")] = value.clone();
     }
-    let mut asset = facts.asset.clone();
-    asset["file:size"] = json!(facts.size_bytes);
-    asset["file:checksum"] = json!(format!("{SHA256_MULTIHASH}{}", facts.sha256));
+    let assets = facts.assets.iter().map(|asset| (asset.key.to_owned(), asset.to_json()));
     let catalogue = ["root", "parent", "collection"].map(|rel| Link::new(rel, "./collection.json").of_type(JSON));
     json!({
         "type": "Feature",
@@ -149,8 +190,13 @@ pub fn item(facts: &ItemFacts) -> Value {
         "bbox": facts.bbox,
         "properties": properties,
         "links": catalogue.iter().chain(&facts.links).map(Link::to_json).collect::<Vec<_>>(),
-        "assets": {ASSET: asset},
+        "assets": assets.collect::<Map<_, _>>(),
     })
+}
+
+/// As the processing extension has expressions.
+fn expression(content: &Value) -> Value {
+    json!({"format": "dinov3", "expression": content})
 }
 
 const JSON: &str = "application/json";
@@ -169,8 +215,8 @@ pub struct CollectionFacts {
     pub dimensions: u64,
     /// numpy's name of their type.
     pub data_type: String,
-    /// `emb:chip_layout`.
-    pub chip_layout: Value,
+    /// `emb:chip_layout`; nothing where a vector is that of a cell of a raster.
+    pub chip_layout: Option<Value>,
     /// Links beside those to the items: `emb:model` and `emb:source-data` are demanded.
     pub links: Vec<Link>,
     /// Further facts, without their prefix `dinov3:`.
@@ -193,12 +239,14 @@ pub fn collection(facts: &CollectionFacts, items: &[(String, Value)]) -> Value {
         "description": facts.description,
         "license": facts.license,
         "extent": extent(items),
-        "emb:type": "chip",
+        "emb:type": if facts.chip_layout.is_some() { "chip" } else { "pixel" },
         "emb:dimensions": facts.dimensions,
         "data_type": facts.data_type,
-        "emb:chip_layout": facts.chip_layout,
         "links": links,
     });
+    if let Some(layout) = &facts.chip_layout {
+        collection["emb:chip_layout"] = layout.clone();
+    }
     if let Some(first) = gsd.first()
         && gsd.len() == items.len()
         && gsd.iter().all(|other| other == first)
@@ -262,6 +310,12 @@ fn rfc3339(time_us: i64) -> String {
 mod tests {
     use super::*;
 
+    fn grid(cell_px: u64) -> GridFacts {
+        let side = 10.0 * cell_px as f64;
+        let code = Some("EPSG:32633".to_owned());
+        GridFacts { code, shape: [160 / cell_px, 320 / cell_px], transform: [side, 0.0, 0.0, 0.0, -side, 0.0] }
+    }
+
     fn facts(id: &str, bbox: [f64; 4], datetime_us: i64) -> ItemFacts {
         let [west, south, east, north] = bbox;
         ItemFacts {
@@ -271,16 +325,19 @@ mod tests {
             bbox,
             datetime_us,
             processed_us: 0,
-            asset: json!({"href": "./a.parquet"}),
-            size_bytes: 12,
-            sha256: "ab".repeat(32),
+            assets: vec![AssetFacts {
+                key: EMBEDDINGS_ASSET,
+                content: json!({"href": "./a.parquet"}),
+                size_bytes: 12,
+                sha256: Some("ab".repeat(32)),
+                grid: None,
+            }],
             software: ("dinov3".to_owned(), "1".to_owned()),
-            projection: Some("EPSG:32633".to_owned()),
-            shape: [10, 20],
-            transform: [10.0, 0.0, 0.0, 0.0, -10.0, 0.0],
+            grid: grid(1),
             gsd_m: Some(10.0),
             runtime_parameters: json!({"precision": "f32"}),
             preprocessing: json!({"scale": "u8"}),
+            postprocessing: None,
             quantization: Some(json!({"method": "rounding", "original_dtype": "float32"})),
             energy: None,
             own: Map::from_iter([("model".to_owned(), json!("tiny"))]),
@@ -305,6 +362,26 @@ mod tests {
     }
 
     #[test]
+    fn a_raster_says_where_its_own_cells_lie() {
+        let mut facts = facts("a", [1.0, 2.0, 3.0, 4.0], 0);
+        facts.assets[0].grid = Some(grid(16));
+        facts.assets[0].sha256 = None;
+        let picture = AssetFacts { key: "picture", content: json!({"href": "./a-pca.tif"}), ..facts.assets[0].clone() };
+        facts.assets.push(picture);
+        facts.postprocessing = Some(json!({"components": 64}));
+        let item = item(&facts);
+        let embeddings = &item["assets"]["embeddings"];
+        assert_eq!(
+            (&embeddings["proj:shape"], &item["properties"]["proj:shape"]),
+            (&json!([10, 20]), &json!([160, 320]))
+        );
+        assert_eq!(embeddings["proj:transform"], json!([160.0, 0.0, 0.0, 0.0, -160.0, 0.0]));
+        assert_eq!((&embeddings["file:size"], &embeddings["file:checksum"]), (&json!(12), &Value::Null));
+        assert_eq!(item["assets"]["picture"]["href"], "./a-pca.tif");
+        assert_eq!(item["properties"]["emb:postprocessing"]["expression"]["components"], 64);
+    }
+
+    #[test]
     fn a_collection_spans_its_items() {
         let of = |bbox, time| item(&facts("i", bbox, time));
         let collection_of = |items: Vec<Value>| {
@@ -314,13 +391,15 @@ mod tests {
                 license: "various".to_owned(),
                 dimensions: 4,
                 data_type: "float32".to_owned(),
-                chip_layout: json!({"layout_type": "regular_grid"}),
+                chip_layout: Some(json!({"layout_type": "regular_grid"})),
                 links: Vec::new(),
                 own: Map::new(),
             };
             let named: Vec<_> = items.into_iter().map(|item| ("a b.json".to_owned(), item)).collect();
             collection(&facts, &named)
         };
+        let kind = &collection_of(vec![of([1.0, 2.0, 3.0, 4.0], 0)])["emb:type"];
+        assert_eq!(kind, "chip");
         let found = collection_of(vec![of([1.0, 2.0, 3.0, 4.0], 86_400_000_000), of([0.0, 3.0, 2.0, 5.0], 500_000)]);
         assert_eq!(found["extent"]["spatial"]["bbox"], json!([[0.0, 2.0, 3.0, 5.0]]));
         let times = json!([["1970-01-01T00:00:00.500Z", "1970-01-02T00:00:00Z"]]);

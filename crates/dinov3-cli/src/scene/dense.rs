@@ -1,18 +1,18 @@
-//! `dinov3 scene embed --dense`: one vector per patch, as one raster.
+//! Patches of a scene as one raster: `dinov3 scene embed --dense`, and the units of jobs that are made so.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
-use dinov3::image::statistics;
+use dinov3::ModelSpec;
 use dinov3::pca::{Origin, Pca};
-use dinov3::pixels::Recipe;
 use dinov3::sink::{
-    CogFile, CogOptions, CogSample, DenseStoreOptions, ElementType, FeatureRaster, JournaledSource, OutputError,
-    PatchSink, ReducedRaster, check_grid, fit_components, is_store_name, write_components_picture, write_dense_store,
+    CogFile, CogOptions, CogSample, DenseStoreOptions, ElementType, FeatureRaster, Journal, JournaledSource,
+    OutputError, PatchSink, PatchWindows, ReducedRaster, fit_components, is_store_name, write_components_picture,
+    write_dense_store,
 };
-use dinov3::{Encoder, MapLayout, Request};
-use dinov3_scene::{Cut, DenseCut, DenseSource, Edges, Scene, SceneSource};
+use dinov3_scene::{DenseCut, DenseSource, Scene, SceneSource};
 use serde_json::{Value, json};
 
 use crate::arguments::{DenseArguments, Dims, SceneEmbedArguments};
@@ -20,138 +20,68 @@ use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::features::{weights_name, write_whole};
 use crate::resume::{agree, note_missing, open_journal};
-use crate::scene::embed::{hint_at_weights, model_uri, refuse_folder_options};
+use crate::scene::embed::model_uri;
+use crate::scene::form::{BesidePatches, Form};
 use crate::scene::inputs::{as_paths, named_scenes};
-use crate::scene::job::described;
+use crate::scene::job::{Job, Machine, Task, last_block};
 use crate::scene::reports::SceneReports;
-use crate::scene::{opener, scene_options, zarr_plan};
-use crate::setup::{
-    Provenance, check_window, extension, model_spec, open_model, place_of, refuse_overwriting,
-    refuse_overwriting_inputs, report_weights, weight_files,
-};
+use crate::scene::zarr_plan;
+use crate::setup::{extension, place_of, refuse_overwriting, refuse_overwriting_inputs, weight_files};
 
 /// The picture needs as many.
 const PICTURE_COMPONENTS: usize = 3;
+const NO_SCALES: &str = "--embedding-type int8: a GeoTIFF has no scale per cell; use f16, or write a Zarr store, .zarr";
 
-/// Runs the command.
-pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
-    refuse_folder_options()?;
-    run_for(arguments, &arguments.output)
+/// One raster of one scene: `shown` is what a person knows as the output.
+pub fn run_for(arguments: &SceneEmbedArguments, shown: &Path) -> Result<Outcome> {
+    let job = Job::new(arguments)?;
+    match &job.task {
+        Task::Patches(cut) => run(&job, *cut, shown),
+        Task::Chips(_) => Err(anyhow!("chips are no patches")),
+    }
 }
 
-/// The same as a part of something else: `shown` is what a person knows as the output.
-pub fn run_for(arguments: &SceneEmbedArguments, shown: &Path) -> Result<Outcome> {
-    let dense = &arguments.dense;
+/// The same of a command that is known.
+pub fn run(job: &Job<'_>, cut: DenseCut, shown: &Path) -> Result<Outcome> {
+    let arguments = job.arguments;
     // Everything that can be wrong with the command line is found before the weights are read.
-    let spec = model_spec(&arguments.model)?;
-    let Some(vit) = spec.vit() else {
-        return Err(usage(format!("--dense: {} has no patches; name a ViT", spec.name)));
-    };
-    check_window(&spec, dense.window, arguments.model.max_tokens)?;
-    let cut = DenseCut {
-        patch_px: vit.patch_px as u32,
-        window_px: dense.window,
-        overlap_px: dense.overlap,
-        step_px: dense.dense_step,
-    };
-    if let Some(problem) = cut.problem() {
-        return Err(usage(format!("--dense: {problem}")));
-    }
-    let dims = spec.embed_dim();
-    if let Dims::Components(count) = dense.dims
-        && count > dims
-    {
-        return Err(usage(format!("--dims {count}: {} has {dims} dimensions", spec.name)));
-    }
-    let element = arguments.vectors.embedding_type.into();
-    let outputs = Outputs::named(&arguments.output, dense, element)?;
-    let opener = opener(&arguments.scene, &arguments.remote);
+    let outputs = Outputs::named(&arguments.output, &arguments.dense, job.element())?;
     let inputs = as_paths(arguments.inputs.clone());
     outputs.written().try_for_each(|output| refuse_overwriting_inputs(output, &inputs))?;
-    let named = named_scenes(&opener, &arguments.inputs, &arguments.scene)?;
+    let named = named_scenes(&job.opener, &arguments.inputs, &arguments.scene)?;
     outputs.written().try_for_each(|output| refuse_overwriting_inputs(output, &named.files()))?;
     if named.scenes.len() != 1 {
-        let found = named.scenes.len();
-        return Err(usage(format!("--dense makes one raster of one scene, and there are {found}")));
+        return Err(usage(format!(
+            "--dense makes one raster of one scene, and there are {}: name a folder, OUT/, for a raster of each",
+            named.scenes.len()
+        )));
     }
-    let mut options = scene_options(&arguments.scene, statistics(&spec), arguments.datetime)?;
-    // Blocks are kept for windows, as they would be for chips.
-    options.cut = Cut { chip_px: cut.window_px, stride_px: cut.window_px - cut.overlap_px, edges: Edges::Pad };
     zarr_plan::refuse_store_of_plan(&arguments.output, arguments.journal.fresh)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
-    let mut scenes = SceneSource::new(named.scenes, opener, options.clone());
+    let mut scenes = SceneSource::new(named.scenes, job.opener.clone(), job.options.clone());
     let reports = SceneReports::of(&mut scenes);
     scenes.survey();
     let scene = scenes.scene(0)?;
     scene.measured()?;
-    let source = DenseSource::new(scene.clone(), cut);
-    match is_store_name(&arguments.output) {
-        true => check_grid(&source.grid()).map(drop),
-        false => check_north_up(&scene, "a raster of its patches"),
-    }
-    .map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
-    hint_at_weights(&spec);
+    let form = if is_store_name(&arguments.output) { Form::PatchStore } else { Form::PatchRaster };
+    form.demand()(&scene).map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
 
-    let opened = open_model(&spec, &arguments.model)?;
-    outputs.written().try_for_each(|output| refuse_overwriting(output, weight_files(&opened)))?;
-    report_weights(&opened);
-    let last = spec.depth() - 1;
-    let request = Request::new().taps([last]).tap_norm(true).tap_layout(MapLayout::Rows);
-    let recipe = Recipe::Native { statistics: options.statistics };
-    let mut about_scene = described(&options, &arguments.scene);
-    // Of chips, which there are not.
-    for of_chips in ["chip_px", "stride_px", "edges"] {
-        about_scene.as_object_mut().map(|fields| fields.remove(of_chips));
-    }
-    let provenance = Provenance::start(&opened, Some(&recipe), arguments.model.precision)
-        .with("taps", json!([format!("blocks.{last}")]))
-        .with("norm", json!(true))
-        .with("normalized", json!(arguments.vectors.normalize))
-        .with("scene", about_scene)
-        .with(
-            "dense",
-            json!({
-                "source": scene.name(),
-                "datetime": scene.datetime_us().and_then(dinov3_scene::stac::format_datetime),
-                "window_px": cut.window_px,
-                "overlap_px": cut.overlap_px,
-                "step_px": cut.step_px,
-                "blending": "tent",
-            }),
-        );
-    let windows = source.windows(dims, arguments.vectors.normalize);
-    let mut fingerprint = provenance.fingerprint(&opened);
-    fingerprint.insert("limits".to_owned(), json!({"max_tokens": arguments.model.max_tokens}));
-    agree(&mut journal, &arguments.journal, fingerprint, &windows.layout())?;
-
-    // Features of length one have other directions.
-    let tap = format!("blocks.{last}{}", if arguments.vectors.normalize { " normalized" } else { "" });
-    let provenance = reports.added_to(provenance.finish());
-    let weights = weights_name(&provenance["weights"]);
-    let origin = Origin { model: &spec.name, weights: &weights, tap: &tap };
-    let known = outputs.known_basis(&origin, dense.dims)?;
-    let threads = arguments.model.threads.map_or_else(available_threads, usize::from);
-    let store = DenseStoreOptions {
-        model: model_uri(&opened),
-        source: scene.name().to_owned(),
-        cell_px: cut.step_px.into(),
-        datetime_us: scene.datetime_us(),
-        element,
-    };
+    let mut machine = job.open()?;
+    outputs.written().try_for_each(|output| refuse_overwriting(output, weight_files(&machine.opened)))?;
+    let windows = PatchesOfScene::new(job, scene, cut);
+    agree(&mut journal, &arguments.journal, machine.fingerprint.clone(), &windows.common.layout())?;
+    let provenance = reports.added_to(about(machine.provenance.value(), &windows.scene));
 
     // Before the outputs exist, so that an interruption always removes them.
     let batch = Batch::begin(&arguments.batch, shown).of("windows").knowing(journal.known_rows());
     let kept = journal.path().to_owned();
-    let files = outputs.create()?;
-    let write = Box::new(|raster: &mut dyn FeatureRaster, report: Value| {
-        outputs.write(files, raster, report, dense, known, &origin, &store, threads)
-    });
-    let sink = PatchSink::new(journal, windows, source.grid(), Box::new(move |_| provenance), write);
+    let Machine { opened, bases, encoder, .. } = &mut machine;
+    let raster_of = RasterOf { job, outputs: &outputs, model: model_uri(opened), bases: bases.as_ref() };
+    let sink = windows.sink(journal, &raster_of, provenance, |_| ())?;
     let batch = batch.telling_safe_rows(Some(sink.safe_rows()));
     reports.through(&batch.reporter);
-    let mut encoder: Box<dyn Encoder> = Box::new(opened.model.session());
-    let source = JournaledSource::new(&source, Some(sink.journal()));
-    let outcome = batch.run(&source, encoder.as_mut(), sink, &request, |sink| match sink.keep() {
+    let source = JournaledSource::new(&windows.source, Some(sink.journal()));
+    let outcome = batch.run(&source, encoder.as_mut(), sink, &job.request, |sink| match sink.keep() {
         Ok(0) => "nothing was written".to_string(),
         Ok(rows) => format!("{rows} finished windows are kept, --resume continues"),
         Err(error) => format!("{error}; --resume continues with what was kept"),
@@ -160,25 +90,126 @@ pub fn run_for(arguments: &SceneEmbedArguments, shown: &Path) -> Result<Outcome>
     Ok(outcome)
 }
 
-/// Whether what is made of a scene can have north up; the end of a sentence if not.
-pub fn check_north_up(scene: &Scene, made: &str) -> Result<(), String> {
-    let transform = scene.transform();
-    if !transform.is_rotated() && transform.a > 0.0 {
-        return Ok(());
+/// Refuses options that do not go with a raster for each of several scenes.
+pub fn check_units(job: &Job<'_>, form: Form) -> Result<()> {
+    if job.arguments.dense.picture.is_some() {
+        return Err(usage(
+            "--picture names one file, and every scene of a folder or a plan has a picture of its own beside its raster",
+        ));
     }
-    Err(format!(
-        "is rotated or mirrored, and {made} has north up: turn it with gdalwarp{} {} turned.tif",
-        scene.epsg().map_or_else(String::new, |code| format!(" -t_srs EPSG:{code}")),
-        scene.profile().location
-    ))
+    match form == Form::PatchRaster && job.element() == ElementType::Int8 {
+        true => Err(usage(NO_SCALES)),
+        false => Ok(()),
+    }
 }
 
-fn available_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+/// The windows of a scene that was opened.
+pub struct PatchesOfScene {
+    pub scene: Arc<Scene>,
+    pub source: DenseSource,
+    /// What they have in common.
+    pub common: PatchWindows,
 }
 
-/// The files that come of a run.
-struct Outputs {
+impl PatchesOfScene {
+    pub fn new(job: &Job<'_>, scene: Arc<Scene>, cut: DenseCut) -> Self {
+        let source = DenseSource::new(Arc::clone(&scene), cut);
+        let common = source.windows(job.spec.embed_dim(), job.arguments.vectors.normalize);
+        Self { scene, source, common }
+    }
+
+    /// The sink of them, which writes at the end what is made of them. `told` hears what the files say of their making.
+    pub fn sink<'a>(
+        &self,
+        journal: Journal,
+        raster_of: &'a RasterOf<'_>,
+        provenance: Value,
+        told: impl FnOnce(Value) + 'a,
+    ) -> Result<PatchSink<'a>> {
+        let files = raster_of.outputs.create()?;
+        let store = DenseStoreOptions {
+            model: raster_of.model.clone(),
+            source: self.scene.name().to_owned(),
+            cell_px: raster_of.job.arguments.dense.dense_step.into(),
+            datetime_us: self.scene.datetime_us(),
+            element: raster_of.job.element(),
+        };
+        let write = Box::new(move |raster: &mut dyn FeatureRaster, report: Value| {
+            told(raster_of.write(files, raster, report, &store)?);
+            Ok(())
+        });
+        Ok(PatchSink::new(journal, self.common, self.source.grid(), Box::new(move |_| provenance), write))
+    }
+}
+
+/// What is said of the making of one scene's raster.
+pub fn about(mut provenance: Value, scene: &Scene) -> Value {
+    provenance["dense"]["source"] = json!(scene.name());
+    provenance["dense"]["datetime"] = json!(scene.datetime_us().and_then(dinov3_scene::stac::format_datetime));
+    provenance
+}
+
+/// What tells bases of other features, and the basis that was named and is there.
+pub struct Bases {
+    model: String,
+    weights: String,
+    tap: String,
+    known: Option<KnownBasis>,
+}
+
+struct KnownBasis {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    pca: Pca,
+}
+
+impl Bases {
+    /// Of the features of these weights.
+    pub fn new(spec: &ModelSpec, provenance: &Value, arguments: &SceneEmbedArguments) -> Result<Self> {
+        // Features of length one have other directions.
+        let normalized = if arguments.vectors.normalize { " normalized" } else { "" };
+        let mut bases = Self {
+            model: spec.name.clone(),
+            weights: weights_name(&provenance["weights"]),
+            tap: format!("blocks.{}{normalized}", last_block(spec)),
+            known: None,
+        };
+        let DenseArguments { pca_basis, dims, .. } = &arguments.dense;
+        if let Some(path) = pca_basis.as_ref().filter(|path| path.exists()) {
+            let shown = || path.display().to_string();
+            let bytes = std::fs::read(path).with_context(shown)?;
+            let pca = Pca::from_safetensors(&bytes, &bases.origin()).with_context(shown)?;
+            if let Dims::Components(count) = dims
+                && pca.count() < *count
+            {
+                let found = pca.count();
+                return Err(usage(format!("{}: it has {found} components, --dims {count} asks for more", shown())));
+            }
+            bases.known = Some(KnownBasis { path: path.clone(), bytes, pca });
+        }
+        Ok(bases)
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin { model: &self.model, weights: &self.weights, tap: &self.tap }
+    }
+}
+
+/// A basis that several scenes share. Were it fitted to one of them, that would have to be made before the others, wherever
+/// they are made.
+pub fn shared_basis(path: &Path) -> Result<Vec<u8>> {
+    let shown = path.display();
+    match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(usage(format!(
+            "--pca-basis {shown}: is not there, and scenes in a folder or a plan are made in any order: fit it to one of them \
+             first, 'dinov3 scene embed --dense SCENE.tif -o first.tif --pca-basis {shown}'"
+        ))),
+        found => found.with_context(|| shown.to_string()),
+    }
+}
+
+/// The files that come of a scene.
+pub struct Outputs {
     raster: PathBuf,
     picture: Option<PathBuf>,
     /// Where the basis lies or will lie; nothing where none is needed.
@@ -205,13 +236,11 @@ impl Outputs {
         if !is_tiff(output) && !is_store_name(output) {
             let path = output.display();
             return Err(usage(format!(
-                "--output {path}: a dense output is a GeoTIFF that ends in .tif, or a Zarr store that ends in .zarr"
+                "--output {path}: a dense output is a GeoTIFF that ends in .tif, a Zarr store that ends in .zarr, or a folder"
             )));
         }
         if element == ElementType::Int8 && !is_store_name(output) {
-            return Err(usage(
-                "--embedding-type int8: a GeoTIFF has no scale per cell; use f16, or write a Zarr store, .zarr",
-            ));
+            return Err(usage(NO_SCALES));
         }
         if let Some(path) = dense.picture.as_deref().filter(|path| !is_tiff(path)) {
             let path = path.display();
@@ -225,8 +254,7 @@ impl Outputs {
             output.with_file_name(name)
         };
         let picture = (!dense.no_picture).then(|| dense.picture.clone().unwrap_or_else(|| beside("-pca.tif")));
-        let needs_basis = picture.is_some() || dense.dims != Dims::All;
-        let basis = dense.pca_basis.clone().or_else(|| needs_basis.then(|| beside("-pca.safetensors")));
+        let basis = dense.pca_basis.clone().or_else(|| needs_basis(dense).then(|| beside("-pca.safetensors")));
         let outputs = Self { raster: output.to_path_buf(), picture, basis, is_basis_kept: dense.pca_basis.is_some() };
         let named: Vec<_> =
             [Some(&outputs.raster), outputs.picture.as_ref(), outputs.basis.as_ref()].into_iter().flatten().collect();
@@ -238,27 +266,22 @@ impl Outputs {
         Ok(outputs)
     }
 
+    /// Those of a unit. A basis that units share has a copy beside each, so that whoever has a unit has all of it.
+    pub fn of_unit(raster: PathBuf, beside: BesidePatches<PathBuf>, dense: &DenseArguments) -> Self {
+        let picture = (!dense.no_picture).then_some(beside.picture);
+        let basis = needs_basis(dense).then_some(beside.basis);
+        Self { raster, picture, basis, is_basis_kept: false }
+    }
+
+    /// Whether there is a picture, and a basis.
+    pub fn beside(&self) -> BesidePatches<bool> {
+        BesidePatches { picture: self.picture.is_some(), basis: self.basis.is_some() }
+    }
+
     /// Files that will be replaced.
     fn written(&self) -> impl Iterator<Item = &PathBuf> {
         let is_read = self.is_basis_kept && self.basis.as_ref().is_some_and(|basis| basis.exists());
         [Some(&self.raster), self.picture.as_ref(), self.basis.as_ref().filter(|_| !is_read)].into_iter().flatten()
-    }
-
-    /// The basis that is there and shall be used.
-    fn known_basis(&self, origin: &Origin<'_>, dims: Dims) -> Result<Option<Pca>> {
-        let Some(path) = self.basis.as_ref().filter(|path| self.is_basis_kept && path.exists()) else {
-            return Ok(None);
-        };
-        let shown = || path.display().to_string();
-        let bytes = std::fs::read(path).with_context(shown)?;
-        let pca = Pca::from_safetensors(&bytes, origin).with_context(shown)?;
-        if let Dims::Components(count) = dims
-            && pca.count() < count
-        {
-            let found = pca.count();
-            return Err(usage(format!("{}: it has {found} components, --dims {count} asks for more", shown())));
-        }
-        Ok(Some(pca))
     }
 
     fn create(&self) -> Result<Files, OutputError> {
@@ -269,34 +292,38 @@ impl Outputs {
         };
         Ok(Files { raster, picture })
     }
+}
 
-    /// Writes everything that is made of the raster; the raster itself last.
-    #[allow(clippy::too_many_arguments)]
+fn needs_basis(dense: &DenseArguments) -> bool {
+    !dense.no_picture || dense.dims != Dims::All
+}
+
+/// What is made of a scene's patches.
+pub struct RasterOf<'a> {
+    pub job: &'a Job<'a>,
+    pub outputs: &'a Outputs,
+    /// A URI of the model.
+    pub model: String,
+    pub bases: Option<&'a Bases>,
+}
+
+impl RasterOf<'_> {
+    /// Writes all of it, the raster last. Gives the report as it stands in the raster.
     fn write(
         &self,
         files: Files,
         raster: &mut dyn FeatureRaster,
         mut report: Value,
-        dense: &DenseArguments,
-        known: Option<Pca>,
-        origin: &Origin<'_>,
         store: &DenseStoreOptions,
-        threads: usize,
-    ) -> Result<(), OutputError> {
-        let wanted = match dense.dims {
-            Dims::Components(count) => count.max(PICTURE_COMPONENTS),
-            Dims::All => PICTURE_COMPONENTS,
+    ) -> Result<Value, OutputError> {
+        let (dims, outputs) = (self.job.arguments.dense.dims, self.outputs);
+        let model = &self.job.arguments.model;
+        let threads = model.threads.map_or_else(available_threads, usize::from);
+        let pca = match (&outputs.basis, self.bases) {
+            (Some(path), Some(bases)) => Some(basis_of(raster, path, bases, dims)?),
+            _ => None,
         };
-        let is_known = known.is_some();
-        let pca = match (known, &self.basis) {
-            (Some(pca), _) => Some(pca),
-            (None, Some(_)) => Some(fit_components(raster, wanted)?),
-            (None, None) => None,
-        };
-        if let (Some(pca), Some(path), false) = (&pca, &self.basis, is_known) {
-            write_whole(path, &pca.to_safetensors(origin)).map_err(|error| OutputError::Features(error.into()))?;
-        }
-        if let (Some(_), Some(path)) = (&pca, &self.basis) {
+        if let (Some(_), Some(path)) = (&pca, &outputs.basis) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             report["pca"] = json!({"basis": name});
         }
@@ -304,7 +331,7 @@ impl Outputs {
             let metadata = vec![("dinov3".to_owned(), report.to_string())];
             write_components_picture(file, raster, pca, threads, metadata)?;
         }
-        let pca = match (pca, dense.dims) {
+        let pca = match (pca, dims) {
             (Some(pca), Dims::Components(count)) => Some(pca.truncated(count)),
             _ => None,
         };
@@ -332,8 +359,31 @@ impl Outputs {
             None => raster,
         };
         match files.raster {
-            RasterOutput::Cog(file) => file.write(raster, &options),
-            RasterOutput::Store => write_dense_store(&self.raster, raster, store, report),
+            RasterOutput::Cog(file) => file.write(raster, &options)?,
+            RasterOutput::Store => write_dense_store(&outputs.raster, raster, store, report.clone())?,
         }
+        Ok(report)
     }
+}
+
+/// The basis that was named, or one of this raster; `path` has it then.
+fn basis_of(raster: &mut dyn FeatureRaster, path: &Path, bases: &Bases, dims: Dims) -> Result<Pca, OutputError> {
+    let write = |bytes: &[u8]| write_whole(path, bytes).map_err(|error| OutputError::Features(error.into()));
+    if let Some(known) = &bases.known {
+        if known.path != path {
+            write(&known.bytes)?;
+        }
+        return Ok(known.pca.clone());
+    }
+    let wanted = match dims {
+        Dims::Components(count) => count.max(PICTURE_COMPONENTS),
+        Dims::All => PICTURE_COMPONENTS,
+    };
+    let pca = fit_components(raster, wanted)?;
+    write(&pca.to_safetensors(&bases.origin()))?;
+    Ok(pca)
+}
+
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

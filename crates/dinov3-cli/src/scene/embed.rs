@@ -1,4 +1,4 @@
-//! `dinov3 scene embed`: one vector per chip.
+//! `dinov3 scene embed`: which of its outputs is meant, and one vector per chip into one of them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use dinov3::engine::Summary;
-use dinov3::sink::{ChipSink, ChipStoreOptions, JournaledSource, group_names, is_store_name};
+use dinov3::sink::{ChipSink, ChipStoreOptions, EmbeddingLayout, JournaledSource, group_names, is_store_name};
 use dinov3::{ModelSpec, Opened, WeightsIdentity};
 use dinov3_scene::{Cut, SceneInput, SceneOptions, SceneSource};
 
@@ -14,31 +14,41 @@ use crate::arguments::{SceneEmbedArguments, SceneFormat};
 use crate::batch::Batch;
 use crate::failure::{Outcome, usage};
 use crate::resume::{agree, note_missing, open_journal};
+use crate::scene::form::Form;
 use crate::scene::inputs::{as_paths, named_scenes, refuse_twice};
-use crate::scene::job::{Job, Machine};
+use crate::scene::job::{Job, Machine, Task};
 use crate::scene::reports::SceneReports;
 use crate::scene::store::{is_remote, is_store};
-use crate::scene::{folder, is_for_satellites, options, zarr_plan};
+use crate::scene::{dense, folder, is_for_satellites, options, zarr_plan};
 use crate::setup::refuse_overwriting_inputs;
 
 /// Runs the command.
 pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     refuse_out_of_place(arguments)?;
     let job = Job::new(arguments)?;
-    let is_zarr = is_store_name(&arguments.output);
-    if is_store(&arguments.output) && (!is_zarr || is_remote(&arguments.output)) {
+    if goes_into_units(arguments) {
         return folder::run(&job);
     }
+    match &job.task {
+        Task::Patches(cut) => dense::run(&job, *cut, &arguments.output),
+        Task::Chips(layout) => run_chips(&job, layout),
+    }
+}
+
+/// Chips of all scenes in one file or store.
+fn run_chips(job: &Job<'_>, layout: &EmbeddingLayout) -> Result<Outcome> {
+    let arguments = job.arguments;
+    let is_zarr = is_store_name(&arguments.output);
     check_output(&arguments.output, &job.options)?;
     zarr_plan::refuse_store_of_plan(&arguments.output, arguments.journal.fresh)?;
-    let scenes = scenes_of(&job)?;
+    let scenes = scenes_of(job)?;
     let mut journal = open_journal(&arguments.output, &arguments.journal)?;
     let columns = job.columns(&scenes);
     let count = scenes.len();
     let names: Vec<String> = scenes.iter().map(|scene| scene.name.clone()).collect();
     let mut source = SceneSource::new(scenes, job.opener.clone(), job.options.clone());
     if is_zarr {
-        source = source.demanding(|scene| scene.cells_of_store().map(drop));
+        source = source.demanding(Form::ChipStore.demand());
     }
     let reports = SceneReports::of(&mut source);
     if let Some(survey) = source.survey()
@@ -61,15 +71,15 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
             _ => eprintln!("note: no scene is as large as a chip, and --edges drop leaves out what is smaller"),
         }
     }
-    let Machine { opened, fingerprint, mut encoder, provenance } = job.open()?;
-    agree(&mut journal, &arguments.journal, fingerprint, &job.layout)?;
+    let Machine { opened, fingerprint, mut encoder, provenance, .. } = job.open()?;
+    agree(&mut journal, &arguments.journal, fingerprint, layout)?;
 
     // Before the output exists, so that an interruption always removes it.
     let batch = Batch::begin(&arguments.batch, &arguments.output).of("chips").knowing(journal.known_rows());
     let kept = journal.path().to_owned();
     let listed = Arc::clone(&reports);
     let finish = Box::new(move |_: &Summary| listed.added_to(provenance.value()));
-    let layout = job.layout.clone();
+    let layout = layout.clone();
     let sink = match is_zarr {
         true => ChipSink::zarr(journal, layout, store_options(&opened, job.options.cut, group_names(&names)), finish)?,
         false => ChipSink::geoparquet(journal, layout, columns, finish)?,
@@ -87,26 +97,24 @@ pub fn run(arguments: &SceneEmbedArguments) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Whether the output is made unit by unit: a folder or in an object store, and no store that one process writes at once.
+fn goes_into_units(arguments: &SceneEmbedArguments) -> bool {
+    let output = &arguments.output;
+    is_store(output) && (!is_store_name(output) || is_remote(output))
+}
+
 /// Options that mean nothing for this output. The parser lets some of them pass, where they contradict each other.
 fn refuse_out_of_place(arguments: &SceneEmbedArguments) -> Result<()> {
-    options::refuse_given("embed", &options::of_dense(), "it goes with --dense")?;
-    match (is_store_name(&arguments.output), arguments.format) {
-        (false, SceneFormat::Zarr) => {
-            Err(usage(format!("{}: --format zarr goes with an output that ends in .zarr", arguments.output.display())))
-        }
-        (true, _) if is_remote(&arguments.output) => Ok(()),
-        (true, SceneFormat::Zarr) => options::refuse_given("embed", &["scratch"], OF_FOLDERS),
-        (false, _) if is_store(&arguments.output) => Ok(()),
-        _ => refuse_folder_options(),
+    if !arguments.dense.dense {
+        options::refuse_given("embed", &options::of_dense(), "it goes with --dense")?;
     }
+    if goes_into_units(arguments) {
+        return Ok(());
+    }
+    let says_its_name = arguments.format == Some(SceneFormat::Zarr) && is_store_name(&arguments.output);
+    let options: &[&str] = if says_its_name { &["scratch"] } else { &["format", "scratch"] };
+    options::refuse_given("embed", options, "it is of outputs that are folders or in object stores")
 }
-
-/// Options of outputs that this one is none of.
-pub fn refuse_folder_options() -> Result<()> {
-    options::refuse_given("embed", &["format", "scratch"], OF_FOLDERS)
-}
-
-const OF_FOLDERS: &str = "it is of outputs that are folders or in object stores";
 
 /// The scenes that the command line names.
 pub fn scenes_of(job: &Job<'_>) -> Result<Vec<SceneInput>> {

@@ -107,7 +107,7 @@ struct NorthUp {
 
 impl NorthUp {
     fn of(scene: &Scene) -> Result<Self> {
-        dense::check_north_up(scene, "a map").map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
+        scene.check_north_up("a map").map_err(|problem| anyhow!("{} {problem}", scene.name()))?;
         Ok(Self { height_px: scene.profile().height_px, is_turned: scene.transform().e > 0.0 })
     }
 
@@ -383,7 +383,7 @@ impl Encoded {
             batch: arguments.batch.clone(),
             journal: arguments.journal.clone(),
             datetime: None,
-            format: Default::default(),
+            format: None,
             scratch: None,
             output: encoded.raster.clone(),
             remote: arguments.remote.clone(),

@@ -15,12 +15,13 @@ use serde_json::{Map, Value, json};
 
 use crate::arguments::SceneMergeArguments;
 use crate::failure::{Outcome, printable_line, usage};
+use crate::scene::form::Form;
 use crate::scene::item::way;
+use crate::scene::marker::{Counts, Marker};
 use crate::scene::merged::MergedProvenance;
 use crate::scene::plan::Plan;
-use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, check_place, data_of, is_store, item_of};
-use crate::scene::units::{Chips, Marker};
-use crate::scene::{opener_with, zarr_merge, zarr_plan};
+use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, check_place, is_store, item_of};
+use crate::scene::{opener_with, zarr_merge};
 use crate::setup::{extension, place_of};
 
 /// Sources that the collection links to; with more, it links to their folders.
@@ -90,6 +91,14 @@ fn check_merged(output: &Path, units: &Path) -> Result<()> {
 
 /// Checks every unit, says what is missing, and writes the collection of those that are there.
 pub fn catalogue(plan: &Plan, store: &Store, options: &Catalogue<'_>) -> Result<Outcome> {
+    let form = plan.form;
+    let items = form.items();
+    if options.parquet.is_some() && form != Form::ChipTable {
+        let shown = store.shown();
+        return Err(usage(format!(
+            "--parquet: {shown} holds cells of rasters, without rows: only chips as parquet have them"
+        )));
+    }
     let mut problems = 0;
     let mut tell = |unit: &WorkUnit, problem: &str| {
         problems += 1;
@@ -108,8 +117,8 @@ pub fn catalogue(plan: &Plan, store: &Store, options: &Catalogue<'_>) -> Result<
                     tell(unit, &format!("unlike unit {}, it was made with {difference}", first.unit));
                     continue;
                 }
-                if marker.chips.failed > 0 {
-                    tell(unit, &format!("{} of its chips failed", marker.chips.failed));
+                if marker.counts.failed > 0 {
+                    tell(unit, &format!("{} of its {items} failed", marker.counts.failed));
                 }
                 there.push((unit, marker));
             }
@@ -125,17 +134,17 @@ pub fn catalogue(plan: &Plan, store: &Store, options: &Catalogue<'_>) -> Result<
             "note: units were made with different instruction sets ({sets}): bits of equal chips differ between them"
         );
     }
-    if zarr_plan::is_zarr(&plan.options) {
-        return zarr_merge::finish(plan, store, &there, problems, options);
+    if form == Form::ChipShard {
+        return zarr_merge::finish(plan, store, &there, problems);
     }
-    let mut items = Vec::new();
+    let mut documents = Vec::new();
     for (unit, _) in &there {
         let name = item_of(&unit.unit);
         let text = store.get(&name)?.with_context(|| format!("{name} has gone"))?;
         let item: Value = serde_json::from_slice(&text).with_context(|| name.clone())?;
-        items.push((name, item));
+        documents.push((name, item));
     }
-    let rows: usize = there.iter().map(|(_, marker)| marker.chips.done).sum();
+    let done: usize = there.iter().map(|(_, marker)| marker.counts.done).sum();
     // First: where it fails, nothing has changed.
     match options.parquet {
         Some(output) if problems > 0 && !options.partial => {
@@ -150,19 +159,19 @@ pub fn catalogue(plan: &Plan, store: &Store, options: &Catalogue<'_>) -> Result<
         Some(output) => {
             let missing = plan.units.len() - there.len();
             one_file(&there, missing, store, output)?;
-            eprintln!("{rows} rows -> {}", output.display());
+            eprintln!("{done} rows -> {}", output.display());
         }
         None => {}
     }
-    let place = match items.is_empty() {
+    let place = match documents.is_empty() {
         true => "no collection".to_owned(),
         false => {
-            let collection = collection(&items, store, options.license);
+            let collection = collection(&documents, form, store, options.license);
             store.put(COLLECTION, format!("{collection:#}\n").as_bytes())?;
             format!("{}/{COLLECTION}", store.shown())
         }
     };
-    eprintln!("{} of {} units, {rows} chips, {problems} problems -> {place}", there.len(), plan.units.len());
+    eprintln!("{} of {} units, {done} {items}, {problems} problems -> {place}", there.len(), plan.units.len());
     Ok(if problems > 0 { Outcome::SomeFailed } else { Outcome::Done })
 }
 
@@ -181,10 +190,11 @@ fn checked(plan: &Plan, unit: &WorkUnit, store: &Store, sizes_only: bool) -> Res
         return Ok(Err("its scene has changed since it was made".to_owned()));
     }
     // Of a scene that could not be opened nothing was planned.
-    let Chips { done, skipped, failed } = marker.chips;
+    let Counts { done, skipped, failed } = marker.counts;
     let found = (done + skipped + failed) as u64;
     if unit.error.is_none() && found != unit.chips {
-        return Ok(Err(format!("it has {found} chips, and {} were planned", unit.chips)));
+        let items = plan.form.items();
+        return Ok(Err(format!("it has {found} {items}, and {} were planned", unit.chips)));
     }
     for (name, facts) in &marker.files {
         match store.size_bytes(name)? {
@@ -202,7 +212,7 @@ fn checked(plan: &Plan, unit: &WorkUnit, store: &Store, sizes_only: bool) -> Res
 }
 
 /// The collection of these items, one at least.
-fn collection(items: &[(String, Value)], store: &Store, license: &str) -> Value {
+fn collection(items: &[(String, Value)], form: Form, store: &Store, license: &str) -> Value {
     let first = &items[0].1;
     let properties = &first["properties"];
     let scene = &properties["dinov3:scene"];
@@ -230,11 +240,16 @@ fn collection(items: &[(String, Value)], store: &Store, license: &str) -> Value 
     dinov3_stac::collection(
         &CollectionFacts {
             id: store.name(),
-            description: format!("Embeddings of chips of satellite scenes, {}, by {model}", cut_in_words(scene)),
+            description: match form.is_patches() {
+                true => {
+                    format!("Embeddings of patches of satellite scenes, {}, by {model}", cells_in_words(properties))
+                }
+                false => format!("Embeddings of chips of satellite scenes, {}, by {model}", cut_in_words(scene)),
+            },
             license: license.to_owned(),
             dimensions: properties["dinov3:dimensions"].as_u64().unwrap_or_default(),
             data_type: properties["dinov3:data_type"].as_str().unwrap_or("float32").to_owned(),
-            chip_layout: chip_layout(scene),
+            chip_layout: (!form.is_patches()).then(|| chip_layout(scene)),
             links,
             own: Map::from_iter(own),
         },
@@ -262,6 +277,13 @@ fn chip_layout(scene: &Value) -> Value {
     }
 }
 
+fn cells_in_words(properties: &Value) -> String {
+    let dimensions = &properties["dinov3:dimensions"];
+    let step = &properties["emb:runtime_parameters"]["dense"]["step_px"];
+    let along = if properties["emb:postprocessing"].is_object() { "principal components" } else { "dimensions" };
+    format!("a cell of {step} x {step} pixels with {dimensions} {along} each")
+}
+
 fn cut_in_words(scene: &Value) -> String {
     let (chip, stride) = (&scene["chip_px"], &scene["stride_px"]);
     match (scene["grid"].as_str(), scene["edges"].as_str()) {
@@ -276,7 +298,7 @@ fn cut_in_words(scene: &Value) -> String {
 /// All rows of these units in one file, in the order of the Hilbert curve; each has a link to its unit's item.
 fn one_file(units: &[(&WorkUnit, Marker)], missing: usize, store: &Store, output: &Path) -> Result<()> {
     let open = |unit: &WorkUnit| -> Result<(ChipFile, PathBuf)> {
-        let path = store.fetched(&data_of(&unit.unit))?;
+        let path = store.fetched(&Form::ChipTable.data_of(&unit.unit))?;
         Ok((ChipFile::open(&path)?, path))
     };
     let first = units[0].0;
@@ -304,7 +326,11 @@ fn one_file(units: &[(&WorkUnit, Marker)], missing: usize, store: &Store, output
         for (unit, marker) in units {
             let (file, path) = open(unit)?;
             if *file.layout() != layout {
-                return Err(anyhow!("{}: has other columns than {}", path.display(), data_of(&first.unit)));
+                return Err(anyhow!(
+                    "{}: has other columns than {}",
+                    path.display(),
+                    Form::ChipTable.data_of(&first.unit)
+                ));
             }
             provenance.lock().unwrap_or_else(PoisonError::into_inner).add(file.provenance());
             let link = item_link(store, &unit.unit, output);
@@ -315,11 +341,11 @@ fn one_file(units: &[(&WorkUnit, Marker)], missing: usize, store: &Store, output
                 rows += 1;
                 Ok(sink.row(&row, vectors)?)
             })?;
-            if rows != marker.chips.done {
-                return Err(anyhow!("{}: has {rows} rows, and {} were written", path.display(), marker.chips.done));
+            if rows != marker.counts.done {
+                return Err(anyhow!("{}: has {rows} rows, and {} were written", path.display(), marker.counts.done));
             }
             summary.done += rows;
-            store.clear_workplace(&data_of(&unit.unit));
+            store.clear_workplace(&Form::ChipTable.data_of(&unit.unit));
         }
         Ok(Sink::<JournalKey<ChipRow>>::finish(&mut sink, &summary)?)
     };

@@ -4,11 +4,14 @@ mod dense;
 mod embed;
 mod energy;
 mod folder;
+mod form;
 mod info;
 mod inputs;
 mod item;
 mod job;
+mod make;
 mod map;
+mod marker;
 mod merge;
 mod merged;
 mod options;
@@ -47,7 +50,7 @@ pub fn run(command: &SceneCommand) -> Result<Outcome> {
             if arguments.dense.dense || !is_store_name(&arguments.output) {
                 store::check_place(&arguments.output)?;
             }
-            if arguments.dense.dense { dense::run(arguments) } else { embed::run(arguments) }
+            embed::run(arguments)
         }
         SceneCommand::Plan(arguments) => plan::run(arguments),
         SceneCommand::Run(arguments) => run::run(arguments),

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 
 use anyhow::{Result, anyhow};
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, ValueEnum};
 use dinov3::checkpoint::hash::sha256;
 use dinov3_scene::raster::redacted;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::arguments::{Arguments, Command as Commands, DENSE_HEADING, SceneCommand, SceneEmbedArguments};
 use crate::failure::usage;
+use crate::scene::form::Form;
 use crate::scene::job::Job;
 
 /// Options by which one machine makes the same in another way. They are given to whoever runs a plan.
@@ -22,6 +23,11 @@ const OF_MACHINES: [&str; 8] = ["batch_size", "strict", "resume", "fresh", "thre
 const OF_READING: [&str; 4] = ["requests", "url_timeout", "allow_local_addresses", "block_cache"];
 /// What is embedded, where to, and in which pieces: a plan has it in its rows.
 const OF_PLANS: [&str; 3] = ["inputs", "output", "unit_chips"];
+
+/// The option that says what units are made into.
+pub const FORMAT: &str = "format";
+/// The option that makes patches of scenes.
+pub const DENSE: &str = "dense";
 
 /// Values by an option's long name; several where it was given several times, and `true` for one without a value.
 pub type Values = BTreeMap<String, Vec<String>>;
@@ -51,6 +57,12 @@ impl DecidingOptions {
         let mut all = self.defaults.clone();
         all.extend(self.options.clone());
         redacted_values(all)
+    }
+
+    /// What an option was given, or is by default: the last value, where there are several.
+    pub fn value(&self, long: &str) -> Option<&str> {
+        let values = self.options.get(long).or_else(|| self.defaults.get(long))?;
+        values.last().map(String::as_str)
     }
 
     /// The same without secrets, for outputs and markers.
@@ -85,9 +97,9 @@ fn redacted_values(values: Values) -> Values {
     values.into_iter().map(|(name, all)| (name.clone(), all.iter().map(|value| one(&name, value)).collect())).collect()
 }
 
-/// Those of this process's command line, which is `dinov3 scene NAME` and gave this job. Options of machines are refused for
-/// a plan.
-pub fn of_this_process(name: &str, job: &Job<'_>) -> Result<DecidingOptions> {
+/// Those of this process's command line, which is `dinov3 scene NAME` and gave this job, whose units have this form. Options
+/// of machines are refused for a plan.
+pub fn of_this_process(name: &str, job: &Job<'_>, form: Form) -> Result<DecidingOptions> {
     let mut command = Arguments::command();
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
     let (command, matches) = of_scene(&command, &matches, name).ok_or_else(|| anyhow!("not a command of scenes"))?;
@@ -97,7 +109,11 @@ pub fn of_this_process(name: &str, job: &Job<'_>) -> Result<DecidingOptions> {
         let option = option.replace('_', "-");
         return Err(usage(format!("--{option} decides no result: give it to 'dinov3 scene run'")));
     }
-    Ok(DecidingOptions { contents: job.contents(), ..deciding(command, matches) })
+    let mut options = DecidingOptions { contents: job.contents()?, ..deciding(command, matches) };
+    // Also where it was left to the name of the output, or to the kind of what is made.
+    let format = form.format().to_possible_value().map(|value| value.get_name().to_owned());
+    options.options.insert(FORMAT.to_owned(), format.into_iter().collect());
+    Ok(options)
 }
 
 /// The options of dense output, but the one that asks for it: whoever adds one need not name it here.

@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use crate::arguments::ScenePlanArguments;
 use crate::failure::{Outcome, in_words_of_the_command, printable_line, usage};
 use crate::scene::embed::scenes_of;
+use crate::scene::form::Form;
 use crate::scene::inputs::place_of_scene;
 use crate::scene::item::source_href;
 use crate::scene::job::{Job, LazyMachine};
 use crate::scene::options::{self, DecidingOptions};
-use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, data_of, is_remote, item_of, marker_of};
+use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, is_remote, item_of, marker_of};
 use crate::scene::zarr_plan;
 
 /// Scenes that are opened at once, at most.
@@ -28,13 +29,20 @@ pub fn run(arguments: &ScenePlanArguments) -> Result<Outcome> {
         return Err(usage(format!("{}: a plan is a file that ends in .parquet", output.display())));
     }
     check_on_disk(output, "a plan")?;
-    options::refuse_given("plan", &["dense"], "units are made of chips; 'dinov3 scene embed --dense' takes one scene")?;
-    options::refuse_given("plan", &options::of_dense(), "it goes with 'dinov3 scene embed --dense'")?;
+    match arguments.embed.dense.dense {
+        true => options::refuse_given("plan", &["unit_chips"], "with --dense a scene is one unit")?,
+        false => options::refuse_given("plan", &options::of_dense(), "it goes with --dense")?,
+    }
+    let form = Form::of_plan(&arguments.embed)?;
     let job = Job::new(&arguments.embed)?;
-    let options = options::of_this_process("plan", &job)?;
+    form.check_job(&job)?;
+    let options = options::of_this_process("plan", &job, form)?;
     let inputs = scenes_of(&job)?;
-    let division = zarr_plan::division(&job)?.unwrap_or(Division::Chips(arguments.unit_chips));
-    let plan = Plan::new(&job, &inputs, division, options)?;
+    let division = match form {
+        Form::ChipTable => Division::Chips(arguments.unit_chips),
+        _ => form.division(&job),
+    };
+    let plan = Plan::new(&job, form, division, &inputs, options)?;
     plan.write(output)?;
     let chips: u64 = plan.units.iter().map(|unit| unit.chips).sum();
     let failed = plan.tell_unusable();
@@ -43,9 +51,10 @@ pub fn run(arguments: &ScenePlanArguments) -> Result<Outcome> {
         eprintln!("note: {path} holds URLs as they were given, with what signs them: keep it from others");
     }
     eprintln!(
-        "{} units of {} scenes, {chips} chips, {failed} scenes cannot be used -> {}",
+        "{} units of {} scenes, {chips} {}, {failed} scenes cannot be used -> {}",
         plan.units.len() - failed,
         inputs.len() - failed,
+        form.items(),
         output.display()
     );
     Ok(if failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
@@ -55,13 +64,20 @@ pub fn run(arguments: &ScenePlanArguments) -> Result<Outcome> {
 pub struct Plan {
     pub units: Vec<WorkUnit>,
     pub options: DecidingOptions,
+    pub form: Form,
 }
 
 impl Plan {
     /// Opens every scene once.
-    pub fn new(job: &Job<'_>, inputs: &[SceneInput], division: Division<'_>, options: DecidingOptions) -> Result<Self> {
+    pub fn new(
+        job: &Job<'_>,
+        form: Form,
+        division: Division<'_>,
+        inputs: &[SceneInput],
+        options: DecidingOptions,
+    ) -> Result<Self> {
         let threads = usize::from(job.arguments.remote.requests).min(MOST_THREADS);
-        let units = plan_units(&job.opener, inputs, &job.options, division, threads);
+        let units = plan_units(&job.opener, inputs, &job.options, division, form.demand(), threads);
         let usable = || units.iter().filter(|unit| unit.error.is_none());
         if usable().next().is_none()
             && let Some(first) = units.iter().find_map(|unit| unit.error.as_deref())
@@ -73,7 +89,7 @@ impl Plan {
             });
         }
         // A store of undated chips has no axis of time.
-        let needs_time = |unit: &&WorkUnit| unit.datetime_us.is_none() && !matches!(division, Division::Shards(_));
+        let needs_time = |unit: &&WorkUnit| unit.datetime_us.is_none() && form != Form::ChipShard;
         let mut undated = usable().filter(needs_time).map(|unit| unit.scene.as_str());
         if let Some(first) = undated.next() {
             return Err(usage(format!(
@@ -89,9 +105,9 @@ impl Plan {
             return Err(usage(format!("{}: another scene has the same unit, {}: rename it", unit.scene, unit.unit)));
         }
         if usable().all(|unit| unit.chips == 0) {
-            eprintln!("note: no scene has a chip");
+            eprintln!("note: no scene has a {}", form.items().trim_end_matches('s'));
         }
-        Ok(Self { units, options })
+        Ok(Self { units, options, form })
     }
 
     /// Reads one.
@@ -107,8 +123,8 @@ impl Plan {
         {
             return Err(none(&format!("'{}' is no name of a unit", unit.unit)));
         }
-        zarr_plan::check_units(&units, &options).map_err(|problem| none(&problem))?;
-        Ok(Self { units, options })
+        let form = Form::of_read(&options, &units).map_err(|problem| none(&problem))?;
+        Ok(Self { units, options, form })
     }
 
     /// Writes it, as it is.
@@ -141,7 +157,7 @@ impl Plan {
     /// The same without what may be secret in URLs: for whoever reads results.
     fn redacted(&self) -> Self {
         let unit = |unit: &WorkUnit| WorkUnit { input: redacted_input(unit), ..unit.clone() };
-        Self { units: self.units.iter().map(unit).collect(), options: self.options.redacted() }
+        Self { units: self.units.iter().map(unit).collect(), options: self.options.redacted(), form: self.form }
     }
 
     /// Whether a URL has something that is not for everyone.
@@ -158,7 +174,7 @@ impl Plan {
     pub fn join(mut self, store: &Store, machine: &mut LazyMachine<'_, '_>, fresh: bool) -> Result<Self> {
         let own = self.redacted();
         let shown = store.shown();
-        let is_zarr = zarr_plan::is_zarr(&self.options);
+        let is_zarr = self.form == Form::ChipShard;
         let earlier = match Self::of_store(store) {
             Err(error) if error.is::<Damaged>() && fresh && !is_zarr => {
                 eprintln!("note: {error:#}; whatever is there and is not named now is in no list any more");
@@ -198,12 +214,15 @@ impl Plan {
         }
         let scenes: HashMap<&str, &WorkUnit> = self.units.iter().map(|unit| (unit.scene.as_str(), unit)).collect();
         let names: HashSet<&str> = self.units.iter().map(|unit| unit.unit.as_str()).collect();
+        let form = earlier.form;
         let is_replaced = |unit: &WorkUnit| difference.is_some() || scenes.contains_key(unit.scene.as_str());
         let (replaced, others): (Vec<_>, Vec<_>) = earlier.units.into_iter().partition(is_replaced);
         let mut gone = Vec::new();
-        for unit in replaced.iter().filter(|unit| !names.contains(unit.unit.as_str())) {
-            if store.size_bytes(&marker_of(&unit.unit))?.is_none() && store.size_bytes(&data_of(&unit.unit))?.is_none()
-            {
+        // Of another form, its files would not be replaced by those of the same unit.
+        let is_left = |unit: &&WorkUnit| form != self.form || !names.contains(unit.unit.as_str());
+        for unit in replaced.iter().filter(is_left) {
+            let is_begun = store.size_bytes(&marker_of(&unit.unit))?.is_some();
+            if !is_begun && !store.has_data(&form.data_of(&unit.unit))? {
                 continue;
             }
             let is_same_scene =
@@ -232,7 +251,7 @@ impl Plan {
         self.refuse_other_names(&kept, store)?;
         if !gone.is_empty() {
             machine.open()?;
-            gone.iter().try_for_each(|unit| store.remove_unit(&unit.unit))?;
+            gone.iter().try_for_each(|unit| store.remove_unit(form, &unit.unit))?;
             eprintln!("note: {} units of an earlier plan are removed from {shown}", gone.len());
         } else if fresh {
             machine.open()?;
@@ -242,7 +261,7 @@ impl Plan {
                 "note: {never_made} units of scenes that failed or are not there, and are not named now, are left out of {shown}"
             );
         }
-        tell_kept(&kept, &shown);
+        tell_kept(form, &kept, &shown);
         drop((scenes, names));
         self.units.extend(kept);
         self.redacted().put(store)?;
@@ -299,7 +318,8 @@ impl Plan {
         }
         // Asking for each object of a store would take its time, and names with hashes are nobody else's.
         if store.folder().is_some() {
-            for name in self.units.iter().flat_map(|unit| [data_of(&unit.unit), item_of(&unit.unit)]) {
+            let names = |unit: &WorkUnit| [vec![item_of(&unit.unit)], self.form.files_of(&unit.unit)].concat();
+            for name in self.units.iter().flat_map(names) {
                 if store.size_bytes(&name)?.is_some() {
                     return Err(not_ours(&name));
                 }
@@ -314,7 +334,7 @@ impl Plan {
             std::fs::create_dir_all(folder)?;
         }
         self.write(&path)?;
-        store.deliver(PLAN)
+        store.deliver(PLAN).map(drop)
     }
 
     /// The copy where results go, if there is one.
@@ -343,7 +363,7 @@ impl std::fmt::Display for Damaged {
 const MOST_TOLD: usize = 3;
 
 /// Whoever renamed or deleted a scene may not expect that its rows are still there.
-fn tell_kept(kept: &[WorkUnit], shown: &str) {
+fn tell_kept(form: Form, kept: &[WorkUnit], shown: &str) {
     if kept.is_empty() {
         return;
     }
@@ -352,13 +372,16 @@ fn tell_kept(kept: &[WorkUnit], shown: &str) {
     let more = if scenes.len() > MOST_TOLD { ", ..." } else { "" };
     scenes.truncate(MOST_TOLD);
     let advice = match kept.iter().find(|unit| has_gone(unit)) {
-        Some(gone) => format!(
-            "; {} is not there any more: to remove its rows, delete {shown}/{}, {shown}/{} and {shown}/{}",
-            gone.scene,
-            data_of(&gone.unit),
-            item_of(&gone.unit),
-            marker_of(&gone.unit)
-        ),
+        Some(gone) => {
+            let files = form.files_of(&gone.unit).into_iter().chain([item_of(&gone.unit)]);
+            let files: Vec<String> = files.map(|name| format!("{shown}/{name}")).collect();
+            format!(
+                "; {} is not there any more: to remove what was made of it, delete {} and {shown}/{}",
+                gone.scene,
+                files.join(", "),
+                marker_of(&gone.unit)
+            )
+        }
         None => String::new(),
     };
     let line = format!(

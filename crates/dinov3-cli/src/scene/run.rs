@@ -27,7 +27,7 @@ pub fn run(arguments: &SceneRunArguments) -> Result<Outcome> {
     let (shard, source) = shard::chosen(arguments.shard, arguments.shards, &variable).map_err(usage)?;
     let embed = options::replayed(&plan.options, "run", &arguments.output)?;
     let job = Job::new(&embed)?;
-    let found = DecidingOptions { contents: job.contents(), ..plan.options.clone() };
+    let found = DecidingOptions { contents: job.contents()?, ..plan.options.clone() };
     if let Some(difference) = found.difference(&plan.options) {
         return Err(usage(format!("{}: was made with {difference}; plan anew", arguments.plan.display())));
     }
@@ -39,14 +39,15 @@ pub fn run(arguments: &SceneRunArguments) -> Result<Outcome> {
     if !source.is_empty() {
         let chips: u64 = own.iter().map(|unit| unit.chips).sum();
         eprintln!(
-            "shard {} of {}, from 0 ({source}): {} of {} units, {chips} chips",
+            "shard {} of {}, from 0 ({source}): {} of {} units, {chips} {}",
             shard.index,
             shard.count,
             own.len(),
-            plan.units.len()
+            plan.units.len(),
+            plan.form.items()
         );
     }
     let mut machine = LazyMachine::of(&job);
     let plan = plan.join(&store, &mut machine, arguments.fresh)?;
-    units::run(&mut machine, &plan.options, &own, &store, arguments.fresh).map(|tally| tally.tell(&store))
+    units::run(&mut machine, &plan, &own, &store, arguments.fresh).map(|tally| tally.tell(plan.form, &store))
 }

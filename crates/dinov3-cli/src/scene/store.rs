@@ -1,24 +1,27 @@
 //! Where a job's results go: a folder of this machine, or the objects of a store whose keys begin alike.
 //!
 //! ```text
-//! OUT/UNIT.parquet                  the data of a unit
+//! OUT/UNIT.parquet                  the data of a unit; or UNIT.tif, UNIT.zarr/: see `form`
 //! OUT/UNIT.json                     its STAC item
 //! OUT/collection.json               the STAC collection
 //! OUT/.dinov3/plan.parquet          the work list
 //! OUT/.dinov3/units/UNIT.json       what is there of a unit: written last
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use dinov3::checkpoint::hash::{StreamHash, sha256};
-use dinov3::sink::AtomicFile;
+use dinov3::sink::{AtomicFile, MergedStore, is_store_name};
 use dinov3_scene::raster::{Opener, RasterError, StoreFolder, redacted};
 use dinov3_stac::path_of_uri;
+use serde::{Deserialize, Serialize};
 
 use crate::failure::usage;
+use crate::scene::form::Form;
 use crate::setup::extension;
 
 /// The STAC collection.
@@ -70,7 +73,7 @@ pub fn check_place(output: &Path) -> Result<()> {
         let shown = redacted(&output.to_string_lossy());
         return Err(usage(format!(
             "{shown}: one file is written to a disk of this machine; in an object store, name a prefix, s3://BUCKET/PREFIX/, \
-             under which the chips of every scene get a file"
+             under which every scene gets files of its own"
         )));
     }
     Ok(())
@@ -155,21 +158,40 @@ impl Store {
         }
     }
 
-    /// Brings the file that was made in its workplace to its place.
-    pub fn deliver(&self, name: &str) -> Result<()> {
+    /// Brings what was made in its workplace, a file or a Zarr store, to its place, and says which files are there now.
+    pub fn deliver(&self, name: &str) -> Result<BTreeMap<String, FileFacts>> {
+        let made = self.workplace(name);
+        let mut names = match made.is_dir() {
+            true => files_below(&made, name)?,
+            false => vec![name.to_owned()],
+        };
         if let Self::Objects { objects, .. } = self {
-            let path = self.workplace(name);
-            let file = File::open(&path).with_context(|| path.display().to_string())?;
-            objects.put_from(name, file)?;
+            if made.is_dir() {
+                // What an earlier version had and this one has not would be read with it. Without its root it is no store.
+                let root = format!("{name}/{}", MergedStore::METADATA);
+                let earlier = objects.names_below(name)?;
+                if earlier.contains(&root) {
+                    objects.remove(&root)?;
+                }
+                let is_gone = |earlier: &&String| **earlier != root && !names.contains(earlier);
+                earlier.iter().filter(is_gone).try_for_each(|gone| objects.remove(gone))?;
+                names.sort_by_key(|name| *name == root);
+            }
+            for name in &names {
+                let path = self.workplace(name);
+                let file = File::open(&path).with_context(|| path.display().to_string())?;
+                objects.put_from(name, file)?;
+            }
         }
-        Ok(())
+        let facts = |name: String| FileFacts::of(&self.workplace(&name)).map(|facts| (name, facts));
+        names.into_iter().map(facts).collect()
     }
 
     /// Removes what is in the workplace and was delivered elsewhere.
     pub fn clear_workplace(&self, name: &str) {
         if let Self::Objects { .. } = self {
             // Only room on the disk.
-            let _ = fs::remove_file(self.workplace(name));
+            let _ = remove_file_or_folder(&self.workplace(name));
         }
     }
 
@@ -250,8 +272,31 @@ impl Store {
     }
 
     /// Removes all of a unit that is in it: first what says that it is there.
-    pub fn remove_unit(&self, unit: &str) -> Result<()> {
-        [marker_of(unit), item_of(unit), data_of(unit)].iter().try_for_each(|name| self.remove(name))
+    pub fn remove_unit(&self, form: Form, unit: &str) -> Result<()> {
+        [marker_of(unit), item_of(unit)].iter().try_for_each(|name| self.remove(name))?;
+        form.files_of(unit).iter().try_for_each(|name| self.remove_data(name))
+    }
+
+    /// Removes a file or a Zarr store, if it is there.
+    pub fn remove_data(&self, name: &str) -> Result<()> {
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                remove_file_or_folder(&path).with_context(|| path.display().to_string())
+            }
+            Self::Objects { objects, .. } if is_store_name(Path::new(name)) => {
+                objects.names_below(name)?.iter().try_for_each(|name| Ok(objects.remove(name)?))
+            }
+            Self::Objects { objects, .. } => Ok(objects.remove(name)?),
+        }
+    }
+
+    /// Whether a file or a Zarr store is there.
+    pub fn has_data(&self, name: &str) -> Result<bool> {
+        match is_store_name(Path::new(name)) {
+            true => Ok(self.size_bytes(&format!("{name}/{}", MergedStore::METADATA))?.is_some()),
+            false => Ok(self.size_bytes(name)?.is_some()),
+        }
     }
 
     /// Removes a document, if it is there.
@@ -284,6 +329,59 @@ fn own_scratch() -> Option<PathBuf> {
     dinov3::system::cache_directory().map(|cache| cache.join("scratch"))
 }
 
+/// What a file is when it is whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFacts {
+    pub size_bytes: u64,
+    pub sha256: String,
+}
+
+impl FileFacts {
+    /// Of a file of this machine, which is read.
+    pub fn of(path: &Path) -> Result<Self> {
+        let size_bytes = fs::metadata(path).with_context(|| path.display().to_string())?.len();
+        Ok(Self { size_bytes, sha256: sha256_of(path)? })
+    }
+
+    /// Of what was just written.
+    pub fn of_content(content: &[u8]) -> Self {
+        Self { size_bytes: content.len() as u64, sha256: sha256(content) }
+    }
+}
+
+/// All files below a folder in their order, by names with `/` that begin with this one, if it is not empty.
+pub fn files_below(folder: &Path, name: &str) -> Result<Vec<String>> {
+    fn add(folder: &Path, name: &str, names: &mut Vec<String>) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let slash = if name.is_empty() { "" } else { "/" };
+            let name = format!("{name}{slash}{}", entry.file_name().to_string_lossy());
+            match entry.file_type()?.is_dir() {
+                true => add(&entry.path(), &name, names)?,
+                false => names.push(name),
+            }
+        }
+        Ok(())
+    }
+    let mut names = Vec::new();
+    add(folder, name, &mut names).with_context(|| folder.display().to_string())?;
+    names.sort();
+    Ok(names)
+}
+
+/// Removes a file, or a folder with all that is in it, if it is there.
+pub fn remove_file_or_folder(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The SHA-256 of a file of this machine.
 pub fn sha256_of(path: &Path) -> Result<String> {
     let mut file = File::open(path).with_context(|| path.display().to_string())?;
@@ -300,11 +398,6 @@ pub fn sha256_of(path: &Path) -> Result<String> {
 /// Where the marker of a unit is.
 pub fn marker_of(unit: &str) -> String {
     format!("{HIDDEN}/{unit}.json")
-}
-
-/// The data of a unit.
-pub fn data_of(unit: &str) -> String {
-    format!("{unit}.parquet")
 }
 
 /// The STAC item of a unit.

@@ -5,25 +5,15 @@ use dinov3::sink::{MergedStore, WorkUnit};
 use dinov3_scene::without_name;
 use serde_json::{Value, json};
 
-use crate::failure::{Outcome, usage};
-use crate::scene::merge::Catalogue;
+use crate::failure::Outcome;
+use crate::scene::marker::Marker;
 use crate::scene::merged::MergedProvenance;
 use crate::scene::plan::Plan;
 use crate::scene::store::Store;
-use crate::scene::units::Marker;
 use crate::scene::zarr_units::metadata_of;
 
 /// Writes the metadata of the root from those of the units that are there.
-pub fn finish(
-    plan: &Plan,
-    store: &Store,
-    there: &[(&WorkUnit, Marker)],
-    problems: usize,
-    options: &Catalogue<'_>,
-) -> Result<Outcome> {
-    if options.parquet.is_some() {
-        return Err(usage(format!("--parquet: {} is a Zarr store, without rows", store.shown())));
-    }
+pub fn finish(plan: &Plan, store: &Store, there: &[(&WorkUnit, Marker)], problems: usize) -> Result<Outcome> {
     let mut root = MergedStore::default();
     let mut merged = MergedProvenance::default();
     let (mut columns, mut done, mut failed) = (Value::Null, 0, 0);
@@ -59,7 +49,7 @@ pub fn finish(
             store.shown()
         }
     };
-    let chips: usize = there.iter().map(|(_, marker)| marker.chips.done).sum();
+    let chips: usize = there.iter().map(|(_, marker)| marker.counts.done).sum();
     eprintln!("{} of {} units, {chips} chips, {problems} problems -> {place}", there.len(), plan.units.len());
     Ok(if problems > 0 { Outcome::SomeFailed } else { Outcome::Done })
 }

@@ -4,30 +4,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use dinov3::sink::{MergedStore, WorkUnit, is_store_name};
-use dinov3_scene::{AlignedGrid, Division, Edges, SceneOptions};
+use dinov3_scene::{AlignedGrid, Edges, SceneOptions};
 
-use crate::arguments::SceneFormat;
 use crate::failure::usage;
-use crate::scene::job::Job;
-use crate::scene::options::DecidingOptions;
+use crate::scene::form::Form;
 use crate::scene::plan::Plan;
 use crate::scene::store::{PLAN, Store, is_store};
-
-/// The long name of the option that says what a plan is for.
-const FORMAT: &str = "format";
-const ZARR: &str = "zarr";
-
-/// Whether these are the options of a plan for a Zarr store.
-pub fn is_zarr(options: &DecidingOptions) -> bool {
-    options.options.get(FORMAT).is_some_and(|values| values.iter().any(|value| value == ZARR))
-}
-
-/// The same options, for a store: what the name of the output says.
-pub fn for_zarr(mut options: DecidingOptions) -> DecidingOptions {
-    options.defaults.remove(FORMAT);
-    options.options.insert(FORMAT.to_owned(), vec![ZARR.to_owned()]);
-    options
-}
 
 /// Whether chips that are cut like this can be cells.
 ///
@@ -58,47 +40,17 @@ pub fn refuse_store_of_plan(output: &Path, fresh: bool) -> Result<()> {
     }
 }
 
-/// How a plan of this job is divided, unless by numbers of chips.
-pub fn division<'a>(job: &'a Job<'_>) -> Result<Option<Division<'a>>> {
-    if job.arguments.format != SceneFormat::Zarr {
-        return Ok(None);
-    }
-    if job.arguments.dense.dense {
-        return Err(usage(
-            "--dense: the units of a plan are chips; 'dinov3 scene embed --dense -o OUT.zarr' makes patches",
-        ));
-    }
-    check_cut(&job.options)?;
-    Ok(Some(Division::Shards(&job.layout)))
-}
-
-/// Whether the units of a plan that was read are what its options say, and stay within the store.
-///
-/// # Errors
-/// The first one that does not.
-pub fn check_units(units: &[WorkUnit], options: &DecidingOptions) -> Result<(), String> {
-    let is_safe = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
-    for unit in units.iter().filter(|unit| unit.error.is_none()) {
-        match (&unit.shard, is_zarr(options)) {
-            (Some(shard), true) if shard.group.starts_with('.') || !shard.group.chars().all(is_safe) => {
-                return Err(format!("'{}' is no name of a group", shard.group));
-            }
-            (Some(_), true) | (None, false) => {}
-            (Some(_), false) => return Err(format!("unit {} is a shard, and the options are for files", unit.unit)),
-            (None, true) => return Err(format!("unit {} is no shard, and the options are for a store", unit.unit)),
-        }
-    }
-    Ok(())
-}
-
 /// Whether results of this plan can go there.
 ///
 /// # Errors
 /// If it is a name of something else.
 pub fn check_output(plan: &Plan, output: &Path) -> Result<()> {
     let shown = output.display();
-    match (is_zarr(&plan.options), is_store_name(output)) {
+    match (plan.form == Form::ChipShard, is_store_name(output)) {
         (true, false) => Err(usage(format!("{shown}: the plan is for a Zarr store, whose name ends in .zarr"))),
+        (false, true) if plan.form.is_patches() => Err(usage(format!(
+            "{shown}: the plan is of patches, of which every scene has a raster of its own: name a folder"
+        ))),
         (false, true) => Err(usage(format!(
             "{shown}: the plan is for files in a folder; a plan for a Zarr store is made with --format zarr"
         ))),

@@ -10,15 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
-use std::path::Path;
 
 use anyhow::{Context, Result};
-use dinov3::checkpoint::hash::sha256;
 use dinov3::sink::{EmbeddingLayout, MergedStore, ShardPlace, WorkUnit, move_file, remove_journal};
 
-use crate::scene::store::{Store, sha256_of};
-use crate::scene::units::FileFacts;
+use crate::scene::store::{FileFacts, Store, files_below, remove_file_or_folder};
 
 const PARTS: &str = ".dinov3/parts";
 
@@ -40,7 +36,7 @@ pub fn prepare(store: &Store, unit: &str) -> Result<()> {
     }
     match part.join(MergedStore::METADATA).exists() {
         true => Ok(()),
-        false => remove_folder(&part).with_context(|| part.display().to_string()),
+        false => remove_file_or_folder(&part).with_context(|| part.display().to_string()),
     }
 }
 
@@ -48,15 +44,8 @@ pub fn prepare(store: &Store, unit: &str) -> Result<()> {
 pub fn forget(store: &Store, unit: &str) {
     let part = store.workplace(&part_of(unit));
     // Only room on the disk, and maybe someone else's by now.
-    let _ = remove_folder(&part);
+    let _ = remove_file_or_folder(&part);
     let _ = remove_journal(&part);
-}
-
-fn remove_folder(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Brings the objects of a unit to their places, and says what is there of it now.
@@ -67,9 +56,7 @@ pub fn deliver(
     layout: &EmbeddingLayout,
 ) -> Result<BTreeMap<String, FileFacts>> {
     let part = store.workplace(&part_of(&unit.unit));
-    let mut names = Vec::new();
-    files_below(&part, "", &mut names).with_context(|| part.display().to_string())?;
-    names.sort();
+    let names = files_below(&part, "")?;
     // Of a version of the scene that had data there.
     for gone in shard.objects(layout).iter().filter(|object| names.binary_search(object).is_err()) {
         store.remove(gone)?;
@@ -77,8 +64,7 @@ pub fn deliver(
     let mut files = BTreeMap::new();
     for name in names.into_iter().filter(|name| name != MergedStore::METADATA) {
         let path = part.join(&name);
-        let size_bytes = fs::metadata(&path).with_context(|| path.display().to_string())?.len();
-        let facts = FileFacts { size_bytes, sha256: sha256_of(&path)? };
+        let facts = FileFacts::of(&path)?;
         match store {
             Store::Folder(folder) => move_file(&path, &folder.join(&name))?,
             Store::Objects { objects, .. } => {
@@ -92,20 +78,7 @@ pub fn deliver(
     let metadata = fs::read(&path).with_context(|| path.display().to_string())?;
     let name = metadata_of(&unit.unit);
     store.put(&name, &metadata)?;
-    files.insert(name, FileFacts { size_bytes: metadata.len() as u64, sha256: sha256(&metadata) });
-    remove_folder(&part).with_context(|| part.display().to_string())?;
+    files.insert(name, FileFacts::of_content(&metadata));
+    remove_file_or_folder(&part).with_context(|| part.display().to_string())?;
     Ok(files)
-}
-
-/// All files below a folder, by relative names with `/`.
-fn files_below(folder: &Path, prefix: &str, names: &mut Vec<String>) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-        match entry.file_type()?.is_dir() {
-            true => files_below(&entry.path(), &format!("{name}/"), names)?,
-            false => names.push(name),
-        }
-    }
-    Ok(())
 }

@@ -12,6 +12,31 @@ pub struct Objects {
     server: HttpServer,
 }
 
+/// The objects of a bucket that a query asks for, and the folders beside them.
+fn listed(objects: &BTreeMap<String, Vec<u8>>, bucket: &str, query: &str) -> HttpReply {
+    let prefix = query.split(['?', '&']).find_map(|part| part.strip_prefix("prefix=")).unwrap_or_default();
+    let prefix = format!("{}/{}", bucket.trim_end_matches('/'), prefix.replace("%2F", "/"));
+    let (mut found, mut folders) = (String::new(), std::collections::BTreeSet::new());
+    let key = |path: &str| path.trim_start_matches(bucket).trim_start_matches('/').to_owned();
+    for (path, content) in objects {
+        let Some(rest) = path.strip_prefix(&prefix) else { continue };
+        match rest.split_once('/') {
+            Some((folder, _)) => _ = folders.insert(key(&format!("{prefix}{folder}/"))),
+            None => {
+                let (key, size) = (key(path), content.len());
+                let time = "2024-06-01T10:20:30.000Z";
+                found += &format!(
+                    "<Contents><Key>{key}</Key><LastModified>{time}</LastModified><ETag>\"1\"</ETag><Size>{size}</Size></Contents>"
+                );
+            }
+        }
+    }
+    for folder in folders {
+        found += &format!("<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>");
+    }
+    HttpReply::new(200, format!("<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"))
+}
+
 impl Objects {
     pub fn start() -> Self {
         let stored: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
@@ -28,6 +53,7 @@ impl Objects {
                     objects.remove(&path);
                     HttpReply::new(204, "")
                 }
+                ("GET", None) if request.path.contains("list-type=2") => listed(&objects, &path, &request.path),
                 (_, Some(object)) => part_of(object, request).with("Last-Modified", "Sat, 01 Jun 2024 10:20:30 GMT"),
                 _ => HttpReply::new(404, "<Error><Code>NoSuchKey</Code></Error>"),
             }

@@ -73,7 +73,8 @@ impl Stores {
         };
         Ok(match store {
             Store::S3 => {
-                let builder = AmazonS3Builder::from_env().with_url(url("s3"));
+                // Objects are removed one by one, and not every store has S3's way for many.
+                let builder = AmazonS3Builder::from_env().with_url(url("s3")).with_disable_bulk_delete(true);
                 let set = |builder: AmazonS3Builder, (name, value): (&String, &String)| match name.parse() {
                     Ok(name) => builder.with_config(name, value),
                     Err(_) => builder,
@@ -254,6 +255,23 @@ impl StoreFolder {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.not_written(name, error)),
         }
+    }
+
+    /// The names of all objects below a folder, which begin with its own.
+    ///
+    /// # Errors
+    /// If the store does not list them.
+    pub fn names_below(&self, folder: &str) -> Result<Vec<String>, RasterError> {
+        let own = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let (mut folders, mut names) = (vec![self.key(folder)?], Vec::new());
+        while let Some(folder_key) = folders.pop() {
+            let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(&folder_key)));
+            let listed = listed.map_err(|error| self.tell(folder, error))?;
+            folders.extend(listed.common_prefixes);
+            let keys = listed.objects.iter().map(|object| object.location.as_ref());
+            names.extend(keys.filter_map(|key| key.strip_prefix(&own)).map(str::to_owned));
+        }
+        Ok(names)
     }
 
     fn key(&self, name: &str) -> Result<Path, RasterError> {

@@ -48,8 +48,7 @@ pub struct ChipShards {
 impl ChipShards {
     /// For the cells of a scene and vectors of this layout.
     pub fn new(grid: &FeatureGrid, layout: &EmbeddingLayout) -> Self {
-        // As `NorthUpRaster` turns it.
-        let is_turned = !grid.transform.is_rotated() && grid.transform.e > 0.0;
+        let (_, is_turned) = grid.north_up();
         Self { chunking: Chunking::of_grid(grid, cell_bytes(layout)), is_turned }
     }
 
