@@ -103,7 +103,7 @@ def outlined(program: Path) -> list[str]:
     """Vector instructions that became functions: what calls them was compiled without vector registers, most often a closure
     that was not inlined, and is many times slower."""
     text, _ = output(["objdump", "--syms", str(program)])
-    return sorted(set(re.findall(r"core_arch\S*?(_mm(?:256|512)_[a-z0-9_]+?)(?=17h|\b)", text)))
+    return sorted(set(re.findall(r"core_arch\S*?(_mm(?:256|512)_[a-z0-9_]+?)(?=17h|[^a-z0-9_]|$)", text)))
 
 
 def problems(expected: dict, counts: dict[str, int] | None, loops: dict, compiler: str) -> list[str]:

@@ -18,6 +18,7 @@ DOCUMENTS = ("docs/performance.md", "README.md")
 PLOT = REPOSITORY / "docs/performance.svg"
 NOT_MEASURED = "not yet measured"
 NO_BF16 = "this processor has no bf16"
+WITHOUT_BF16 = ("avx2", "avxvnni", "avx512", "avx512vnni")  # see machine.instruction_set
 PEER_TITLES = {
     "openvino": "OpenVINO", "openvino-nncf": "OpenVINO, NNCF static int8", "onnxruntime": "ONNX Runtime",
     "timm-eager": "timm eager", "timm-compiled": "timm compiled", "timm": "timm",
@@ -67,7 +68,7 @@ def line(row: Row, facts: dict | None, machine: str | None = None) -> str:
         limits = f"at most {limits}"
     if facts is None:
         of_bf16 = "bf16" in (row.precision, row.peer_precision)
-        state = NO_BF16 if machine and of_bf16 and instruction_set(machine) not in ("amx", "avx512bf16") else NOT_MEASURED
+        state = NO_BF16 if machine and of_bf16 and instruction_set(machine) in WITHOUT_BF16 else NOT_MEASURED
         return f"| {row.title} | {against(row, None)} | | | {limits} | {state} |"
     summary = facts["summary"]
     bounds = "" if summary["interval"] is None else " ({} to {})".format(*map(number, summary["interval"]))

@@ -66,9 +66,10 @@ struct Worker {
 /// Floats of the score buffer that are aimed at: half of a small L2.
 const SCORE_FLOATS: usize = 32 * 1024;
 const MOST_ROWS: usize = 96;
-/// Keys of a block, whole panels: keys, values and scores of a block fill a small L2 together.
+/// Keys of a block, whole panels: keys, values and scores of a block take 400 KB in f32, 270 KB in bf16.
 const KEY_BLOCK: usize = 512;
-/// Most tokens whose scores are held at once: those of 24 queries fill the buffer. Beyond it, keys and values would be
+const _: () = assert!(KEY_BLOCK.is_multiple_of(PANEL));
+/// Most tokens whose scores are held at once: those of 24 queries about fill the buffer. Beyond it, keys and values would be
 /// read from beyond L2 for ever fewer queries.
 const MOST_AT_ONCE: usize = SCORE_FLOATS / 24 - LANES;
 
@@ -247,9 +248,15 @@ impl<E: Element> AttentionTask<'_, E> {
     /// The head's part of a token's q (0), k (1) or v (2).
     #[inline(always)]
     fn source(&self, token: usize, which: usize) -> &[E] {
+        &self.qkv[self.start_of(token, which)..][..self.shape.head_dim]
+    }
+
+    /// Where that part starts.
+    #[inline(always)]
+    fn start_of(&self, token: usize, which: usize) -> usize {
         let dim = self.shape.dim();
         let row = (self.image * self.shape.tokens + token) * 3 * dim;
-        &self.qkv[row + which * dim + self.head * self.shape.head_dim..][..self.shape.head_dim]
+        row + which * dim + self.head * self.shape.head_dim
     }
 
     /// Asks for the head's part of sixteen tokens, as far as there are such. They lie a page or more apart, which hardware
@@ -375,7 +382,9 @@ impl<E: Element> AttentionTask<'_, E> {
             let start = token * self.shape.dim() + self.head * head_dim;
             // SAFETY: tasks differ in the image, the head or the block of queries, so their parts do not overlap.
             let out = unsafe { self.output.part(start, head_dim) };
-            let inverse = simd.splat(1.0 / softmax.total);
+            // A row of nothing but minus infinity has no weights.
+            let total = if softmax.largest == f32::NEG_INFINITY { f32::NAN } else { softmax.total };
+            let inverse = simd.splat(1.0 / total);
             for (sums, out) in sums[..head_dim].chunks(LANES).zip(out.chunks_mut(LANES)) {
                 let value = simd.multiply(simd.load_part(sums, 0.0), inverse);
                 store_part(simd, value, out);
@@ -399,16 +408,18 @@ impl<E: Element> AttentionTask<'_, E> {
         assert!(keys.len() + LANES <= score_stride && scores.len() == queries.len() * score_stride, "scores");
         // Blocks of keys are whole panels.
         let layout = self.plan.key_layout::<E>(self.shape, keys.start);
+        let panels = &packed[keys.start * layout.words..][..keys.len().next_multiple_of(LANES) * layout.words];
+        let queries_from = self.qkv[self.start_of(queries.start, 0)..].as_ptr();
         // SAFETY: `qkv` holds the queries' rows (its length was checked), `packed` the panels of all keys, and a score row
         // has room for the keys rounded up to whole vectors.
         unsafe {
             panel_product::<S, E>(
                 simd,
-                self.source(queries.start, 0).as_ptr(),
+                queries_from,
                 3 * self.shape.dim(),
                 queries.len(),
                 head_dim,
-                packed[keys.start * layout.words..].as_ptr(),
+                panels.as_ptr(),
                 layout,
                 keys.len(),
                 scores.as_mut_ptr(),
@@ -434,7 +445,7 @@ impl<E: Element> AttentionTask<'_, E> {
         for first in (0..self.shape.head_dim).step_by(PANEL) {
             let layout = self.plan.value_layout::<E>(self.shape, first);
             // Blocks of keys are whole words; from there on the panel is laid out as from its start.
-            let panel = &values[first * layout.words + layout.offset(0, keys.start / E::GROUP)..];
+            let panel = &values[first * layout.words..][..layout.len()][layout.offset(0, keys.start / E::GROUP)..];
             // SAFETY: each score row starts with as many numbers of type E as there are keys; the panel holds the words of
             // the keys for each of its columns, and a row of sums has room for head_dim rounded up to whole vectors.
             unsafe {
@@ -479,10 +490,11 @@ impl Softmax {
             largest[index % 2] = simd.max(simd.load(chunk), largest[index % 2]);
         }
         let last = simd.load_part(tail, f32::NEG_INFINITY);
-        let before = self.largest;
+        // Scores of minus infinity weigh nothing beside others, in whatever block those are.
+        let before = self.largest.max(f32::MIN);
         self.largest = simd.largest(simd.max(last, simd.max(largest[0], largest[1])));
 
-        let largest = simd.splat(self.largest);
+        let largest = simd.splat(self.largest.max(f32::MIN));
         let lowest = simd.splat((-125.0 / scale) as f32);
         // What f32 cannot hold of the scale.
         let scale = [simd.splat(scale as f32), simd.splat((scale - f64::from(scale as f32)) as f32)];

@@ -128,20 +128,20 @@ pub trait SealedOperand: Sized {
     /// A word of up to [`SealedOperand::GROUP`] weights; missing ones are zero.
     #[doc(hidden)]
     fn word_of(weights: &[f32]) -> u32;
-    /// What a word is taken apart into before it is multiplied: nothing but the word where an instruction takes it whole.
+    /// Whether words are taken apart into two parts before they are multiplied, since no instruction takes them whole.
     #[doc(hidden)]
     #[inline(always)]
-    fn parts<S: Simd>() -> &'static [Part] {
-        &[Part::Even]
+    fn is_apart<S: Simd>() -> bool {
+        false
     }
-    /// A part of each word of a row, for [`SealedOperand::accumulate`].
+    /// A part of each word of a row, for [`SealedOperand::accumulate`]. Only where words are taken apart.
     #[doc(hidden)]
     #[inline(always)]
     fn part_of_row<S: Simd>(simd: S, words: S::V, part: Part) -> S::V {
         let _ = (simd, part);
         words
     }
-    /// The same of columns.
+    /// The same of columns; whole words where they are not.
     #[doc(hidden)]
     #[inline(always)]
     fn part_of_columns<S: Simd>(simd: S, words: S::V, part: Part) -> S::V {
@@ -360,13 +360,13 @@ impl SealedOperand for Bf16 {
     }
 
     #[inline(always)]
-    fn parts<S: Simd>() -> &'static [Part] {
-        if S::MULTIPLIES_BF16 { &[Part::Even] } else { &[Part::Even, Part::Odd] }
+    fn is_apart<S: Simd>() -> bool {
+        !S::MULTIPLIES_BF16
     }
 
     #[inline(always)]
     fn part_of_row<S: Simd>(simd: S, words: S::V, part: Part) -> S::V {
-        if S::MULTIPLIES_BF16 { words } else { simd.bf16_of_words(words, part) }
+        simd.bf16_of_words(words, part)
     }
 
     #[inline(always)]

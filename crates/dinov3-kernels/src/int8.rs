@@ -101,13 +101,13 @@ impl SealedOperand for Int8 {
     }
 
     #[inline(always)]
-    fn parts<S: Simd>() -> &'static [Part] {
-        if S::MULTIPLIES_BYTES { &[Part::Even] } else { &[Part::Even, Part::Odd] }
+    fn is_apart<S: Simd>() -> bool {
+        !S::MULTIPLIES_BYTES
     }
 
     #[inline(always)]
     fn part_of_row<S: Simd>(simd: S, words: S::V, part: Part) -> S::V {
-        if S::MULTIPLIES_BYTES { words } else { simd.unsigned_of_words(words, part) }
+        simd.unsigned_of_words(words, part)
     }
 
     #[inline(always)]

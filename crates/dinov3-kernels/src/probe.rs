@@ -13,10 +13,14 @@ use crate::int8::Int8;
 use crate::isa::Isa;
 use crate::simd::{Kernel, LANES, Part, Simd, dispatch, dispatch_integers};
 
-/// Independent sums: enough to hide the latency of a multiply-add, and no more than there are registers for. A vector of
-/// AVX2 is two registers of sixteen.
+/// Independent sums: enough to hide the latency of a multiply-add, and no more than there are registers for. A vector is
+/// four registers of sixteen for portable code, and two with AVX2.
 fn sums_of<S: Simd>() -> usize {
-    if S::TILE_VECTORS == 1 { 6 } else { MOST_SUMS }
+    match (S::TILE_VECTORS, S::TILE_ROWS) {
+        (1, 2) => 3,
+        (1, _) => 6,
+        _ => MOST_SUMS,
+    }
 }
 const MOST_SUMS: usize = 12;
 
@@ -31,15 +35,21 @@ impl<E: Operand> Kernel for Probe<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f64 {
-        let is_apart = E::parts::<S>().len() > 1;
         let word = simd.splat_word(E::half_word(std::hint::black_box(self.seed)));
         let factor = E::part_of_columns(simd, word, Part::Even);
-        // Different ones, or the compiler could compute one for all.
-        let mut sums: [S::V; MOST_SUMS] = std::array::from_fn(|index| simd.splat(index as f32));
+        // Different ones in all lanes, or the compiler could compute one for several.
+        let mut lanes = [0.0; LANES];
+        let mut sums = [factor; MOST_SUMS];
+        for (index, sum) in sums.iter_mut().enumerate() {
+            for (lane, value) in lanes.iter_mut().enumerate() {
+                *value = (index * LANES + lane) as f32;
+            }
+            *sum = simd.load(&lanes);
+        }
         for _ in 0..self.rounds {
             for sum in &mut sums[..sums_of::<S>()] {
-                // What is several instructions could be computed once for many rounds if it did not depend on the sum.
-                *sum = E::accumulate(simd, *sum, if is_apart { *sum } else { factor }, factor);
+                // A product of constants would be computed once for all rounds where it is an instruction of its own.
+                *sum = E::accumulate(simd, *sum, *sum, factor);
             }
         }
         let mut total = simd.splat(0.0);
@@ -47,7 +57,7 @@ impl<E: Operand> Kernel for Probe<E> {
             total = simd.add(total, sum);
         }
         std::hint::black_box(simd.sum(total));
-        let numbers = <E as SealedOperand>::GROUP / E::parts::<S>().len();
+        let numbers = <E as SealedOperand>::GROUP / if E::is_apart::<S>() { 2 } else { 1 };
         (self.rounds * sums_of::<S>() * LANES * numbers * 2) as f64
     }
 }

@@ -133,6 +133,25 @@ fn the_largest_score_may_come_in_any_block_of_keys() {
 }
 
 #[test]
+fn scores_of_minus_infinity_weigh_nothing_in_any_block_of_keys() {
+    let (tokens, dim) = (1400, 4);
+    for isa in Isa::all_supported() {
+        for lost in [0..512, 512..1024, 888..1400] {
+            let mut case = case(1, tokens, tokens, 1, dim);
+            for token in 0..tokens {
+                for d in 0..dim {
+                    case.qkv[token * 3 * dim + d] = 1e20;
+                    case.qkv[(token * 3 + 1) * dim + d] = if lost.contains(&token) { -1e20 } else { 0.0 };
+                    case.qkv[(token * 3 + 2) * dim + d] = if lost.contains(&token) { 1.0 } else { 2.0 };
+                }
+            }
+            let out = case.run::<f32>(isa, 2);
+            assert!(out.iter().all(|value| (value - 2.0).abs() < 1e-5), "{} {lost:?}: {:?}", isa.name(), &out[..4]);
+        }
+    }
+}
+
+#[test]
 fn huge_scores() {
     // Scores of about ±1e4: the largest wins, nothing overflows.
     let tokens = 37;

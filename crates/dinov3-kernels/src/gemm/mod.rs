@@ -22,7 +22,7 @@ use tile::{PANEL, panel_product};
 /// Rows that one task multiplies: with k up to a few thousand they stay in L2 while panels stream past. A multiple of
 /// the tile's rows.
 pub(crate) const ROW_BLOCK: usize = 96;
-/// Rows of a group, see [`LinearTask::group_rows`], and the largest panel for which there are groups.
+/// Rows of a group where tiles are wide, see [`LinearTask::group_rows`], and the largest panel for which there are groups.
 const GROUP_ROWS: usize = 12;
 const GROUP_PANEL_BYTES: usize = 256 * 1024;
 /// Rows of a group where tiles are narrow: what they read of rows is four times as much, and has to stay in a small L2.

@@ -4,7 +4,7 @@
 use std::mem::MaybeUninit;
 
 use crate::element::Operand;
-use crate::simd::{Kernel, LANES, Part, Simd};
+use crate::simd::{Kernel, LANES, Lanes, Part, Simd};
 
 /// Columns of a packed panel.
 pub(crate) const PANEL: usize = 64;
@@ -12,6 +12,7 @@ pub(crate) const PANEL: usize = 64;
 /// Words of k that are summed in registers before the sum goes to memory. A rounding error grows with the square root
 /// of this length: at 512 the f32 encoder was a little less exact than timm's, at 128 it is more exact, for 1 % of time.
 pub(crate) const BLOCK_WORDS: usize = 128;
+const _: () = assert!(BLOCK_WORDS.is_multiple_of(LANES));
 
 /// How a panel of `width` columns over `k` numbers lies in memory: sub-panels of `sub_width` columns, each
 /// `[words][sub_width]`.
@@ -277,17 +278,19 @@ unsafe fn take_apart<S: Simd, E: Operand>(
                 unsafe { simd.load_words(some.as_ptr()) }
             };
             for part in [Part::Even, Part::Odd] {
+                let mut lanes = [0.0; LANES];
+                simd.store(E::part_of_row(simd, whole, part), &mut lanes);
                 let at = part as usize * BLOCK_WORDS + first;
-                // SAFETY: blocks are made of whole vectors, so this one lies in the row; all bits are a value.
-                let target = unsafe { &mut *target.as_mut_ptr().cast::<f32>().add(at).cast() };
-                simd.store(E::part_of_row(simd, whole, part), target);
+                // SAFETY: blocks are made of whole vectors, so this one lies in the row; both are aligned to 4 bytes.
+                unsafe { target.as_mut_ptr().cast::<f32>().add(at).cast::<Lanes>().write(lanes) };
             }
         }
     }
 }
 
-/// `c = a × panels` for any number of rows, and `columns` columns in panels that follow each other in memory. Each element is summed over k in blocks of [`BLOCK_WORDS`], each block from
-/// zero and in order, whatever the number of rows.
+/// `c = a × panels` for any number of rows, and `columns` columns in panels that follow each other in memory. Each element is
+/// summed over k in blocks of [`BLOCK_WORDS`], each block from zero and in order (where rows are apart, one part of all words
+/// after the other), whatever the number of rows.
 ///
 /// # Safety
 /// Row r of `a` is valid for k numbers from `a + r * a_stride`, row r of `c` for `columns`, rounded up to whole vectors,
@@ -329,7 +332,7 @@ impl<E: Operand> Kernel for PanelProduct<E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let PanelProduct { a, a_stride, layout: first_layout, columns, c_stride, .. } = self;
-        let is_apart = E::parts::<S>().len() > 1;
+        let is_apart = E::is_apart::<S>();
         let mut apart = [const { MaybeUninit::<ApartRow>::uninit() }; APART_ROWS];
         let most_rows = if is_apart { APART_ROWS } else { self.rows };
         // `k` of zero still runs one block of no words, which stores zeros.
@@ -353,13 +356,20 @@ impl<E: Operand> Kernel for PanelProduct<E> {
                         for column in (0..layout.width).step_by(layout.sub_width) {
                             let b = self.panel.add(first * layout.words + layout.offset(column, word));
                             let c = self.c.add(first_row * c_stride + first + column);
-                            let ahead = self.panel.wrapping_add(if column + layout.sub_width < layout.width {
+                            // What the loops come to next.
+                            let next = if column + layout.sub_width < layout.width {
                                 first * layout.words + layout.offset(column + layout.sub_width, word)
+                            } else if first + PANEL < columns {
+                                let next = layout.of_rest(columns - first - PANEL);
+                                (first + PANEL) * layout.words + next.offset(0, word)
+                            } else if first_row + rows < self.rows {
+                                first_layout.offset(0, word)
                             } else if (word + BLOCK_WORDS) * E::GROUP < self.k {
-                                layout.offset(0, word + BLOCK_WORDS)
+                                first_layout.offset(0, word + BLOCK_WORDS)
                             } else {
-                                layout.len()
-                            });
+                                first * layout.words + layout.len()
+                            };
+                            let ahead = self.panel.wrapping_add(next);
                             let block = Block { rows: source, b, words, half, c, c_stride, add: word > 0, ahead };
                             match layout.sub_width / LANES {
                                 1 => rows_of_tiles::<S, E, 1>(simd, block, rows),
@@ -394,15 +404,15 @@ unsafe fn rows_of_tiles<S: Simd, E: Operand, const VECTORS: usize>(simd: S, bloc
         let height = (rows - row).min(S::TILE_ROWS);
         // SAFETY: rows `row..row + height` of what this function's contract grants.
         unsafe {
-            let rows = if E::parts::<S>().len() > 1 {
+            let rows = if E::is_apart::<S>() {
                 let Rows::Apart(start) = block.rows else { unreachable!("rows are taken apart") };
                 Rows::Apart(start.add(row))
             } else {
                 let Rows::Whole(start, stride) = block.rows else { unreachable!("rows stay whole") };
                 Rows::Whole(start.add(row * stride), stride)
             };
-            // Each tile asks for its own part.
-            let ahead = block.ahead.wrapping_add(row / S::TILE_ROWS * (BLOCK_WORDS / 4) * LANES);
+            // Four tiles ask for all lines of a block, a quarter each.
+            let ahead = block.ahead.wrapping_add(row / S::TILE_ROWS % 4 * block.words.div_ceil(4) * LANES);
             let block = Block { rows, c: block.c.add(row * block.c_stride), ahead, ..block };
             match height {
                 1 => tile::<S, E, 1, VECTORS>(simd, block),
@@ -430,22 +440,24 @@ mod tests {
     use crate::isa::Isa;
     use crate::simd::dispatch_integers;
 
-    /// Between pages that nobody may touch.
+    /// Between pages that nobody may touch. For vectors several panels, for tiles one.
     struct Operands<E> {
         a: Guarded<E>,
         rows: usize,
         k: usize,
         panel: Guarded<u32>,
         layout: PanelLayout,
+        columns: usize,
         c: Guarded<f32>,
     }
 
     impl<E: Operand> Operands<E> {
-        fn new(rows: usize, c_rows: usize, k: usize, layout: PanelLayout, edge: Edge) -> Operands<E> {
+        fn new(rows: usize, c_rows: usize, k: usize, layout: PanelLayout, columns: usize, edge: Edge) -> Operands<E> {
             let a = Guarded::new(&vec![E::default(); rows * k], edge).unwrap();
-            let panel = Guarded::new(&vec![0; layout.len()], edge).unwrap();
-            let c = Guarded::new(&vec![7.0; c_rows * layout.width], edge).unwrap();
-            Operands { a, rows, k, panel, layout, c }
+            let width = columns.next_multiple_of(LANES);
+            let panel = Guarded::new(&vec![0; width * layout.words], edge).unwrap();
+            let c = Guarded::new(&vec![7.0; c_rows * width], edge).unwrap();
+            Operands { a, rows, k, panel, layout, columns, c }
         }
     }
 
@@ -455,25 +467,36 @@ mod tests {
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) {
             let (a, panel, c) = (self.a.as_ptr(), self.panel.as_ptr(), self.c.as_mut_ptr());
-            let Operands { rows, k, layout, .. } = *self;
+            let Operands { rows, k, layout, columns, .. } = *self;
+            let width = columns.next_multiple_of(LANES);
             // SAFETY: the slices are as long as rows, k and the layout say.
-            unsafe { panel_product::<S, E>(simd, a, k, rows, k, panel, layout, layout.width, c, layout.width) };
+            unsafe { panel_product::<S, E>(simd, a, k, rows, k, panel, layout, columns, c, width) };
         }
     }
 
     fn stays_inside<E: Operand>() {
         for isa in Isa::all_supported().into_iter().chain([Isa::AMX_EMULATED]) {
-            for (rows, columns, k) in [(1, 1, 1), (2, 16, 3), (5, 17, 8), (13, 33, 150), (7, 64, 519), (33, 50, 64)] {
+            for (rows, columns, k) in [
+                (1, 1, 1),
+                (2, 16, 3),
+                (5, 17, 8),
+                (13, 33, 150),
+                (7, 64, 519),
+                (33, 50, 64),
+                (25, 100, 33),
+                (3, 130, 255),
+            ] {
                 for edge in [Edge::Start, Edge::End] {
                     let k = E::product_length(k);
                     let layout = PanelLayout::new::<E>(tile_vectors(isa), columns, k);
-                    let mut vectors = Operands::<E>::new(rows, rows, k, layout, edge);
+                    let mut vectors = Operands::<E>::new(rows, rows, k, layout, columns, edge);
                     dispatch_integers(isa, &mut vectors);
                     assert!(vectors.c.iter().all(|&sum| sum == 0.0));
 
                     let Some(mut tiles) = Tiles::configure::<E>(isa) else { continue };
+                    let columns = columns.min(PANEL);
                     let layout = PanelLayout::of_tiles::<E>(columns, k);
-                    let mut on_tiles = Operands::<E>::new(rows, rows.next_multiple_of(LANES), k, layout, edge);
+                    let mut on_tiles = Operands::<E>::new(rows, rows.next_multiple_of(LANES), k, layout, columns, edge);
                     let (a, panel, c) = (on_tiles.a.as_ptr(), on_tiles.panel.as_ptr(), on_tiles.c.as_mut_ptr());
                     // SAFETY: as above; `c` has as many rows as fill tiles.
                     unsafe { tiles.product::<E>(a, k, rows, k, panel, layout, c, layout.width) };

@@ -261,12 +261,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     #[inline(always)]
     fn load_bf16(self, source: &[u16; LANES]) -> Self::V {
-        let source = [source.as_ptr(), source[LANES / 2..].as_ptr()];
-        // Eight of the array's sixteen numbers each.
-        halves!(|source| {
-            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(source.cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
-        })
+        let source = source.as_ptr();
+        // SAFETY: the array holds sixteen numbers; the CPU has avx2, see `splat`.
+        let eights = unsafe { [_mm_loadu_si128(source.cast()), _mm_loadu_si128(source.add(8).cast())] };
+        halves!(|eights| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(eights))))
     }
 
     #[inline(always)]

@@ -35,9 +35,9 @@ pub trait Simd: Copy {
     const TILE_VECTORS: usize;
     /// Rows of a register tile.
     const TILE_ROWS: usize;
-    /// Whether [`Simd::dot_bf16`] is one instruction.
+    /// Whether there is [`Simd::dot_bf16`].
     const MULTIPLIES_BF16: bool = false;
-    /// Whether [`Simd::dot_u8s8`] is one instruction.
+    /// Whether there is [`Simd::dot_u8s8`].
     const MULTIPLIES_BYTES: bool = false;
 
     fn splat(self, value: f32) -> Self::V;
