@@ -133,7 +133,7 @@ def sparse(binary, folder, check):
     yield f"100,000² sparse: {size_bytes / 1e6:.0f} MB anonymous, {took:.1f} s"
 
 
-def speed(model, precision, side, runs, bound, binary, folder, check):
+def speed(model, precision, side, runs, bound, turns, binary, folder, check):
     """Chips per second from a file and from a server that takes 50 ms for each answer, beside `bench`, in turns."""
     webroot = folder / "web"
     webroot.mkdir()
@@ -144,7 +144,7 @@ def speed(model, precision, side, runs, bound, binary, folder, check):
             write_large(path, side)
         scenes = {"file": path, "server": f"{server.url}/{path.name}"}
         rates = {"bench": [], "file": [], "server": []}
-        for _ in range(TURNS):
+        for _ in range(turns):
             bench = run([binary, "bench", *options, "--size", 256, "--runs", runs, "--json"])
             rates["bench"].append(json.loads(bench.stdout)["images_per_second"])
             for name, scene in scenes.items():
@@ -163,11 +163,12 @@ def speed(model, precision, side, runs, bound, binary, folder, check):
 
 
 def main():
-    known = {"memory": memory, "dense": dense, "sparse": sparse}
-    known |= {name: functools.partial(speed, *case) for name, case in SPEEDS.items()}
+    known = {"memory": memory, "dense": dense, "sparse": sparse, **SPEEDS}
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, known)
+    parser.add_argument("--turns", type=int, default=TURNS, help="of each side, for speed; default %(default)s")
     arguments = parser.parse_args()
+    known |= {name: functools.partial(speed, *case, arguments.turns) for name, case in SPEEDS.items()}
     check, told = Checks(), []
     with tempfile.TemporaryDirectory(dir=arguments.keep) as scratch:
         for name in parse_only(arguments.only, known):
