@@ -225,6 +225,33 @@ fn scenes_that_share_a_basis_have_copies_of_it_and_none_is_fitted_by_chance() {
 }
 
 #[test]
+fn a_basis_among_the_units_is_refused_since_they_are_replaced() {
+    let scene = scenes();
+    said(&scene, &format!("embed scenes/b.tif {DENSE} {MODEL} -o out/"), 0);
+    let basis = files(scene.path("out")).into_iter().find(|name| name.ends_with("-pca.safetensors")).unwrap();
+    let line = format!("embed scenes/b.tif {DENSE} {MODEL} --pca-basis out/{basis} --fresh -o out/");
+    let told = said(&scene, &line, 2);
+    assert!(told.contains("lies among the units of out") && told.contains("copy it"), "{told}");
+    assert!(scene.path("out").join(basis).exists());
+}
+
+#[test]
+fn fresh_finds_what_an_interrupted_unit_of_another_form_has_left() {
+    let scene = scenes();
+    said(&scene, &format!("embed scenes/b.tif {DENSE} {MODEL} -o out/"), 0);
+    // As if it had been killed between its picture and its raster.
+    fs::remove_dir_all(scene.path("out/.dinov3/units")).unwrap();
+    for name in files(scene.path("out")) {
+        if name.ends_with(".tif") && !name.ends_with("-pca.tif") {
+            fs::remove_file(scene.path("out").join(name)).unwrap();
+        }
+    }
+    said(&scene, &format!("embed scenes/b.tif {MODEL} --chip 32 --fresh -o out/"), 0);
+    let left: Vec<String> = files(scene.path("out")).into_iter().filter(|name| name.contains("-pca")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn windows_that_fail_are_all_that_a_second_run_makes() {
     let scene = Scene::new();
     let wide = || TiffImage { width_px: 160, height_px: 48, ..rgb(0) };

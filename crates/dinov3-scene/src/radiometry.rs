@@ -294,7 +294,9 @@ impl Radiometry {
 fn refuse_coded(input: &SceneInput, profile: &RasterProfile, scale: Scale) -> Result<(), SceneError> {
     let (feature, options) = match (profile.photometric, scale) {
         (Photometric::Palette, _) => ("a colour table", "-expand rgb"),
-        (Photometric::MinIsWhite, Scale::U8) => ("levels of which 0 is white", "-expand gray"),
+        (Photometric::MinIsWhite, Scale::U8 | Scale::Percentile { .. }) => {
+            ("levels of which 0 is white", "-expand gray")
+        }
         _ => return Ok(()),
     };
     let location = input.files.first().and_then(|file| crate::scene::parse(file).ok());

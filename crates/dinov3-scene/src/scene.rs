@@ -581,12 +581,15 @@ fn located(profile: &RasterProfile, options: &SceneOptions) -> Result<(AffineTra
         _ => Err(SceneError::Georeference {
             scene: scene.clone(),
             problem: match georeference {
+                // A mask says nothing of a place.
+                Georeference::None if profile.ignored_files.iter().all(|file| file.ends_with(".msk")) => {
+                    "has no georeference: for plain pictures use 'dinov3 embed'".to_owned()
+                }
                 other if !profile.ignored_files.is_empty() => format!(
                     "{}; {} beside it is not read: 'gdal_translate -of COG' makes one file of both",
                     other.problem().unwrap_or_else(|| "lies nowhere".to_owned()),
                     profile.ignored_files.join(", ")
                 ),
-                Georeference::None => "has no georeference: for plain pictures use 'dinov3 embed'".to_owned(),
                 other => other.problem().unwrap_or_else(|| "lies nowhere".to_owned()),
             },
         }),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use dinov3::ModelSpec;
+use dinov3::checkpoint::hash::sha256;
 use dinov3::pca::{Origin, Pca};
 use dinov3::sink::{
     CogFile, CogOptions, CogSample, DenseStoreOptions, ElementType, FeatureRaster, Journal, JournaledSource,
@@ -25,6 +26,7 @@ use crate::scene::form::{BesidePatches, Form};
 use crate::scene::inputs::{as_paths, named_scenes};
 use crate::scene::job::{Job, Machine, Task, last_block};
 use crate::scene::reports::SceneReports;
+use crate::scene::store::Store;
 use crate::scene::zarr_plan;
 use crate::setup::{extension, place_of, refuse_overwriting, refuse_overwriting_inputs, weight_files};
 
@@ -165,7 +167,15 @@ struct KnownBasis {
 
 impl Bases {
     /// Of the features of these weights.
-    pub fn new(spec: &ModelSpec, provenance: &Value, arguments: &SceneEmbedArguments) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If the basis is of other features, or not the one that was read when the job began.
+    pub fn new(
+        spec: &ModelSpec,
+        provenance: &Value,
+        arguments: &SceneEmbedArguments,
+        planned: Option<&str>,
+    ) -> Result<Self> {
         // Features of length one have other directions.
         let normalized = if arguments.vectors.normalize { " normalized" } else { "" };
         let mut bases = Self {
@@ -175,9 +185,12 @@ impl Bases {
             known: None,
         };
         let DenseArguments { pca_basis, dims, .. } = &arguments.dense;
-        if let Some(path) = pca_basis.as_ref().filter(|path| path.exists()) {
+        if let Some(path) = pca_basis.as_ref().filter(|path| planned.is_some() || path.exists()) {
             let shown = || path.display().to_string();
             let bytes = std::fs::read(path).with_context(shown)?;
+            if planned.is_some_and(|planned| planned != sha256(&bytes)) {
+                return Err(anyhow!("{}: the basis was replaced by another one since this command began", shown()));
+            }
             let pca = Pca::from_safetensors(&bytes, &bases.origin()).with_context(shown)?;
             if let Dims::Components(count) = dims
                 && pca.count() < *count
@@ -205,6 +218,22 @@ pub fn shared_basis(path: &Path) -> Result<Vec<u8>> {
              first, 'dinov3 scene embed --dense SCENE.tif -o first.tif --pca-basis {shown}'"
         ))),
         found => found.with_context(|| shown.to_string()),
+    }
+}
+
+/// Refuses a basis that is a file of a unit, or may become one: it would be replaced, or removed with the unit.
+pub fn refuse_basis_among_units(arguments: &SceneEmbedArguments, store: &Store) -> Result<()> {
+    let Some((basis, folder)) = arguments.dense.pca_basis.as_ref().zip(store.folder()) else { return Ok(()) };
+    let folder_of = |path: &Path| path.canonicalize().ok();
+    let is_within =
+        folder_of(basis).zip(folder_of(folder)).is_some_and(|(basis, folder)| basis.parent() == Some(&*folder));
+    match is_within {
+        true => Err(usage(format!(
+            "--pca-basis {}: it lies among the units of {}, which are replaced and removed: copy it to another folder",
+            basis.display(),
+            folder.display()
+        ))),
+        false => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::failure::Outcome;
+use crate::scene::dense::refuse_basis_among_units;
 use crate::scene::embed::scenes_of;
 use crate::scene::form::Form;
 use crate::scene::job::{Job, LazyMachine};
@@ -20,6 +21,7 @@ pub fn run(job: &Job<'_>) -> Result<Outcome> {
     let options = options::of_this_process("embed", job, form)?;
     let plan = Plan::new(job, form, form.division(job), &inputs, options)?;
     let store = Store::create(&arguments.output, &job.opener, arguments.scratch.as_deref())?;
+    refuse_basis_among_units(arguments, &store)?;
     let own = plan.units.clone();
     let mut machine = LazyMachine::of(job);
     let plan = plan.join(&store, &mut machine, arguments.journal.fresh)?;

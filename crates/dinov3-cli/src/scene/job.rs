@@ -39,6 +39,8 @@ pub struct Job<'a> {
     pub task: Task,
     pub options: SceneOptions,
     pub opener: Opener,
+    /// The hash of the basis that scenes share, once it was read.
+    basis: OnceLock<String>,
 }
 
 impl<'a> Job<'a> {
@@ -65,7 +67,7 @@ impl<'a> Job<'a> {
             }
         };
         let opener = opener(&arguments.scene, &arguments.remote);
-        Ok(Self { arguments, spec, request, task, options, opener })
+        Ok(Self { arguments, spec, request, task, options, opener, basis: OnceLock::new() })
     }
 
     /// How values are stored.
@@ -80,7 +82,9 @@ impl<'a> Job<'a> {
             contents.insert("aoi".to_owned(), area.sha256().to_owned());
         }
         if let Some(basis) = &self.arguments.dense.pca_basis {
-            contents.insert("pca-basis".to_owned(), sha256(&shared_basis(basis)?));
+            let hash = sha256(&shared_basis(basis)?);
+            let _ = self.basis.set(hash.clone());
+            contents.insert("pca-basis".to_owned(), hash);
         }
         Ok(contents)
     }
@@ -142,7 +146,9 @@ impl<'a> Job<'a> {
         let provenance = Pending(Mutex::new(Some(provenance)), OnceLock::new());
         let bases = match &self.task {
             Task::Chips(_) => None,
-            Task::Patches(_) => Some(Bases::new(&self.spec, &provenance.value(), arguments)?),
+            Task::Patches(_) => {
+                Some(Bases::new(&self.spec, &provenance.value(), arguments, self.basis.get().map(String::as_str))?)
+            }
         };
         Ok(Machine { opened, fingerprint, encoder, provenance, bases })
     }

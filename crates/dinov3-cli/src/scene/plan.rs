@@ -17,6 +17,7 @@ use crate::scene::item::source_href;
 use crate::scene::job::{Job, LazyMachine};
 use crate::scene::options::{self, DecidingOptions};
 use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, is_remote, item_of, marker_of};
+use crate::scene::units::forget_journal;
 use crate::scene::zarr_plan;
 
 /// Scenes that are opened at once, at most.
@@ -221,8 +222,15 @@ impl Plan {
         // Of another form, its files would not be replaced by those of the same unit.
         let is_left = |unit: &&WorkUnit| form != self.form || !names.contains(unit.unit.as_str());
         for unit in replaced.iter().filter(is_left) {
-            let is_begun = store.size_bytes(&marker_of(&unit.unit))?.is_some();
-            if !is_begun && !store.has_data(&form.data_of(&unit.unit))? {
+            let mut is_begun = store.size_bytes(&marker_of(&unit.unit))?.is_some();
+            for name in form.files_of(&unit.unit) {
+                is_begun = is_begun || store.has_data(&name)?;
+            }
+            if !is_begun {
+                // Of a unit that was interrupted there may be a journal, which nothing would find again.
+                if form != self.form {
+                    forget_journal(form, unit, store);
+                }
                 continue;
             }
             let is_same_scene =
@@ -251,7 +259,10 @@ impl Plan {
         self.refuse_other_names(&kept, store)?;
         if !gone.is_empty() {
             machine.open()?;
-            gone.iter().try_for_each(|unit| store.remove_unit(form, &unit.unit))?;
+            for unit in &gone {
+                forget_journal(form, unit, store);
+                store.remove_unit(form, &unit.unit)?;
+            }
             eprintln!("note: {} units of an earlier plan are removed from {shown}", gone.len());
         } else if fresh {
             machine.open()?;

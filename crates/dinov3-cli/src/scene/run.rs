@@ -6,6 +6,7 @@ use dinov3_scene::assign;
 
 use crate::arguments::SceneRunArguments;
 use crate::failure::{Outcome, usage};
+use crate::scene::dense::refuse_basis_among_units;
 use crate::scene::job::{Job, LazyMachine};
 use crate::scene::options::DecidingOptions;
 use crate::scene::plan::Plan;
@@ -27,12 +28,14 @@ pub fn run(arguments: &SceneRunArguments) -> Result<Outcome> {
     let (shard, source) = shard::chosen(arguments.shard, arguments.shards, &variable).map_err(usage)?;
     let embed = options::replayed(&plan.options, "run", &arguments.output)?;
     let job = Job::new(&embed)?;
+    plan.form.check_job(&job)?;
     let found = DecidingOptions { contents: job.contents()?, ..plan.options.clone() };
     if let Some(difference) = found.difference(&plan.options) {
         return Err(usage(format!("{}: was made with {difference}; plan anew", arguments.plan.display())));
     }
     let opener = opener_with(arguments.block_cache, &arguments.remote);
     let store = Store::create(&arguments.output, &opener, arguments.scratch.as_deref())?;
+    refuse_basis_among_units(&embed, &store)?;
     let assigned = assign(&plan.units, shard.count);
     let own: Vec<_> = (plan.units.iter().zip(&assigned)).filter(|(_, owner)| **owner == shard.index).collect();
     let own: Vec<_> = own.into_iter().map(|(unit, _)| unit.clone()).collect();

@@ -271,10 +271,16 @@ impl Store {
         Ok(path)
     }
 
-    /// Removes all of a unit that is in it: first what says that it is there.
+    /// Removes all of a unit that is in it: first what says that it is there, last the data, by which it is found if this is
+    /// interrupted.
     pub fn remove_unit(&self, form: Form, unit: &str) -> Result<()> {
-        [marker_of(unit), item_of(unit)].iter().try_for_each(|name| self.remove(name))?;
-        form.files_of(unit).iter().try_for_each(|name| self.remove_data(name))
+        self.remove_documents(unit)?;
+        form.files_of(unit).iter().rev().try_for_each(|name| self.remove_data(name))
+    }
+
+    /// Removes what says that a unit is there: its marker and its STAC item.
+    pub fn remove_documents(&self, unit: &str) -> Result<()> {
+        [marker_of(unit), item_of(unit)].iter().try_for_each(|name| self.remove(name))
     }
 
     /// Removes a file or a Zarr store, if it is there.

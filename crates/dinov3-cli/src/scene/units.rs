@@ -154,7 +154,8 @@ fn found(plan: &Plan, unit: &WorkUnit, store: &Store) -> Result<Found> {
         }
     }
     if !is_whole {
-        store.remove(&marker_of(&unit.unit))?;
+        // With the item: its files are exchanged one by one.
+        store.remove_documents(&unit.unit)?;
         return Ok(Found::Nothing);
     }
     if marker.counts.failed > 0 {
@@ -167,7 +168,7 @@ fn found(plan: &Plan, unit: &WorkUnit, store: &Store) -> Result<Found> {
 
 /// Makes a unit one that was never begun; its files are replaced when they are there anew.
 fn forget(form: Form, unit: &WorkUnit, store: &Store) -> Result<()> {
-    store.remove(&marker_of(&unit.unit))?;
+    store.remove_documents(&unit.unit)?;
     forget_journal(form, unit, store);
     Ok(())
 }

@@ -465,20 +465,8 @@ fn ignored_files(location: &Location, georeference: &Georeference) -> Vec<String
         found.push(mask.display().to_string());
     }
     let notes = beside(".aux.xml");
-    // Statistics alone change nothing.
-    let weighty = [
-        "<SRS",
-        "<GeoTransform",
-        "<GCPList",
-        "<NoDataValue",
-        "<MaskBand",
-        "<ColorInterp",
-        "<ColorTable",
-        "<Scale>",
-        "<Offset>",
-    ];
     if std::fs::metadata(&notes).is_ok_and(|file| file.is_file() && file.len() < 1 << 20)
-        && std::fs::read_to_string(&notes).is_ok_and(|text| weighty.iter().any(|word| text.contains(word)))
+        && std::fs::read_to_string(&notes).is_ok_and(|text| changes_reading(&text))
     {
         found.push(notes.display().to_string());
     }
@@ -489,9 +477,32 @@ fn ignored_files(location: &Location, georeference: &Georeference) -> Vec<String
     found
 }
 
+/// Whether such notes say anything that GDAL reads a file by: statistics do not, nor does what changes no value.
+fn changes_reading(notes: &str) -> bool {
+    let weighty =
+        ["<SRS", "<GeoTransform", "<GCPList", "<NoDataValue", "<MaskBand", "<ColorTable", ">Alpha<", ">Palette<"];
+    let beyond = |word: &str, plain: &str| notes.matches(word).count() > notes.matches(plain).count();
+    weighty.iter().any(|word| notes.contains(word))
+        || beyond("<Scale>", "<Scale>1</Scale>")
+        || beyond("<Offset>", "<Offset>0</Offset>")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notes_that_change_no_value_are_not_missed() {
+        let band =
+            |inside: &str| format!("<PAMDataset><PAMRasterBand band=\"1\">{inside}</PAMRasterBand></PAMDataset>");
+        for plain in ["<ColorInterp>Gray</ColorInterp>", "<Offset>0</Offset><Scale>1</Scale>", "<Metadata/>"] {
+            assert!(!changes_reading(&band(plain)), "{plain}");
+        }
+        for weighty in ["<ColorInterp>Alpha</ColorInterp>", "<Offset>-0.1</Offset><Scale>1</Scale>", "<NoDataValue>0<"]
+        {
+            assert!(changes_reading(&band(weighty)), "{weighty}");
+        }
+    }
 
     #[test]
     fn numbers_are_read_as_gdal_writes_them() {

@@ -14,9 +14,10 @@ const TAG_GEO_DOUBLE_PARAMS: u16 = 34736;
 const TAG_GEO_ASCII_PARAMS: u16 = 34737;
 const TAG_RPC_COEFFICIENTS: u16 = 50844;
 const KEY_PRIME_MERIDIAN: u16 = 2051;
+const KEY_ANGULAR_UNIT_SIZE: u16 = 2055;
 const KEY_PRIME_MERIDIAN_LONGITUDE: u16 = 2061;
-/// Lengths that differ by a smaller share are one: the foot of the survey is longer by 2e-6.
-const SAME_UNIT: f64 = 1e-9;
+/// Lengths that differ by a smaller share are one, as writers round them: the foot of the survey is longer by 2e-6.
+const SAME_UNIT: f64 = 5e-7;
 /// EPSG's code of Greenwich.
 const GREENWICH: u16 = 8901;
 
@@ -86,9 +87,9 @@ fn crs(keys: &GeoKeyDirectory) -> Result<Option<CrsDefinition>, String> {
     let model = code(geokeys::GT_MODEL_TYPE);
     match (model, projected) {
         (Some(MODEL_GEOGRAPHIC), _) => match geographic {
-            Some(USER_DEFINED) | None => match angular_unit_degrees(keys)? {
-                1.0 => Ok(Some(CrsDefinition::Proj(format!("+proj=longlat {} +no_defs", earth(keys)?)))),
-                _ => Err("its longitudes and latitudes are not in degrees".to_string()),
+            Some(USER_DEFINED) | None => match (angular_unit_degrees(keys)? - 1.0).abs() < SAME_UNIT {
+                true => Ok(Some(CrsDefinition::Proj(format!("+proj=longlat {} +no_defs", earth(keys)?)))),
+                false => Err("its longitudes and latitudes are not in degrees".to_string()),
             },
             Some(code) => Ok(Some(CrsDefinition::Epsg(code.into()))),
         },
@@ -115,7 +116,8 @@ fn check_unit(keys: &GeoKeyDirectory, code: u16) -> Result<(), String> {
     // A unit that is not known here is most likely that of the code.
     match (linear_unit_metres(keys), own) {
         (Ok(stated), Some(own)) if (stated / own - 1.0).abs() > SAME_UNIT => {
-            Err(format!("its unit of length is EPSG's {unit}, {stated} m, and that of EPSG:{code} has {own} m"))
+            let whose = if unit == USER_DEFINED { "its own".to_owned() } else { format!("EPSG's {unit}") };
+            Err(format!("its unit of length is {whose}, {stated} m, and that of EPSG:{code} has {own} m"))
         }
         _ => Ok(()),
     }
@@ -266,6 +268,11 @@ fn angular_unit_degrees(keys: &GeoKeyDirectory) -> Result<f64, String> {
         0 | 9102 | 9122 => Ok(1.0),
         9101 => Ok(1f64.to_degrees()),
         9105 | 9106 => Ok(0.9),
+        USER_DEFINED => {
+            let radians = keys.get_double(KEY_ANGULAR_UNIT_SIZE).and_then(|values| values.first().copied());
+            let degrees = radians.filter(|size| *size > 0.0 && size.is_finite()).map(f64::to_degrees);
+            degrees.ok_or("its unit of angles is missing".to_string())
+        }
         other => Err(format!("its unit of angles is EPSG's {other}, which is not known here")),
     }
 }
@@ -281,6 +288,21 @@ mod tests {
         shorts.iter().for_each(|&(id, value)| keys.set(id, GeoKeyValue::Short(value)));
         doubles.iter().for_each(|&(id, value)| keys.set(id, GeoKeyValue::Double(vec![value])));
         keys
+    }
+
+    #[test]
+    fn units_may_be_given_by_their_size() {
+        // Degrees, as radians; of a geographic system by parameters.
+        let degrees = keys(&[(1024, 2), (2048, 32767), (2054, 32767), (2050, 6326)], &[(2055, 0.0174532925199433)]);
+        assert!(matches!(crs(&degrees), Ok(Some(CrsDefinition::Proj(_)))), "{:?}", crs(&degrees));
+        let grads = keys(&[(1024, 2), (2048, 32767), (2054, 32767), (2050, 6326)], &[(2055, 0.0157079632679)]);
+        assert!(crs(&grads).is_err());
+        // The foot of the survey as writers round it, and the other foot.
+        let feet = |size| crs(&keys(&[(1024, 1), (3072, 2263), (3076, 32767)], &[(3077, size)]));
+        for size in [0.3048006, 0.30480061, 0.3048006096012192] {
+            assert_eq!(feet(size), Ok(Some(CrsDefinition::Epsg(2263))));
+        }
+        assert!(feet(0.3048).unwrap_err().contains("its own, 0.3048 m"));
     }
 
     #[test]
