@@ -14,7 +14,7 @@ use crate::scene::job::LazyMachine;
 use crate::scene::make::make;
 use crate::scene::marker::{MadeBy, Marker};
 use crate::scene::plan::Plan;
-use crate::scene::store::{Store, marker_of};
+use crate::scene::store::Store;
 use crate::scene::zarr_units;
 
 /// What a run did.
