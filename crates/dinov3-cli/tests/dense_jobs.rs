@@ -213,6 +213,8 @@ fn scenes_that_share_a_basis_have_copies_of_it_and_none_is_fitted_by_chance() {
     assert!(data(&scene, "planned") == made);
     // Another basis under the same name would be another space.
     fs::remove_file(scene.path("basis.safetensors")).unwrap();
+    let told = said(&scene, "run --plan plan.parquet -o planned/", 2);
+    assert!(told.contains("copy the file with which the plan was made to this place, SHA-256 "), "{told}");
     scene.file("other.tif", TiffFile::of(TiffImage { width_px: 90, ..rgb(0) }).to_bytes());
     said(&scene, &first.replace("scenes/b.tif", "other.tif").replace("first.tif", "second.tif"), 0);
     assert_ne!(fs::read(scene.path("basis.safetensors")).unwrap(), basis);
@@ -306,6 +308,23 @@ fn fresh_leaves_nothing_of_another_form() {
     said(&scene, &format!("embed scenes/b.tif {MODEL} --chip 32 --fresh -o out/"), 0);
     assert_eq!(names(&scene), ["json", "json", "quet"]);
     assert_eq!(scene.json("out/collection.json")["emb:type"], "chip");
+}
+
+#[test]
+fn shards_that_begin_anew_in_another_form_leave_what_the_others_have_made() {
+    let scene = scenes();
+    said(&scene, &format!("embed scenes {DENSE} {MODEL} -o out/"), 0);
+    let earlier = fs::read(scene.path("out/.dinov3/plan.parquet")).unwrap();
+    said(&scene, &format!("plan scenes {MODEL} --chip 32 -o plan.parquet"), 0);
+    said(&scene, "run --plan plan.parquet --shard 0/2 --fresh -o out/", 0);
+    // So the list was when the other shard began.
+    fs::write(scene.path("out/.dinov3/plan.parquet"), earlier).unwrap();
+    said(&scene, "run --plan plan.parquet --shard 1/2 --fresh -o out/", 0);
+    let told = said(&scene, "run --plan plan.parquet -o out/", 0);
+    assert!(told.contains("3 units: 0 made, 3 from before"), "{told}");
+    let names = files(scene.path("out"));
+    assert_eq!(names.iter().filter(|name| name.ends_with(".parquet")).count(), 3, "{names:?}");
+    assert!(!names.iter().any(|name| name.contains("-pca") || name.ends_with(".tif")), "{names:?}");
 }
 
 #[test]

@@ -157,11 +157,20 @@ fn scene(item: &Item, base: &str, document: &Location, choice: &AssetChoice) -> 
     }
 }
 
-/// Scale and offset of all bands of these files, as one list of [`RASTER_BANDS`]; nothing where one of them does not say.
+/// Scale and offset of all bands of these files, as one list of [`RASTER_BANDS`], with one empty entry for a file of which
+/// they are not said; nothing where they are said of none.
 fn scales(assets: &[&Asset]) -> Option<Value> {
-    let is_said = assets.iter().all(|asset| !asset.scales.is_empty());
-    let bands = assets.iter().flat_map(|asset| &asset.scales);
-    is_said.then(|| bands.map(|(scale, offset)| json!({"scale": scale, "offset": offset})).collect())
+    let of_band = |said: &Option<(f64, f64)>| {
+        said.map_or_else(|| json!({}), |(scale, offset)| json!({"scale": scale, "offset": offset}))
+    };
+    let of_asset = |asset: &&Asset| -> Vec<Value> {
+        match asset.scales.is_empty() {
+            true => vec![json!({})],
+            false => asset.scales.iter().map(of_band).collect(),
+        }
+    };
+    let is_said = assets.iter().any(|asset| !asset.scales.is_empty());
+    is_said.then(|| assets.iter().flat_map(of_asset).collect())
 }
 
 /// The rows of a table of items (stac-geoparquet 1.0 and 1.1).

@@ -127,6 +127,21 @@ pub enum SceneError {
         /// The preset that fits, in brackets; empty if none does.
         fits: String,
     },
+    /// `--scale reflectance` of bands of which item or file say how samples become reflectance, and not of all of them.
+    #[error(
+        "{scene}: {source_of_it} does not say of each of the bands {bands} how samples become reflectance: a --preset does{fits}, \
+         and --scale 'range LOW,HIGH' is of samples as they are"
+    )]
+    PartlyKnownReflectance {
+        /// Which scene.
+        scene: String,
+        /// What says it of others.
+        source_of_it: String,
+        /// Red, green and blue, from 1.
+        bands: String,
+        /// The preset that fits, in brackets; empty if none does.
+        fits: String,
+    },
     /// Not the product that it was declared to be, or one of which too little is known.
     #[error("{scene}: --preset {preset}: {problem}")]
     Preset {

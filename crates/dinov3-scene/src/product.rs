@@ -110,8 +110,9 @@ pub struct ProductFacts {
     pub landsat: Option<Evidence<LandsatInstrument>>,
     /// Landsat's processing level, `L2SP`.
     pub landsat_level: Option<Evidence<String>>,
-    /// `scale` and `offset` that the item or the file gives for its samples.
-    pub linear: Option<Evidence<(f64, f64)>>,
+    /// `scale` and `offset` that the item or the file gives for the samples of each band; nothing for a band that it leaves
+    /// out.
+    pub linear: Option<Evidence<Vec<Option<(f64, f64)>>>>,
     /// What the STAC item calls the satellite or constellation, in lower case.
     pub platform: Option<String>,
 }
@@ -164,13 +165,10 @@ impl ProductFacts {
         }
         let bands = properties.get(RASTER_BANDS).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let number = |band: &Value, field: &str| band.get(field).and_then(Value::as_f64);
-        let linear = bands.first().map(|band| (number(band, "scale"), number(band, "offset")));
-        if let Some(first @ (Some(scale), offset)) = linear
-            // Bands that differ are more than can be said here.
-            && bands.iter().all(|band| (number(band, "scale"), number(band, "offset")) == first)
-        {
-            let source = format!("the item's {RASTER_BANDS}");
-            self.linear = Some(Evidence { value: (scale, offset.unwrap_or(0.0)), source });
+        let value: Vec<_> =
+            bands.iter().map(|band| declared_linear(number(band, "scale"), number(band, "offset"))).collect();
+        if value.iter().any(Option::is_some) {
+            self.linear = Some(Evidence { value, source: format!("the item's {RASTER_BANDS}") });
         }
     }
 
@@ -248,15 +246,10 @@ impl ProductFacts {
             self.baseline.get_or_insert(Evidence { value, source: "PROCESSING_BASELINE in the file".to_owned() });
         }
         self.names.extend(profile.metadata.get("PRODUCT_URI").cloned());
-        if let Some(scale) = profile.bands.first().and_then(|band| band.scale) {
-            let offset = profile.bands.first().and_then(|band| band.offset).unwrap_or(0.0);
-            // Bands that differ are more than can be said here.
-            let all =
-                profile.bands.iter().all(|band| (band.scale, band.offset.unwrap_or(0.0)) == (Some(scale), offset));
-            if all && (scale, offset) != (1.0, 0.0) {
-                let source = "scale and offset in the file".to_owned();
-                self.linear.get_or_insert(Evidence { value: (scale, offset), source });
-            }
+        let value: Vec<_> = profile.bands.iter().map(|band| declared_linear(band.scale, band.offset)).collect();
+        // Some writers note 1 and 0 where nothing is known.
+        if value.iter().flatten().any(|linear| *linear != (1.0, 0.0)) {
+            self.linear.get_or_insert(Evidence { value, source: "scale and offset in the file".to_owned() });
         }
     }
 
@@ -281,6 +274,11 @@ impl ProductFacts {
             }
         }
     }
+}
+
+/// Scale and offset where at least one of them is declared, the other one by its default.
+fn declared_linear(scale: Option<f64>, offset: Option<f64>) -> Option<(f64, f64)> {
+    scale.or(offset).map(|_| (scale.unwrap_or(1.0), offset.unwrap_or(0.0)))
 }
 
 /// The names of a scene's files, each with those of the folders above it, and what their maker calls the product.
@@ -485,8 +483,11 @@ mod tests {
         let facts = of_item(json!({"platform": "landsat-8", "processing:version": "05.09"}));
         assert_eq!((facts.baseline, facts.landsat.unwrap().value), (None, LandsatInstrument::Oli));
         let facts = of_item(json!({"raster:bands": [{"scale": 0.0001, "offset": -0.1}]}));
-        assert_eq!(facts.linear.unwrap().value, (0.0001, -0.1));
-        let facts = of_item(json!({"raster:bands": [{"scale": 0.0001}, {"scale": 0.0001, "offset": -0.1}]}));
+        assert_eq!(facts.linear.unwrap().value, [Some((0.0001, -0.1))]);
+        let facts =
+            of_item(json!({"raster:bands": [{"scale": 0.0001}, {"scale": 0.0001, "offset": -0.1}, {"nodata": 0}]}));
+        assert_eq!(facts.linear.unwrap().value, [Some((0.0001, 0.0)), Some((0.0001, -0.1)), None]);
+        let facts = of_item(json!({"raster:bands": [{"nodata": 0}, {"data_type": "uint16"}]}));
         assert_eq!(facts.linear, None);
     }
 

@@ -134,10 +134,21 @@ impl Radiometry {
             (Scale::Reflectance { .. }, _) => {
                 let linear = facts.linear.as_ref();
                 has_doubtful_offset = linear.is_some() && facts.baseline.is_some();
-                Some(linear_calibration(profile, facts).ok_or_else(|| SceneError::UnknownReflectance {
-                    scene: scene(),
-                    sample_type: profile.sample_type.name(),
-                    fits: Preset::fitting(facts, profile, None).map_or(String::new(), |fit| format!(" ({fit})")),
+                Some(linear_calibration(profile, facts, bands).ok_or_else(|| {
+                    let fits = Preset::fitting(facts, profile, None).map_or(String::new(), |fit| format!(" ({fit})"));
+                    match linear {
+                        Some(linear) => SceneError::PartlyKnownReflectance {
+                            scene: scene(),
+                            source_of_it: linear.source.clone(),
+                            bands: bands.map(|band| (band + 1).to_string()).join(", "),
+                            fits,
+                        },
+                        None => SceneError::UnknownReflectance {
+                            scene: scene(),
+                            sample_type: profile.sample_type.name(),
+                            fits,
+                        },
+                    }
                 })?)
             }
             _ => None,
@@ -236,9 +247,8 @@ impl Radiometry {
             "scale": self.scale.to_string(),
         });
         if let Some((calibrations, source)) = &self.calibrated {
-            let texts = calibrations.map(|calibration| calibration.to_string());
-            let is_one = texts.iter().all(|text| *text == texts[0]);
-            found["reflectance"] = if is_one { json!(texts[0]) } else { json!(texts) };
+            let texts = distinct(calibrations);
+            found["reflectance"] = if let [text] = &texts[..] { json!(text) } else { json!(texts) };
             found["reflectance_source"] = json!(source);
         }
         if let (Scale::Percentile { .. }, Transfer::Linear(stretches)) = (self.scale, &measured.transfer) {
@@ -286,8 +296,17 @@ impl Radiometry {
     /// How samples become reflectance, for a person.
     pub fn reflectance(&self) -> Option<String> {
         let (calibrations, source) = self.calibrated.as_ref()?;
-        Some(format!("{} ({source})", calibrations[0]))
+        Some(format!("{} ({source})", distinct(calibrations).join("; ")))
     }
+}
+
+/// One text where all channels have the same, else one each.
+fn distinct(calibrations: &[Calibration; 3]) -> Vec<String> {
+    let mut texts = calibrations.map(|calibration| calibration.to_string()).to_vec();
+    if texts.iter().all(|text| *text == texts[0]) {
+        texts.truncate(1);
+    }
+    texts
 }
 
 /// Refuses samples that are no colours by themselves. Of a mask they may be that: its values are classes.
@@ -306,16 +325,27 @@ fn refuse_coded(input: &SceneInput, profile: &RasterProfile, scale: Scale) -> Re
 }
 
 /// What the file or the item says of its own samples; floats are reflectance as they are.
-fn linear_calibration(profile: &RasterProfile, facts: &ProductFacts) -> Option<Calibrated> {
+fn linear_calibration(profile: &RasterProfile, facts: &ProductFacts, bands: [usize; 3]) -> Option<Calibrated> {
     if let Some(linear) = &facts.linear {
-        let (factor, offset) = linear.value;
+        let [first, others @ ..] = linear.value.as_slice() else { return None };
+        // Lists of another length are of assets whose bands nobody counted, or of one band for all.
+        let is_one_each = linear.value.len() == profile.bands.len();
+        if !is_one_each && others.iter().any(|other| other != first) {
+            return None;
+        }
         // Catalogues keep telling the offset where it was added already.
         let applied = facts.is_offset_applied.as_ref().filter(|applied| applied.value);
-        let (addend, source) = match applied {
-            Some(applied) => (0.0, format!("{}, {}", linear.source, applied.source)),
-            None => (offset, linear.source.clone()),
+        let mut calibrations = [Calibration::NONE; 3];
+        for (calibration, band) in calibrations.iter_mut().zip(bands) {
+            let (factor, offset) = if is_one_each { linear.value[band]? } else { (*first)? };
+            let addend = if applied.is_some() { 0.0 } else { offset };
+            *calibration = Calibration { factor, addend, divisor: 1.0 };
+        }
+        let source = match applied {
+            Some(applied) => format!("{}, {}", linear.source, applied.source),
+            None => linear.source.clone(),
         };
-        return Some(([Calibration { factor, addend, divisor: 1.0 }; 3], source));
+        return Some((calibrations, source));
     }
     profile.sample_type.is_float().then(|| ([Calibration::NONE; 3], "floats are taken as reflectance".to_owned()))
 }
@@ -414,6 +444,7 @@ mod tests {
 
     use super::*;
     use crate::Scene;
+    use crate::product::RASTER_BANDS;
 
     #[test]
     fn what_changes_the_pixels_changes_the_stamp() {
@@ -444,6 +475,39 @@ mod tests {
         assert_ne!(first, stamp("03.01", None, false));
         assert_ne!(first, stamp("05.09", Scale::parse("percentile 2,98").ok(), false));
         assert_ne!(first, stamp("05.09", None, true));
+    }
+
+    #[test]
+    fn bands_have_scales_of_their_own_and_one_that_has_none_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("floats.tif");
+        let image = TiffImage {
+            bits: 32,
+            sample_format: 3,
+            sample: |_, _, _| u64::from(0.25_f32.to_bits()),
+            tags: utm_tags(),
+            ..TiffImage::default()
+        };
+        fs::write(&file, TiffFile::of(image).to_bytes()).unwrap();
+        let open = |bands: Value| {
+            let mut options = SceneOptions::new(Statistics::SATELLITE);
+            options.scale = Some(Scale::REFLECTANCE);
+            let mut input = SceneInput::from(file.clone());
+            input.properties.insert(RASTER_BANDS.to_owned(), bands);
+            Scene::open(&Opener::new(dinov3_raster::Options::default()), &input, &options)
+        };
+        let reflectance = |bands: Value| open(bands).unwrap().reflectance().unwrap();
+        assert_eq!(
+            reflectance(json!([{"scale": 2}, {"scale": 3, "offset": -1}, {"scale": 4}])),
+            "DN * 2; DN * 3 - 1; DN * 4 (the item's raster:bands)"
+        );
+        // One entry for all, as catalogues have it for an asset of three bands; and none at all.
+        assert_eq!(reflectance(json!([{"scale": 2}])), "DN * 2 (the item's raster:bands)");
+        assert_eq!(reflectance(json!([{"nodata": 0}])), "DN (floats are taken as reflectance)");
+        for uneven in [json!([{"scale": 2}, {}, {"scale": 4}]), json!([{"scale": 2}, {"scale": 3}])] {
+            let refusal = open(uneven).err().unwrap().to_string();
+            assert!(refusal.contains("raster:bands does not say of each of the bands 1, 2, 3"), "{refusal}");
+        }
     }
 
     #[test]

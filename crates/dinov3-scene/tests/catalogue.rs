@@ -72,7 +72,8 @@ fn what_assets_say_of_their_samples_goes_with_the_scene() {
     };
     let band = json!({"scale": 0.0001, "offset": -0.1});
     assert_eq!(said(["red", "green", "blue"]), Some(json!([band, band, band])));
-    assert_eq!(said(["nir", "green", "blue"]), None);
+    assert_eq!(said(["nir", "green", "blue"]), Some(json!([{}, band, band])));
+    assert_eq!(said(["nir", "nir", "nir"]), None);
 }
 
 #[test]

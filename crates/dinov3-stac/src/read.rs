@@ -128,8 +128,8 @@ pub struct Asset {
     pub roles: Vec<String>,
     /// For each band, what it is called: its name and its common name (`red`).
     pub bands: Vec<Vec<String>>,
-    /// For each band, scale and offset of its samples; none at all where it is not said of every band.
-    pub scales: Vec<(f64, f64)>,
+    /// For each band, scale and offset of its samples, where they are said; empty where they are said of none.
+    pub scales: Vec<Option<(f64, f64)>>,
 }
 
 /// Reads a JSON file.
@@ -315,21 +315,24 @@ fn bands(asset: &Value) -> Vec<Vec<String>> {
 }
 
 /// `raster:bands` of STAC 1.0; `raster:scale` and `raster:offset` of 1.1, of each band or of the asset.
-fn scales(asset: &Value) -> Vec<(f64, f64)> {
+fn scales(asset: &Value) -> Vec<Option<(f64, f64)>> {
     let said = |of: &Value, scale: &str, offset: &str| match (of[scale].as_f64(), of[offset].as_f64()) {
         (None, None) => None,
         (scale, offset) => Some((scale.unwrap_or(1.0), offset.unwrap_or(0.0))),
     };
     let list = |field: &str| asset[field].as_array().filter(|bands| !bands.is_empty());
     let of_asset = said(asset, "raster:scale", "raster:offset");
-    let found: Option<Vec<(f64, f64)>> = match (list("raster:bands"), list("bands")) {
+    let mut found: Vec<_> = match (list("raster:bands"), list("bands")) {
         (Some(bands), _) => bands.iter().map(|band| said(band, "scale", "offset")).collect(),
         (None, Some(bands)) => {
             bands.iter().map(|band| said(band, "raster:scale", "raster:offset").or(of_asset)).collect()
         }
-        (None, None) => of_asset.map(|of_asset| vec![of_asset]),
+        (None, None) => vec![of_asset],
     };
-    found.unwrap_or_default()
+    if found.iter().all(Option::is_none) {
+        found.clear();
+    }
+    found
 }
 
 /// The properties of a row of stac-geoparquet: what is no field of an item.
@@ -510,16 +513,19 @@ mod tests {
             Item::from_json(&value).unwrap().assets[0].scales.clone()
         };
         // Earth Search; with a band that says nothing.
-        assert_eq!(scales(json!({"raster:bands": [{"scale": 0.0001, "offset": -0.1}]})), [(0.0001, -0.1)]);
-        assert_eq!(scales(json!({"raster:bands": [{"scale": 0.5}, {"offset": 3}]})), [(0.5, 0.0), (1.0, 3.0)]);
-        assert_eq!(scales(json!({"raster:bands": [{"scale": 0.5}, {"nodata": 0}]})), []);
+        assert_eq!(scales(json!({"raster:bands": [{"scale": 0.0001, "offset": -0.1}]})), [Some((0.0001, -0.1))]);
+        assert_eq!(
+            scales(json!({"raster:bands": [{"scale": 0.5}, {"offset": 3}]})),
+            [Some((0.5, 0.0)), Some((1.0, 3.0))]
+        );
+        assert_eq!(scales(json!({"raster:bands": [{"scale": 0.5}, {"nodata": 0}]})), [Some((0.5, 0.0)), None]);
         // STAC 1.1.
-        assert_eq!(scales(json!({"bands": [{"raster:scale": 2, "raster:offset": 1}]})), [(2.0, 1.0)]);
+        assert_eq!(scales(json!({"bands": [{"raster:scale": 2, "raster:offset": 1}]})), [Some((2.0, 1.0))]);
         assert_eq!(
             scales(json!({"raster:scale": 2, "bands": [{"name": "a"}, {"raster:scale": 3}]})),
-            [(2.0, 0.0), (3.0, 0.0)]
+            [Some((2.0, 0.0)), Some((3.0, 0.0))]
         );
-        assert_eq!(scales(json!({"raster:scale": 2})), [(2.0, 0.0)]);
+        assert_eq!(scales(json!({"raster:scale": 2})), [Some((2.0, 0.0))]);
         assert_eq!(scales(json!({"bands": [{"name": "a"}]})), []);
     }
 

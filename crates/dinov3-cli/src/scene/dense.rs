@@ -208,15 +208,20 @@ impl Bases {
     }
 }
 
-/// A basis that several scenes share. Were it fitted to one of them, that would have to be made before the others, wherever
-/// they are made.
-pub fn shared_basis(path: &Path) -> Result<Vec<u8>> {
+/// A basis that several scenes share, `planned` its hash where a plan was made with it. Were it fitted to one of them, that
+/// would have to be made before the others, wherever they are made.
+pub fn shared_basis(path: &Path, planned: Option<&str>) -> Result<Vec<u8>> {
     let shown = path.display();
     match std::fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(usage(format!(
-            "--pca-basis {shown}: is not there, and scenes in a folder or a plan are made in any order: fit it to one of them \
-             first, 'dinov3 scene embed --dense SCENE.tif -o first.tif --pca-basis {shown}'"
-        ))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(usage(match planned {
+            Some(hash) => format!(
+                "--pca-basis {shown}: is not there: copy the file with which the plan was made to this place, SHA-256 {hash}"
+            ),
+            None => format!(
+                "--pca-basis {shown}: is not there, and scenes in a folder or a plan are made in any order: fit it to one of \
+                 them first, 'dinov3 scene embed --dense SCENE.tif -o first.tif --pca-basis {shown}'"
+            ),
+        })),
         found => found.with_context(|| shown.to_string()),
     }
 }
@@ -275,15 +280,15 @@ impl Outputs {
             let path = path.display();
             return Err(usage(format!("--picture {path}: the picture is a GeoTIFF, a file that ends in .tif")));
         }
-        let beside = |ending: &str| {
+        let beside = BesidePatches::ENDINGS.map(|ending| {
             // Of a store with its ending: a GeoTIFF of the same name may lie beside it.
             let own = if is_store_name(output) { output.file_name() } else { output.file_stem() };
             let mut name = OsString::from(own.unwrap_or_default());
             name.push(ending);
             output.with_file_name(name)
-        };
-        let picture = (!dense.no_picture).then(|| dense.picture.clone().unwrap_or_else(|| beside("-pca.tif")));
-        let basis = dense.pca_basis.clone().or_else(|| needs_basis(dense).then(|| beside("-pca.safetensors")));
+        });
+        let picture = (!dense.no_picture).then(|| dense.picture.clone().unwrap_or(beside.picture));
+        let basis = dense.pca_basis.clone().or_else(|| needs_basis(dense).then_some(beside.basis));
         let outputs = Self { raster: output.to_path_buf(), picture, basis, is_basis_kept: dense.pca_basis.is_some() };
         let named: Vec<_> =
             [Some(&outputs.raster), outputs.picture.as_ref(), outputs.basis.as_ref()].into_iter().flatten().collect();

@@ -119,7 +119,7 @@ impl Form {
             Self::PatchStore => self.data_of(unit),
             _ => return None,
         };
-        Some(BesidePatches { picture: format!("{stem}-pca.tif"), basis: format!("{stem}-pca.safetensors") })
+        Some(BesidePatches::ENDINGS.map(|ending| format!("{stem}{ending}")))
     }
 
     /// Everything that a unit may have beside its item, the data first.
@@ -158,21 +158,28 @@ impl Form {
 
     /// Whether units are of this form, and stay where they belong; if not, the first one that does not.
     fn check_units(self, units: &[WorkUnit]) -> Result<(), String> {
-        let is_safe = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
-        for unit in units.iter().filter(|unit| unit.error.is_none()) {
+        for unit in units {
             match (&unit.shard, self == Self::ChipShard) {
-                (Some(shard), true) if shard.group.starts_with('.') || !shard.group.chars().all(is_safe) => {
+                (Some(shard), true) if !is_plain_name(&shard.group) => {
                     return Err(format!("'{}' is no name of a group", shard.group));
                 }
                 (Some(_), true) | (None, false) => {}
                 (Some(_), false) => {
                     return Err(format!("unit {} is a shard, and the options are for files", unit.unit));
                 }
+                // A scene that could not be opened has none.
+                (None, true) if unit.error.is_some() => {}
                 (None, true) => return Err(format!("unit {} is no shard, and the options are for a store", unit.unit)),
             }
         }
         Ok(())
     }
+}
+
+/// Whether what has this name stays in its folder, is not hidden there, and is called so everywhere.
+pub fn is_plain_name(name: &str) -> bool {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    !name.starts_with('.') && name.chars().all(is_plain)
 }
 
 /// The media type of cloud optimized GeoTIFFs.
@@ -185,4 +192,16 @@ pub struct BesidePatches<T> {
     pub picture: T,
     /// What the components are along.
     pub basis: T,
+}
+
+impl BesidePatches<&'static str> {
+    /// How their names end.
+    pub const ENDINGS: Self = Self { picture: "-pca.tif", basis: "-pca.safetensors" };
+}
+
+impl<T> BesidePatches<T> {
+    /// Something of each.
+    pub fn map<U>(self, of: impl Fn(T) -> U) -> BesidePatches<U> {
+        BesidePatches { picture: of(self.picture), basis: of(self.basis) }
+    }
 }

@@ -23,6 +23,9 @@ use crate::setup::{
     refuse_overwriting, report_weights, weight_files,
 };
 
+/// The option that names a basis, by which plans know what is in it.
+const BASIS: &str = "pca-basis";
+
 /// What is encoded of a scene.
 pub enum Task {
     /// Its chips, into vectors of this layout.
@@ -75,16 +78,17 @@ impl<'a> Job<'a> {
         self.arguments.vectors.embedding_type.into()
     }
 
-    /// What is in the files that options name, for plans and markers. Weights are known when they are read.
-    pub fn contents(&self) -> Result<BTreeMap<String, String>> {
+    /// What is in the files that options name, for plans and markers; `planned` says what a plan that is run knows of them.
+    /// Weights are known when they are read.
+    pub fn contents(&self, planned: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
         let mut contents = BTreeMap::from([("model".to_owned(), model_definition(&self.spec))]);
         if let Some(area) = &self.options.area {
             contents.insert("aoi".to_owned(), area.sha256().to_owned());
         }
         if let Some(basis) = &self.arguments.dense.pca_basis {
-            let hash = sha256(&shared_basis(basis)?);
+            let hash = sha256(&shared_basis(basis, planned.get(BASIS).map(String::as_str))?);
             let _ = self.basis.set(hash.clone());
-            contents.insert("pca-basis".to_owned(), hash);
+            contents.insert(BASIS.to_owned(), hash);
         }
         Ok(contents)
     }

@@ -165,7 +165,7 @@ impl Work<'_> {
         let windows = PatchesOfScene::new(job, Arc::clone(scene), cut);
         let journal = self.journal(machine, &windows.common.layout())?;
         let Some(beside) = form.beside_data_of(&unit.unit) else { bail!("patches are no chips") };
-        let beside = BesidePatches { picture: store.workplace(&beside.picture), basis: store.workplace(&beside.basis) };
+        let beside = beside.map(|name| store.workplace(&name));
         let outputs = Outputs::of_unit(store.workplace(&form.data_of(&unit.unit)), beside, &job.arguments.dense);
         let provenance = reports.added_to(about(machine.provenance.value(), scene));
         let finished: OnceLock<Value> = OnceLock::new();
@@ -201,7 +201,10 @@ impl Work<'_> {
             journal.discard();
             agreed = journal.agree(machine.fingerprint.clone(), layout);
         }
-        agreed.map_err(|error| anyhow!("{error}; repeat its command, or start anew with --fresh"))?;
+        agreed.map_err(|error| match error {
+            JournalError::Differs { .. } => anyhow!("{error}; repeat its command, or start anew with --fresh"),
+            other => other.into(),
+        })?;
         if journal.rows() > 0 {
             eprintln!("continuing: {} rows are there", journal.rows());
         }

@@ -12,7 +12,7 @@ use crate::scene::options::DecidingOptions;
 use crate::scene::plan::redacted_input;
 use crate::scene::store::{FileFacts, Store, marker_of};
 
-/// Raised when a marker says something else.
+/// Raised when a marker says something that earlier versions would not understand.
 pub const SCHEMA: u32 = 3;
 /// Failures that a marker names; it says how many there are.
 pub const MOST_FAILURES: usize = 100;
@@ -97,6 +97,9 @@ impl Marker {
 
     /// Whether it says what was planned; a sentence if it is of another plan.
     pub fn check_plan(&self, plan: &DecidingOptions) -> Result<(), String> {
+        if self.schema > SCHEMA {
+            return Err(format!("is of dinov3 {}, a later version", self.options.version));
+        }
         match plan.difference(&self.options) {
             None if self.plan == plan.hash() => Ok(()),
             None => Err("is of another plan".to_owned()),

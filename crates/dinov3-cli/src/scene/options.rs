@@ -109,7 +109,7 @@ pub fn of_this_process(name: &str, job: &Job<'_>, form: Form) -> Result<Deciding
         let option = option.replace('_', "-");
         return Err(usage(format!("--{option} decides no result: give it to 'dinov3 scene run'")));
     }
-    let mut options = DecidingOptions { contents: job.contents()?, ..deciding(command, matches) };
+    let mut options = DecidingOptions { contents: job.contents(&BTreeMap::new())?, ..deciding(command, matches) };
     // Also where it was left to the name of the output, or to the kind of what is made.
     let format = form.format().to_possible_value().map(|value| value.get_name().to_owned());
     options.options.insert(FORMAT.to_owned(), format.into_iter().collect());

@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use crate::arguments::ScenePlanArguments;
 use crate::failure::{Outcome, in_words_of_the_command, printable_line, usage};
 use crate::scene::embed::scenes_of;
-use crate::scene::form::Form;
+use crate::scene::form::{Form, is_plain_name};
 use crate::scene::inputs::place_of_scene;
 use crate::scene::item::source_href;
 use crate::scene::job::{Job, LazyMachine};
+use crate::scene::marker::Marker;
 use crate::scene::options::{self, DecidingOptions};
 use crate::scene::store::{COLLECTION, PLAN, Store, check_on_disk, is_remote, item_of, marker_of};
 use crate::scene::units::forget_journal;
@@ -117,11 +118,7 @@ impl Plan {
         let none = |problem: &str| anyhow!("{}: not a plan of 'dinov3 scene plan': {problem}", path.display());
         let options: DecidingOptions =
             serde_json::from_value(about["job"].clone()).map_err(|_| none("it has no options"))?;
-        let is_safe = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
-        if let Some(unit) = units
-            .iter()
-            .find(|unit| unit.unit.starts_with('.') || unit.unit.is_empty() || !unit.unit.chars().all(is_safe))
-        {
+        if let Some(unit) = units.iter().find(|unit| unit.unit.is_empty() || !is_plain_name(&unit.unit)) {
             return Err(none(&format!("'{}' is no name of a unit", unit.unit)));
         }
         let form = Form::of_read(&options, &units).map_err(|problem| none(&problem))?;
@@ -260,8 +257,7 @@ impl Plan {
         if !gone.is_empty() {
             machine.open()?;
             for unit in &gone {
-                forget_journal(form, unit, store);
-                store.remove_unit(form, &unit.unit)?;
+                self.remove_earlier(form, unit, store)?;
             }
             eprintln!("note: {} units of an earlier plan are removed from {shown}", gone.len());
         } else if fresh {
@@ -277,6 +273,19 @@ impl Plan {
         self.units.extend(kept);
         self.redacted().put(store)?;
         Ok(self)
+    }
+
+    /// Removes a unit of an earlier plan, unless another process with this plan has made it anew meanwhile: then what the
+    /// earlier form had beside that.
+    fn remove_earlier(&self, form: Form, unit: &WorkUnit, store: &Store) -> Result<()> {
+        let marker = Marker::read(store, &unit.unit)?;
+        if form != self.form && marker.is_some_and(|marker| marker.plan == self.options.hash()) {
+            let own = self.form.files_of(&unit.unit);
+            let earlier = form.files_of(&unit.unit).into_iter().filter(|name| !own.contains(name));
+            return earlier.into_iter().try_for_each(|name| store.remove_data(&name));
+        }
+        forget_journal(form, unit, store);
+        store.remove_unit(form, &unit.unit)
     }
 
     /// Refuses scenes that are there by another spelling of their names: every row would be there twice.

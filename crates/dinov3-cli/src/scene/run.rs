@@ -29,7 +29,7 @@ pub fn run(arguments: &SceneRunArguments) -> Result<Outcome> {
     let embed = options::replayed(&plan.options, "run", &arguments.output)?;
     let job = Job::new(&embed)?;
     plan.form.check_job(&job)?;
-    let found = DecidingOptions { contents: job.contents()?, ..plan.options.clone() };
+    let found = DecidingOptions { contents: job.contents(&plan.options.contents)?, ..plan.options.clone() };
     if let Some(difference) = found.difference(&plan.options) {
         return Err(usage(format!("{}: was made with {difference}; plan anew", arguments.plan.display())));
     }

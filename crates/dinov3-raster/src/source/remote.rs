@@ -103,8 +103,8 @@ impl RemoteFile {
         Ok(Self { inner: Arc::new(inner), pool })
     }
 
-    /// Begins to fetch what is neither here nor under way.
-    fn request(&self, ranges: &[Range<u64>], urgent: bool) {
+    /// Begins to fetch what is neither here nor under way. Gives the requests.
+    fn request(&self, ranges: &[Range<u64>], urgent: bool) -> Vec<Range<u64>> {
         let mut state = self.inner.lock();
         let mut missing: Vec<Range<u64>> = ranges.iter().filter(|range| !state.is_coming(range)).cloned().collect();
         missing.sort_by_key(|range| (range.start, range.end));
@@ -123,12 +123,42 @@ impl RemoteFile {
             begun.push((range, parts));
         }
         drop(state);
+        let requests = begun.iter().map(|(range, _)| range.clone()).collect();
         for (range, parts) in begun {
             // A file that is closed meanwhile is not fetched any more.
             let inner = Arc::downgrade(&self.inner);
             self.pool.submit(urgent, move || Inner::fetch_if_open(&inner, range, parts));
         }
+        requests
     }
+
+    /// Waits until each range is here or has failed, and gives those that have failed, with their requests.
+    fn wait_for(&self, ranges: &[Range<u64>]) -> Vec<Failed> {
+        let mut failed = Vec::new();
+        let mut state = self.inner.lock();
+        // All of them, also after one has failed: a late failure would be told to the next one who reads.
+        for range in ranges {
+            // What is not under way was read by another thread meanwhile, and decoded: whoever misses it fetches it again.
+            while !state.has(range) {
+                if let Some((request, error)) = state.failure_of(range) {
+                    failed.push(Failed { range: range.clone(), request, error });
+                    break;
+                }
+                if !state.is_coming(range) {
+                    break;
+                }
+                state = self.inner.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        failed
+    }
+}
+
+/// A range that did not come, the request that it was a part of, and why.
+struct Failed {
+    range: Range<u64>,
+    request: Range<u64>,
+    error: RasterError,
 }
 
 /// Ranges that overlap or almost touch become one; each with those that it was made of.
@@ -196,27 +226,17 @@ impl ByteSource for RemoteFile {
     }
 
     fn fetch(&self, ranges: &[Range<u64>]) -> Result<(), RasterError> {
-        self.request(ranges, true);
-        let mut state = self.inner.lock();
-        let mut failure = None;
-        // All of them, also after one has failed: a late failure would be told to the next one who reads.
-        for range in ranges {
-            loop {
-                if state.has(range) {
-                    break;
-                }
-                if let Some(found) = state.failure_of(range) {
-                    failure.get_or_insert(found);
-                    break;
-                }
-                if !state.is_coming(range) {
-                    // Read by another thread meanwhile, and decoded: whoever misses it fetches it again.
-                    break;
-                }
-                state = self.inner.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
+        let requests = self.request(ranges, true);
+        let failed = self.wait_for(ranges);
+        let (own, of_others): (Vec<_>, Vec<_>) =
+            failed.into_iter().partition(|failed| requests.contains(&failed.request));
+        if let Some(first) = own.into_iter().next() {
+            return Err(first.error);
         }
-        failure.map_or(Ok(()), Err)
+        // A request that was begun ahead, for many, says little of a few of its ranges.
+        let again: Vec<_> = of_others.into_iter().map(|failed| failed.range).collect();
+        self.request(&again, true);
+        self.wait_for(&again).into_iter().next().map_or(Ok(()), |failed| Err(failed.error))
     }
 
     fn prefetch(&self, ranges: &[Range<u64>]) {
@@ -310,10 +330,10 @@ impl State {
         self.has(range) || self.in_flight.range(..=range.start).any(|(_, end)| *end >= range.end)
     }
 
-    fn failure_of(&self, range: &Range<u64>) -> Option<RasterError> {
+    fn failure_of(&self, range: &Range<u64>) -> Option<(Range<u64>, RasterError)> {
         let mut failures = self.failures.range(..=range.start);
-        let (_, (_, error)) = failures.find(|(_, (end, _))| *end >= range.end)?;
-        (!self.is_coming(range)).then(|| error.clone())
+        let (start, (end, error)) = failures.find(|(_, (end, _))| *end >= range.end)?;
+        (!self.is_coming(range)).then(|| (*start..*end, error.clone()))
     }
 
     /// The bytes of a range that is here; a piece whose parts were all read is dropped.
@@ -372,6 +392,34 @@ mod tests {
         );
         let long = joined(parts(&[(0, 3 << 20), (3 << 20, 6 << 20)]));
         assert_eq!(long.len(), 2);
+    }
+
+    /// Zeros; of long ranges, nothing.
+    struct OfShortRanges;
+
+    impl RangeServer for OfShortRanges {
+        fn get(&self, range: Range<u64>, _: Option<&Version>) -> Result<Part, RasterError> {
+            let (start, length) = (range.start, (range.end - range.start) as usize);
+            if start > 0 && length > 1000 {
+                return Err(RasterError::Io { location: "here".to_owned(), reason: "too long".to_owned() });
+            }
+            let version = Version { length_bytes: 1 << 30, ..Version::default() };
+            Ok(Part { start, bytes: vec![0; length], version })
+        }
+    }
+
+    #[test]
+    fn what_failed_with_others_is_asked_for_alone() {
+        let file = RemoteFile::open(Box::new(OfShortRanges), "here".to_owned(), Arc::new(FetchPool::new(2))).unwrap();
+        file.index_is_read();
+        let blocks: Vec<Range<u64>> =
+            (0..4).map(|block| (1 << 20) + block * 500..(1 << 20) + (block + 1) * 500).collect();
+        file.prefetch(&blocks);
+        file.fetch(&blocks[1..2]).unwrap();
+        file.fetch(&blocks[3..]).unwrap();
+        assert_eq!(file.read(blocks[3].clone()).unwrap().len(), 500);
+        // What a window itself asks for is tried once.
+        assert!(file.fetch(&blocks[..3]).unwrap_err().to_string().contains("too long"));
     }
 
     #[test]
