@@ -267,7 +267,7 @@ def check_halves(binary, folder, check, written):
 
 def bytes_of(path):
     """Of a file, or of all files in a folder."""
-    if path.is_file():
+    if not path.is_dir():
         return path.read_bytes()
     return {file.relative_to(path): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
@@ -276,7 +276,8 @@ def check_runs(binary, folder, check):
     """The same bytes however it ran; what fails is told, and the rest is there."""
     scene, total = folder / "odd.tif", 0
     for name in ("runs.tif", "runs.zarr"):
-        outputs = [folder / name, folder / "runs-pca.tif", folder / "runs-pca.safetensors"]
+        stem = name.removesuffix(".tif")
+        outputs = [folder / name, folder / f"{stem}-pca.tif", folder / f"{stem}-pca.safetensors"]
         def made(*options, codes=(0,)):
             run(dense_command(binary, scene, outputs[0], "--dims", 16, *options), codes)
             return [bytes_of(output) for output in outputs]
