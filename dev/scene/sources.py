@@ -234,6 +234,15 @@ def check_s3(binary, folder, check):
             print(f"s3: {what}: {len(asked)} requests, {tiles} tiles", flush=True)
             # From here on, moto checks signatures and policies.
             requests.post(f"{server.url}/moto-api/reset-auth", data="0", timeout=30)
+        _, found, asked = read("s3://closed-scenes/it*/TC?.tif", (0,), **signed)
+        check(chips_of(found) == chips_of(expected), "S3, a pattern: other vectors")
+        check(set(found["source"].to_pylist()) == {"s3://closed-scenes/items/TCI.tif"}, "S3, a pattern: another source")
+        said, found, _ = read("s3://closed-scenes/", (0, 3), "--scale", "range 0,10000", **signed)
+        sources = set(found["source"].to_pylist())
+        names = {f"s3://closed-scenes/items/{path.name}" for path in (scene, *bands)}
+        check(sources == names, f"S3, a bucket: {sources}")
+        said, found, _ = read("s3://closed-scenes/nothing/", (2,), **signed)
+        check("no scenes found in s3://closed-scenes/nothing/" in said, f"S3, an empty folder: {said.strip()}")
         url = "s3://closed-scenes/items/item.json"
         _, found, asked = read(url, (0,), "--assets", "red,green,blue", **signed)
         check(chips_of(found) == chips_of(expected), "S3, an item: other vectors")

@@ -653,7 +653,7 @@ pub struct SceneArguments {
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', value_parser = parse_positive)]
     pub bands: Vec<usize>,
     /// What samples mean: u8 (255 is white), 'range LOW,HIGH' (samples that are black and white), 'reflectance LOW,HIGH'
-    /// (0,0.3 by default), or 'percentile P,Q' of each band over the whole scene. Bytes need none
+    /// (0,0.3 by default), or 'percentile P,Q' of each band over the scene, never per chip. Bytes need none
     #[arg(long, value_parser = dinov3_scene::Scale::parse)]
     pub scale: Option<dinov3_scene::Scale>,
     /// Bands, scale and no-data of a product: sentinel-2-l2a, sentinel-2-tci, landsat-c2-l2, naip, planetscope-sr-4b,

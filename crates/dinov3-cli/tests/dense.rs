@@ -250,3 +250,21 @@ fn a_store_holds_the_same_cells_as_the_raster() {
     dense(&scene, "rgb.tif --dims all --no-picture -o mine.zarr").assert().code(1);
     assert!(scene.path("mine.zarr/notes.txt").exists());
 }
+
+#[test]
+fn a_reference_system_without_geokeys_is_refused_before_weights_are_read() {
+    let scene = scene();
+    for system in ["+proj=omerc +lat_0=4 +lonc=102 +alpha=323 +datum=WGS84", "+proj=tmerc +ellps=WGS84 +R_A"] {
+        let command = dense(&scene, "rgb.tif --dims 8 -o patches.tif").args(["--crs", system]);
+        let told = stderr(&command.assert().code(1));
+        assert!(told.contains("for which GeoTIFF has no keys: write a Zarr store (.zarr)"), "{told}");
+        assert!(!told.contains("was trained on"), "{told}");
+        assert!(!scene.path("patches.tif").exists());
+    }
+    // One that has some comes back as it was given.
+    let system = "+proj=lcc +lat_1=45 +lat_0=40 +lon_0=15 +x_0=500000 +y_0=4000000 +datum=WGS84 +units=m";
+    dense(&scene, "rgb.tif --dims 8 --no-picture -o patches.tif").args(["--crs", system]).assert().code(0);
+    let raster = open(&scene, "patches.tif");
+    let found = format!("{:?}", raster.profile().georeference);
+    assert!(found.contains("+lat_0=40") && found.contains("+lat_1=45 +lat_2=45"), "{found}");
+}

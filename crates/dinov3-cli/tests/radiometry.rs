@@ -411,3 +411,30 @@ fn weights_for_satellites_hint_at_others_for_photographs() {
     assert_eq!(run("photo.jpg").matches(hint).count(), 1);
     assert!(!run("photo.jpg --preprocess native").contains(hint));
 }
+
+/// 1280 x 1280 pixels of which one block of 256 has data, where the sample's grid has no block.
+fn one_block(sample: fn(u32, u32, u32) -> u64) -> TiffImage {
+    let tags = [utm_tags(), vec![(42113, TiffValue::Ascii("0"))]].concat();
+    TiffImage { width_px: 1280, height_px: 1280, block_px: (256, 256), bits: 16, sample, tags, ..TiffImage::default() }
+}
+
+fn is_in_the_block(x: u32, y: u32) -> bool {
+    (512..768).contains(&x) && (512..768).contains(&y)
+}
+
+#[test]
+fn what_is_measured_is_what_is_valid_wherever_it_lies() {
+    let scene = Scene::new();
+    put(&scene, "part.tif", one_block(|_, x, y| if is_in_the_block(x, y) { 1000 + u64::from(x) } else { 0 }));
+    embed(&scene, &["part.tif", "--scale", "percentile 0,100"]).assert().code(0);
+    let about = &provenance(&scene)["scenes"][0];
+    assert_eq!(
+        (&about["black"], &about["white"]),
+        (&json!([1512.0, 1512.0, 1512.0]), &json!([1767.0, 1767.0, 1767.0])),
+        "{about}"
+    );
+    // And the samples that Sentinel-2's offset makes negative are found there.
+    put(&scene, "dark.tif", one_block(|_, x, y| if is_in_the_block(x, y) { 500 } else { 0 }));
+    let told = refused(&scene, &["dark.tif", "--preset", "sentinel-2-l2a", "--baseline", "05.09"]);
+    assert!(told.contains("100 %"), "{told}");
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::chips::{number, provenance, rows, text, value};
+use common::objects::Objects;
 use common::{Scene, stderr, stdout};
 use dinov3_testing::geotiff::{TiffFile, TiffImage, TiffValue, pattern, utm_tags};
 use dinov3_testing::http_server::{HttpReply, HttpServer, part_of};
@@ -309,4 +310,33 @@ fn a_continued_run_fetches_nothing_for_what_is_done() {
     let for_others = again.iter().filter(|&&start| start != 0 && start < length * 10 / 12).count();
     assert!(for_others <= 16, "{again:?} of {length}");
     assert!(again.len() <= 17 + 6 * 33, "{again:?}");
+}
+
+#[test]
+fn folders_and_patterns_of_object_stores_are_searched_as_those_of_disks() {
+    let scene = scene();
+    let objects = Objects::start();
+    for name in ["s/b.TIFF", "s/a.tif", "s/sub/c.tif", "s/.hidden/d.tif", "s/notes.txt", "st/e.tif", "root.tif"] {
+        objects.put(&format!("/bucket/{name}"), bytes(rgb()));
+    }
+    let named = |input: &str, code: i32| {
+        let line = format!("{input} --fresh -o chips.parquet");
+        stderr(&objects.known_to(embed(&scene, &line)).assert().code(code))
+    };
+    let sources = |input: &str| {
+        named(input, 0);
+        let found = rows(&scene, "chips.parquet").iter().map(|row| text(row, "source")).collect::<Vec<_>>();
+        let mut found: Vec<_> =
+            found.iter().map(|source| source.trim_start_matches("s3://bucket/").to_owned()).collect();
+        found.sort();
+        found.dedup();
+        found
+    };
+    assert_eq!(sources("s3://bucket/s/"), ["s/a.tif", "s/b.TIFF", "s/sub/c.tif"]);
+    assert_eq!(sources("s3://bucket/s/*.tif"), ["s/a.tif"]);
+    assert_eq!(sources("s3://bucket/s*/?.tif"), ["s/a.tif", "st/e.tif"]);
+    assert_eq!(sources("s3://bucket/**/c.tif rgb.tif"), ["rgb.tif", "s/sub/c.tif"]);
+    assert_eq!(sources("s3://bucket/").len(), 5);
+    assert!(named("s3://bucket/none/", 1).contains("no scenes found in s3://bucket/none/ (looked for tif, tiff)"));
+    assert!(named("s3://bucket", 1).contains("a folder of them SCHEME://BUCKET/FOLDER/"));
 }

@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Values are GDAL's, sample for sample; JPEG inside of TIFF is decoded by another library than GDAL's and differs by a
-//! level (by up to 6 with reduced colour). What is not read is refused by name, with the `gdal_translate` command that
-//! makes a file that is.
+//! level (by up to 7 with reduced colour, from the IJG's decoder). What is not read is refused by name, with the
+//! `gdal_translate` command that makes a file that is.
 #![forbid(unsafe_code)]
 
 mod cache;

@@ -60,7 +60,9 @@ impl Location {
         };
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty() || key.is_empty() || key.ends_with('/') {
-            return Err(wrong("an object is written SCHEME://BUCKET/KEY".to_string()));
+            return Err(wrong(
+                "an object is written SCHEME://BUCKET/KEY, and a folder of them SCHEME://BUCKET/FOLDER/".to_string(),
+            ));
         }
         Ok(Self::Object { store, bucket: bucket.to_string(), key: key.to_string() })
     }

@@ -140,8 +140,11 @@ impl Opener {
     /// If it names nothing of the kind, or if the store's settings are wrong.
     #[cfg(feature = "object-stores")]
     pub fn store_folder(&self, text: &str) -> Result<StoreFolder, RasterError> {
-        let text = text.trim_end_matches('/');
         // An object in it names its bucket and prefix.
+        let text = match text.trim_end_matches('/') {
+            folder if folder.contains("://") => folder,
+            _ => return Err(Location::parse(text).err().unwrap_or_else(|| not_in_a_store(text.to_owned()))),
+        };
         match Location::parse(&format!("{text}/object"))? {
             Location::Object { store, bucket, key } => {
                 let prefix = key.strip_suffix("object").unwrap_or_default().trim_end_matches('/');
@@ -149,10 +152,7 @@ impl Opener {
                 let shown = folder.shown().trim_end_matches('/').to_owned();
                 self.stores()?.folder(store, &bucket, prefix, shown)
             }
-            other => {
-                let reason = "results go into folders of this machine and of object stores".to_string();
-                Err(RasterError::Location { location: other.shown(), reason })
-            }
+            other => Err(not_in_a_store(other.shown())),
         }
     }
 
@@ -231,4 +231,9 @@ impl Opener {
         let stores = Stores::new(self.client()?, self.shared.options.store_settings.clone())?;
         Ok(self.shared.stores.get_or_init(|| stores))
     }
+}
+#[cfg(feature = "object-stores")]
+fn not_in_a_store(location: String) -> RasterError {
+    let reason = "results go into folders of this machine and of object stores".to_string();
+    RasterError::Location { location, reason }
 }

@@ -1,8 +1,9 @@
 //! What a whole scene is like: percentiles, and statistics on the scale that the encoder sees.
 //!
 //! All of it is measured in a sample of at most about a million pixels: all pixels of a scene that has no more; else those
-//! of the smallest overview that has a quarter of that; else of up to 16 blocks, one in the middle of each field of a 4 × 4 grid. Which it is depends on the
-//! file's index alone, so that every machine and every continued run finds the same bits.
+//! of the smallest overview that has a quarter of that; else of up to 16 blocks, one in the middle of each field of a 4 × 4
+//! grid, and where few of their pixels are valid, of others all over the scene until there are enough or no more. Which
+//! these are depends on the scene alone, so that every machine and every continued run finds the same bits.
 
 use dinov3_geo::PixelWindow;
 use dinov3_pixels::Statistics;
@@ -17,6 +18,8 @@ const SAMPLE_PIXELS: u64 = 1 << 20;
 const GRID: i64 = 4;
 /// Blocks of a sample all have together at most this many pixels, as long as that leaves four.
 const BLOCKS_PIXELS: u64 = 4 << 20;
+/// Further blocks are read as long as fewer pixels are valid, and less than a quarter of those of the first blocks.
+const LEAST_VALID_PIXELS: u64 = 1 << 16;
 /// Smaller overviews tell too little; larger ones cost more requests.
 const LEAST_OVERVIEW_PIXELS: u64 = 1 << 18;
 /// Means further away, in deviations of what the weights were trained on, in all channels, are told.
@@ -81,9 +84,23 @@ impl Sample {
                 return Ok(Self { kind: SampleKind::Overview { level }, channels });
             }
         }
-        let windows = blocks(raster);
-        let channels = gather(raster, &windows, bands)?;
-        Ok(Self { kind: SampleKind::Blocks { count: windows.len() }, channels })
+        let first = blocks(raster);
+        let mut channels = gather(raster, &first, bands)?;
+        let mut count = first.len();
+        let block_pixels = u64::from(profile.blocks.width_px) * u64::from(profile.blocks.height_px);
+        let at_once = (SAMPLE_PIXELS / block_pixels.max(1)).clamp(1, (GRID * GRID) as u64) as usize;
+        let mut others = spread(profile).filter(|block| !first.contains(block) && !raster.is_empty(*block));
+        let enough = (first.iter().map(PixelWindow::pixels).sum::<u64>() / 4).clamp(1, LEAST_VALID_PIXELS);
+        while (channels[0].len() as u64) < enough {
+            let some: Vec<PixelWindow> = others.by_ref().take(at_once).collect();
+            if some.is_empty() {
+                break;
+            }
+            count += some.len();
+            let more = gather(raster, &some, bands)?;
+            channels.iter_mut().zip(more).for_each(|(channel, more)| channel.extend(more));
+        }
+        Ok(Self { kind: SampleKind::Blocks { count }, channels })
     }
 
     pub fn pixels(&self) -> usize {
@@ -221,6 +238,31 @@ fn blocks(raster: &dyn Raster) -> Vec<PixelWindow> {
     found
 }
 
+/// All blocks of a raster, in an order of which any beginning lies all over it: steps of about the golden ratio of their
+/// number, without a common divisor.
+fn spread(profile: &RasterProfile) -> impl Iterator<Item = PixelWindow> {
+    let (width, height) = (profile.blocks.width_px.max(1), profile.blocks.height_px.max(1));
+    let columns = u64::from(profile.width_px.div_ceil(width));
+    let count = columns * u64::from(profile.height_px.div_ceil(height));
+    let divisor = |mut a: u64, mut b: u64| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let mut step = (count as f64 * 0.618_033_988_749_895) as u64;
+    while divisor(step, count) > 1 {
+        step += 1;
+    }
+    let whole = profile.window();
+    (0..count).filter_map(move |index| {
+        let place = (u128::from(index) * u128::from(step) % u128::from(count)) as u64;
+        let (x, y) = (place % columns, place / columns);
+        let block = PixelWindow::new(x as i64 * i64::from(width), y as i64 * i64::from(height), width, height);
+        whole.intersection(&block)
+    })
+}
+
 /// The block in the middle of a field, or where nothing is stored there, another one of it.
 fn block_of(raster: &dyn Raster, mut field: PixelWindow) -> Option<PixelWindow> {
     let blocks = raster.profile().blocks;
@@ -292,6 +334,42 @@ mod tests {
 
     fn raster(image: TiffImage) -> Box<dyn Raster> {
         Opener::new(Options::default()).open_bytes("test.tif", TiffFile::of(image).to_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_lies_between_the_first_blocks_is_found() {
+        // 5 x 5 blocks, of which the grid has all but those in the middle row and column; data are there alone.
+        let is_data = |x: u32, y: u32| (512..768).contains(&x) && (512..768).contains(&y);
+        let image = TiffImage {
+            width_px: 1280,
+            height_px: 1280,
+            bands: 1,
+            bits: 16,
+            block_px: (256, 256),
+            sample: |_, x, y| {
+                let is_data = (512..768).contains(&x) && (512..768).contains(&y);
+                if is_data { 1000 + u64::from(x) } else { 0 }
+            },
+            tags: [utm_tags(), vec![(42113, TiffValue::Ascii("0"))]].concat(),
+            ..TiffImage::default()
+        };
+        let raster = raster(image);
+        let found = Sample::read(&*raster, [0; 3], false).unwrap();
+        assert_eq!(found.pixels(), (0..1280 * 1280).filter(|at| is_data(at % 1280, at / 1280)).count());
+        assert_eq!(found.percentiles(0, [0.0, 100.0]), Some([1512.0, 1767.0]));
+        assert!(matches!(found.kind, SampleKind::Blocks { count: 17..=25 }), "{}", found.kind);
+    }
+
+    #[test]
+    fn blocks_are_spread_and_each_comes_once() {
+        for (width_px, height_px) in [(1280, 1280), (256, 256), (257, 4000), (3000, 700)] {
+            let image = TiffImage { width_px, height_px, bands: 1, block_px: (256, 256), ..TiffImage::default() };
+            let raster = raster(image);
+            let blocks: Vec<_> = spread(raster.profile()).collect();
+            let pixels: u64 = blocks.iter().map(PixelWindow::pixels).sum();
+            assert_eq!(pixels, u64::from(width_px) * u64::from(height_px));
+            assert!((1..blocks.len()).all(|index| !blocks[..index].contains(&blocks[index])));
+        }
     }
 
     fn sample(values: &[f64]) -> Sample {

@@ -123,7 +123,7 @@ impl ChipSink {
     }
 
     /// Starts a Zarr store, likewise. Every chip must be a [cell](Chip::cell) of a grid whose reference system has an EPSG
-    /// code, and whose axes are parallel to those of that system.
+    /// code or a WKT 2, and whose axes are parallel to those of that system.
     ///
     /// # Errors
     /// If the store could not be put there at the end.

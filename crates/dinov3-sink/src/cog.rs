@@ -53,6 +53,22 @@ pub enum CogSample {
     U8,
 }
 
+/// Whether GeoTIFF has keys for the reference system of a grid. Without them it is written as text, and programs do not know
+/// where the raster lies.
+///
+/// # Errors
+/// The end of a sentence about the grid, with what can be done instead.
+pub fn check_reference_system(grid: &FeatureGrid) -> Result<(), String> {
+    match geokeys::has_keys(&grid.crs) {
+        true => Ok(()),
+        false => Err(format!(
+            "has the reference system '{}', for which GeoTIFF has no keys: write a Zarr store (.zarr), or give an EPSG code with \
+             --crs",
+            grid.crs
+        )),
+    }
+}
+
 impl CogSample {
     fn size_bytes(self) -> usize {
         match self {

@@ -110,7 +110,7 @@ pub use atomic_folder::move_file;
 pub use chip::{Chip, ChipCell, ChipFootprint, ChipRow};
 pub use chip_file::{ChipFile, ChipFileError, ChipVectors};
 pub use chips::ChipSink;
-pub use cog::{CogFile, CogOptions, CogSample};
+pub use cog::{CogFile, CogOptions, CogSample, check_reference_system};
 pub use components::{fit_components, write_components_picture};
 pub use element::ElementType;
 pub use embedding::{EmbeddingSink, Format, Provenance};

@@ -62,6 +62,12 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether a file of this name is one, going by its ending.
+    fn is_named_so(self, name: &Path) -> bool {
+        let extension = name.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| self.extensions().iter().any(|known| known.eq_ignore_ascii_case(extension)))
+    }
+
     fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::Pictures => &PICTURE_EXTENSIONS,
@@ -72,8 +78,8 @@ impl Kind {
 
 /// Lists the files that `inputs` mean, in their order: a folder is searched recursively and sorted by name, hidden
 /// files left out; a pattern (`*`, `?`, `[...]`, `**`) is expanded and sorted, unless a file has that very name; `-`
-/// is a list on `standard_input`, one path or URL a line. A file that does not exist is listed, and so is a URL: the
-/// run reports it.
+/// is a list on `standard_input`, one path or URL a line. A file that does not exist is listed, and so is a URL (of
+/// scenes, of any kind): the run reports it.
 ///
 /// # Errors
 /// If a folder, a pattern or the list cannot be read, or if nothing is found.
@@ -90,7 +96,7 @@ pub fn expand(inputs: &[PathBuf], kind: Kind, standard_input: &mut dyn BufRead) 
                     files.push(path_from(line));
                 }
             }
-        } else if is_url(input) {
+        } else if is_url(input) || kind == Kind::Scenes && input.to_string_lossy().contains("://") {
             files.push(input.clone());
         } else if input.is_dir() {
             search(input, kind, &mut files)?;
@@ -116,6 +122,27 @@ pub fn expand(inputs: &[PathBuf], kind: Kind, standard_input: &mut dyn BufRead) 
     Ok(files)
 }
 
+/// Of all names below a folder that is not on this machine, `/` between their parts, those that [`expand`] would find there:
+/// by a pattern, or those that are named like this kind; sorted.
+///
+/// # Errors
+/// If the pattern is none.
+pub fn choose(mut names: Vec<String>, pattern: Option<&str>, kind: Kind) -> Result<Vec<String>, InputError> {
+    let bad = |error: glob::PatternError| InputError::Pattern {
+        pattern: pattern.unwrap_or_default().to_string(),
+        reason: error.to_string(),
+    };
+    let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+    match pattern.map(glob::Pattern::new).transpose().map_err(bad)? {
+        Some(pattern) => names.retain(|name| pattern.matches_with(name, options)),
+        None => {
+            names.retain(|name| kind.is_named_so(Path::new(name)) && !name.split('/').any(|part| part.starts_with('.')))
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 fn search(folder: &Path, kind: Kind, files: &mut Vec<PathBuf>) -> Result<(), InputError> {
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().first() == Some(&b'.');
     let entries = WalkDir::new(folder)
@@ -127,17 +154,12 @@ fn search(folder: &Path, kind: Kind, files: &mut Vec<PathBuf>) -> Result<(), Inp
             path: error.path().unwrap_or(folder).to_path_buf(),
             reason: error.to_string(),
         })?;
-        let picture = entry
-            .path()
-            .extension()
-            .and_then(|extension| extension.to_str())
-            .is_some_and(|extension| kind.extensions().iter().any(|known| known.eq_ignore_ascii_case(extension)));
         // A link to a file counts as the file; one that leads nowhere is told when it is read, not passed over.
         let is_file = || match std::fs::metadata(entry.path()) {
             Ok(found) => found.is_file(),
             Err(_) => entry.path_is_symlink(),
         };
-        if picture && is_file() {
+        if kind.is_named_so(entry.path()) && is_file() {
             files.push(entry.into_path());
         }
     }

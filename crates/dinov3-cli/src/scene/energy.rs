@@ -2,17 +2,45 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 const COUNTERS: &str = "/sys/class/powercap";
+/// How often counters are read. They start again after 65 to 262 kJ, which a large package uses in some minutes.
+const INTERVAL: Duration = Duration::from_secs(20);
 
-/// Counters of all packages, read when it was made.
+/// Counters of all packages, read when it was made and from then on.
 pub struct EnergyMeter {
     start: Instant,
-    /// The folder of each package, its counter in microjoules and where that starts again.
-    packages: Vec<(PathBuf, u64, u64)>,
+    packages: Arc<Mutex<Vec<Package>>>,
+    /// What reads them, where there are some; it ends when the sender is dropped.
+    reader: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+struct Package {
+    folder: PathBuf,
+    /// Where the counter starts again, in microjoules.
+    range: u64,
+    /// What it said last.
+    last: u64,
+    /// What was used since it was read first. Nothing once it could not be read.
+    used: Option<u64>,
+}
+
+impl Package {
+    fn read(&mut self) {
+        let Some(now) = number(&self.folder.join("energy_uj")) else {
+            self.used = None;
+            return;
+        };
+        let step = if now >= self.last { now - self.last } else { now + self.range.saturating_sub(self.last) };
+        self.used = self.used.map(|used| used + step);
+        self.last = now;
+    }
 }
 
 impl EnergyMeter {
@@ -28,28 +56,28 @@ impl EnergyMeter {
             name.starts_with("intel-rapl:") && name.matches(':').count() == 1
         };
         let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut packages: Vec<_> = entries
+        let packages: Vec<Package> = entries
             .filter(is_package)
-            .filter_map(|path| {
-                let counter = number(&path.join("energy_uj"))?;
-                let range = number(&path.join("max_energy_range_uj")).unwrap_or(u64::MAX);
-                Some((path, counter, range))
+            .filter_map(|folder| {
+                let last = number(&folder.join("energy_uj"))?;
+                let range = number(&folder.join("max_energy_range_uj")).unwrap_or(u64::MAX);
+                Some(Package { folder, range, last, used: Some(0) })
             })
             .collect();
-        packages.sort();
-        Self { start: Instant::now(), packages }
+        let has_some = !packages.is_empty();
+        let packages = Arc::new(Mutex::new(packages));
+        let reader = has_some.then(|| read_on(Arc::clone(&packages))).flatten();
+        Self { start: Instant::now(), packages, reader }
     }
 
     /// `emb:energy` since the start: of the whole machine, whoever used it. Nothing where there are no counters.
-    pub fn stop(&self) -> Option<Value> {
-        if self.packages.is_empty() {
-            return None;
-        }
-        let mut microjoules = 0;
-        for (path, before, range) in &self.packages {
-            let now = number(&path.join("energy_uj"))?;
-            microjoules += if now >= *before { now - before } else { now + range.saturating_sub(*before) };
-        }
+    pub fn stop(mut self) -> Option<Value> {
+        let (end, thread) = self.reader.take()?;
+        drop(end);
+        thread.join().ok()?;
+        let mut packages = self.packages.lock().unwrap_or_else(PoisonError::into_inner);
+        packages.iter_mut().for_each(Package::read);
+        let microjoules: u64 = packages.iter().map(|package| package.used).sum::<Option<u64>>()?;
         let (joules, seconds) = (microjoules as f64 / 1e6, self.start.elapsed().as_secs_f64());
         Some(json!({
             "device_type": "cpu",
@@ -59,6 +87,18 @@ impl EnergyMeter {
             "name": "RAPL counters of all processor packages",
         }))
     }
+}
+
+/// Reads counters again and again, so that none starts again twice in between.
+fn read_on(packages: Arc<Mutex<Vec<Package>>>) -> Option<(Sender<()>, JoinHandle<()>)> {
+    let (end, ended) = channel();
+    let read = move || {
+        while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            packages.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(Package::read);
+        }
+    };
+    let thread = std::thread::Builder::new().name("dinov3-energy".to_owned()).spawn(read).ok()?;
+    Some((end, thread))
 }
 
 fn number(path: &Path) -> Option<u64> {

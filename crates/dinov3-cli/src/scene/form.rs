@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use dinov3::sink::{WorkUnit, check_grid, is_store_name};
+use dinov3::sink::{WorkUnit, check_grid, check_reference_system, is_store_name};
 use dinov3_scene::{Demand, Division};
 
 use crate::arguments::{SceneEmbedArguments, SceneFormat};
@@ -151,7 +151,10 @@ impl Form {
         match self {
             Self::ChipTable => |_| Ok(()),
             Self::ChipStore | Self::ChipShard => |scene| scene.cells_of_store().map(drop),
-            Self::PatchRaster => |scene| scene.check_north_up("a raster of its patches"),
+            Self::PatchRaster => |scene| {
+                scene.check_north_up("a raster of its patches")?;
+                check_reference_system(&scene.pixel_grid())
+            },
             Self::PatchStore => |scene| check_grid(&scene.pixel_grid()),
         }
     }

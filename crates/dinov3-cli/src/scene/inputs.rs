@@ -5,7 +5,7 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use dinov3::inputs::{Kind, expand};
+use dinov3::inputs::{InputError, Kind, choose, expand};
 use dinov3_scene::raster::{Opener, redacted};
 use dinov3_scene::{
     AssetChoice, BandFiles, SceneInput, find_masks, is_catalogue, read_items, tell_apart, without_name,
@@ -77,7 +77,14 @@ fn of_inputs(opener: &Opener, inputs: &[PathBuf], arguments: &SceneArguments) ->
     let mask = arguments.mask.as_ref().and_then(|mask| mask.to_str()).map(str::to_owned);
     let choice = AssetChoice { assets: assets.clone(), preset: arguments.preset, mask };
     let mut named = Named::default();
-    let expanded = as_paths(expand(inputs, Kind::Scenes, &mut std::io::stdin().lock())?);
+    let mut listed = Vec::new();
+    for input in as_paths(inputs.to_vec()) {
+        match objects_of(opener, &input)? {
+            Some(objects) => listed.extend(objects),
+            None => listed.push(input),
+        }
+    }
+    let expanded = as_paths(expand(&listed, Kind::Scenes, &mut std::io::stdin().lock())?);
     let is_only = expanded.len() == 1;
     for input in expanded {
         if !is_document(&input, assets) {
@@ -114,6 +121,35 @@ fn of_inputs(opener: &Opener, inputs: &[PathBuf], arguments: &SceneArguments) ->
         named.documents.push(input);
     }
     Ok(named)
+}
+
+/// The objects of a store that a prefix with a slash at its end means, or a pattern, as in folders of this machine: sorted by
+/// name, hidden ones left out. Nothing for any other input, and for an object of that very name.
+fn objects_of(opener: &Opener, input: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let Some(text) = input.to_str().filter(|text| is_in_store(text)) else { return Ok(None) };
+    let has_query = text.split_once('?').is_some_and(|(_, query)| query.contains('='));
+    let pattern_at = text.find(['*', '?', '[']).filter(|_| !has_query);
+    if pattern_at.is_none() && !text.ends_with('/') {
+        return Ok(None);
+    }
+    // What does not change by the pattern, up to a slash.
+    let known = text[..pattern_at.unwrap_or(text.len())].rfind('/').map_or(text, |slash| &text[..=slash]);
+    let folder = opener.store_folder(known)?;
+    let pattern = pattern_at.map(|_| &text[known.len()..]);
+    if pattern.is_some_and(|name| folder.size_bytes(name).is_ok_and(|size| size.is_some())) {
+        return Ok(None);
+    }
+    let names = choose(folder.names()?, pattern, Kind::Scenes)?;
+    if names.is_empty() {
+        return Err(InputError::Nothing { inputs: redacted(text), kind: Kind::Scenes }.into());
+    }
+    Ok(Some(names.into_iter().map(|name| PathBuf::from(format!("{known}{name}"))).collect()))
+}
+
+/// Whether it is of an object store: a URL that no web server answers.
+fn is_in_store(text: &str) -> bool {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    scheme.is_some_and(|scheme| !["http", "https", "file"].contains(&scheme.as_str()))
 }
 
 /// Named like one; or a URL without the ending of a picture, of which assets are wanted, as servers name items.

@@ -354,7 +354,9 @@ impl Plan {
             std::fs::create_dir_all(folder)?;
         }
         self.write(&path)?;
-        store.deliver(PLAN).map(drop)
+        store.deliver(PLAN)?;
+        store.clear_workplace(PLAN);
+        Ok(())
     }
 
     /// The copy where results go, if there is one.
@@ -362,7 +364,9 @@ impl Plan {
         match store.size_bytes(PLAN)? {
             Some(_) => {
                 let path = store.fetched(PLAN)?;
-                Self::read(&path).map(Some).map_err(|error| error.context(Damaged(format!("{}/{PLAN}", store.shown()))))
+                let found = Self::read(&path);
+                store.clear_workplace(PLAN);
+                found.map(Some).map_err(|error| error.context(Damaged(format!("{}/{PLAN}", store.shown()))))
             }
             None => Ok(None),
         }

@@ -325,7 +325,9 @@ impl Drop for Store {
             && own_scratch().is_some_and(|own| scratch.starts_with(own))
         {
             // Unless something in it is unfinished.
-            let _ = fs::remove_dir(scratch);
+            for folder in [&scratch.join(HIDDEN), &scratch.join(PLAN).with_file_name(""), scratch] {
+                let _ = fs::remove_dir(folder);
+            }
         }
     }
 }

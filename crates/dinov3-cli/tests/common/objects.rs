@@ -78,6 +78,10 @@ impl Objects {
         self.stored.lock().unwrap().clone()
     }
 
+    pub fn put(&self, path: &str, content: Vec<u8>) {
+        self.stored.lock().unwrap().insert(path.to_owned(), content);
+    }
+
     pub fn remove(&self, path: &str) {
         self.stored.lock().unwrap().remove(path);
     }

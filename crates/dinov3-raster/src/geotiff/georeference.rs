@@ -16,6 +16,7 @@ const TAG_RPC_COEFFICIENTS: u16 = 50844;
 const KEY_PRIME_MERIDIAN: u16 = 2051;
 const KEY_ANGULAR_UNIT_SIZE: u16 = 2055;
 const KEY_PRIME_MERIDIAN_LONGITUDE: u16 = 2061;
+const KEY_TO_WGS84: u16 = 2062;
 /// Lengths that differ by a smaller share are one, as writers round them: the foot of the survey is longer by 2e-6.
 const SAME_UNIT: f64 = 5e-7;
 /// EPSG's code of Greenwich.
@@ -234,19 +235,31 @@ fn earth(keys: &GeoKeyDirectory) -> Result<String, String> {
         Some(6269) => return Ok("+datum=NAD83".to_string()),
         _ => {}
     }
+    let shift = shift_to_wgs84(keys)?;
     match keys.get_short(2056) {
-        Some(7030) => return Ok("+ellps=WGS84".to_string()),
-        Some(7019) => return Ok("+ellps=GRS80".to_string()),
+        Some(7030) => return Ok(format!("+ellps=WGS84{shift}")),
+        Some(7019) => return Ok(format!("+ellps=GRS80{shift}")),
         _ => {}
     }
     let number =
         |key: u16| keys.get_double(key).and_then(|values| values.first().copied()).filter(|value| *value > 0.0);
     match (number(2057), number(2059), number(2058)) {
-        (Some(a), Some(rf), _) => Ok(format!("+a={a} +rf={rf}")),
-        (Some(a), None, Some(b)) => Ok(format!("+a={a} +b={b}")),
-        (Some(a), None, None) => Ok(format!("+a={a} +b={a}")),
+        (Some(a), Some(rf), _) => Ok(format!("+a={a} +rf={rf}{shift}")),
+        (Some(a), None, Some(b)) => Ok(format!("+a={a} +b={b}{shift}")),
+        (Some(a), None, None) => Ok(format!("+a={a} +b={a}{shift}")),
         _ => Err("its ellipsoid is missing".to_string()),
     }
+}
+
+/// The parameters that lead from the file's own datum to WGS 84, where it has some: three, or seven in PROJ's order and units
+/// (GeoTIFF's `GeogTOWGS84GeoKey`).
+fn shift_to_wgs84(keys: &GeoKeyDirectory) -> Result<String, String> {
+    let Some(values) = keys.get_double(KEY_TO_WGS84) else { return Ok(String::new()) };
+    if ![3, 7].contains(&values.len()) || values.iter().any(|value| !value.is_finite()) {
+        return Err(format!("its shift to WGS 84 has {} parameters, and three or seven are known", values.len()));
+    }
+    let values: Vec<String> = values.iter().map(f64::to_string).collect();
+    Ok(format!(" +towgs84={}", values.join(",")))
 }
 
 fn linear_unit_metres(keys: &GeoKeyDirectory) -> Result<f64, String> {
@@ -303,6 +316,25 @@ mod tests {
             assert_eq!(feet(size), Ok(Some(CrsDefinition::Epsg(2263))));
         }
         assert!(feet(0.3048).unwrap_err().contains("its own, 0.3048 m"));
+    }
+
+    #[test]
+    fn a_datum_of_its_own_has_the_shift_that_the_file_says() {
+        let of = |shift: Option<Vec<f64>>| {
+            let mut keys = keys(&[(1024, 2), (2048, 32767), (2054, 9102), (2050, 32767), (2056, 7019)], &[]);
+            if let Some(shift) = shift {
+                keys.set(KEY_TO_WGS84, GeoKeyValue::Double(shift));
+            }
+            crs(&keys)
+        };
+        let text = |definition| match definition {
+            Ok(Some(CrsDefinition::Proj(text))) => text,
+            other => panic!("{other:?}"),
+        };
+        assert!(!text(of(None)).contains("towgs84"));
+        assert!(text(of(Some(vec![500.0, 600.0, 700.5]))).contains("+ellps=GRS80 +towgs84=500,600,700.5 "));
+        assert!(text(of(Some(vec![1.0, 2.0, 3.0, 0.1, 0.2, 0.3, -4.0]))).contains("+towgs84=1,2,3,0.1,0.2,0.3,-4 "));
+        assert!(of(Some(vec![1.0, 2.0])).unwrap_err().contains("has 2 parameters"));
     }
 
     #[test]

@@ -257,13 +257,27 @@ impl StoreFolder {
         }
     }
 
+    /// The names of all objects in it, without a slash at their beginning, in no order.
+    ///
+    /// # Errors
+    /// If the store does not list them.
+    pub fn names(&self) -> Result<Vec<String>, RasterError> {
+        let all = Path::parse(&self.prefix)
+            .map_err(|error| RasterError::Location { location: self.location.clone(), reason: error.to_string() })?;
+        self.names_under(all, "")
+    }
+
     /// The names of all objects below a folder, which begin with its own.
     ///
     /// # Errors
     /// If the store does not list them.
     pub fn names_below(&self, folder: &str) -> Result<Vec<String>, RasterError> {
+        self.names_under(self.key(folder)?, folder)
+    }
+
+    fn names_under(&self, key: Path, folder: &str) -> Result<Vec<String>, RasterError> {
         let own = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
-        let (mut folders, mut names) = (vec![self.key(folder)?], Vec::new());
+        let (mut folders, mut names) = (vec![key], Vec::new());
         while let Some(folder_key) = folders.pop() {
             let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(&folder_key)));
             let listed = listed.map_err(|error| self.tell(folder, error))?;

@@ -18,24 +18,33 @@ struct Keys {
     texts: BTreeMap<u16, String>,
 }
 
+/// Whether keys say what it is.
+pub(super) fn has_keys(crs: &Crs) -> bool {
+    of(crs).is_some()
+}
+
+fn of(crs: &Crs) -> Option<Keys> {
+    match crs.epsg().filter(|code| *code <= LAST_CODE) {
+        Some(code) => Some(of_code(crs.is_geographic(), code as u16)),
+        None => of_parameters(&crs.to_string()),
+    }
+}
+
 /// The tags of a reference system; pixels are areas. What no key can say stands there as text only, which programs show.
 pub(super) fn tags(crs: &Crs) -> Vec<Entry> {
-    let mut keys = match crs.epsg().filter(|code| *code <= LAST_CODE) {
-        Some(code) => of_code(crs, code as u16),
-        None => of_parameters(&crs.to_string()).unwrap_or_else(|| {
-            let mut keys = Keys::default();
-            keys.shorts.insert(1024, USER_DEFINED);
-            keys
-        }),
-    };
+    let mut keys = of(crs).unwrap_or_else(|| {
+        let mut keys = Keys::default();
+        keys.shorts.insert(1024, USER_DEFINED);
+        keys
+    });
     keys.shorts.insert(1025, 1);
     keys.texts.insert(1026, crs.name().map_or_else(|| crs.to_string(), str::to_owned));
     keys.into_tags()
 }
 
-fn of_code(crs: &Crs, code: u16) -> Keys {
+fn of_code(is_geographic: bool, code: u16) -> Keys {
     let mut keys = Keys::default();
-    let (model, key) = if crs.is_geographic() { (2, 2048) } else { (1, 3072) };
+    let (model, key) = if is_geographic { (2, 2048) } else { (1, 3072) };
     keys.shorts.insert(1024, model);
     keys.shorts.insert(key, code);
     keys
@@ -70,21 +79,56 @@ impl Keys {
     }
 }
 
+/// Parameters of the Earth and of coordinates, and those without effect on them.
+const OF_EVERY_PROJECTION: [&str; 19] = [
+    "proj",
+    "datum",
+    "ellps",
+    "a",
+    "b",
+    "rf",
+    "R",
+    "towgs84",
+    "units",
+    "to_meter",
+    "x_0",
+    "y_0",
+    "geoidgrids",
+    "no_defs",
+    "over",
+    "title",
+    "type",
+    "vunits",
+    "wktext",
+];
+
+/// Whether all parameters are of these names and have values, where numbers are wanted.
+fn are_known(parameters: &HashMap<&str, &str>, of_projection: &[&str]) -> bool {
+    let is_number = |name: &str| of_projection.contains(&name) && name != "south";
+    parameters.iter().all(|(name, value)| {
+        (OF_EVERY_PROJECTION.contains(name) || of_projection.contains(name))
+            && (!is_number(name) || value.parse::<f64>().is_ok_and(f64::is_finite))
+    })
+}
+
 /// The keys of a PROJ string; nothing where one of its parameters has no key.
 fn of_parameters(text: &str) -> Option<Keys> {
     let parameters: HashMap<&str, &str> = text
         .split_whitespace()
-        .filter_map(|word| word.strip_prefix('+'))
+        .map(|word| word.strip_prefix('+').unwrap_or(word))
         .map(|word| word.split_once('=').unwrap_or((word, "")))
         .collect();
     let number = |name: &str| parameters.get(name).and_then(|value| value.parse::<f64>().ok());
+    if is_web_mercator(&parameters) {
+        return Some(of_code(false, 3857));
+    }
     let mut keys = Keys::default();
     earth(&parameters, &mut keys)?;
     keys.shorts.insert(2054, 9102);
     let projection = *parameters.get("proj")?;
     if matches!(projection, "longlat" | "latlong") {
         keys.shorts.insert(1024, 2);
-        return Some(keys);
+        return are_known(&parameters, &[]).then_some(keys);
     }
     keys.shorts.insert(1024, 1);
     keys.shorts.insert(3072, USER_DEFINED);
@@ -105,12 +149,37 @@ fn of_parameters(text: &str) -> Option<Keys> {
     }
     if projection == "utm" {
         let south = if parameters.contains_key("south") { 100 } else { 0 };
-        keys.shorts.insert(3074, 16000 + south + number("zone")? as u16);
-        return Some(keys);
+        let zone = number("zone").filter(|zone| (1.0..=60.0).contains(zone) && zone.fract() == 0.0)?;
+        keys.shorts.insert(3074, 16000 + south + zone as u16);
+        return are_known(&parameters, &["zone", "south"]).then_some(keys);
     }
     keys.shorts.insert(3074, USER_DEFINED);
     let (lat_0, lon_0) = (number("lat_0").unwrap_or(0.0), number("lon_0").unwrap_or(0.0));
     let scale = number("k").or(number("k_0"));
+    let is_unscaled = scale.is_none_or(|scale| scale == 1.0);
+    let is_known = match projection {
+        "tmerc" | "sterea" => are_known(&parameters, &["lat_0", "lon_0", "k", "k_0"]),
+        "merc" if number("lat_ts").is_some() => is_unscaled && are_known(&parameters, &["lon_0", "lat_ts", "k", "k_0"]),
+        "merc" => are_known(&parameters, &["lon_0", "k", "k_0"]),
+        // Two parallels have no scale beside them.
+        "lcc" => {
+            let has_one_origin = number("lat_2").is_none() && number("lat_1") == Some(lat_0);
+            (has_one_origin || is_unscaled) && are_known(&parameters, &["lat_0", "lon_0", "lat_1", "lat_2", "k", "k_0"])
+        }
+        "aea" => are_known(&parameters, &["lat_0", "lon_0", "lat_1", "lat_2"]),
+        "laea" | "aeqd" => are_known(&parameters, &["lat_0", "lon_0"]),
+        "stere" if number("lat_ts").is_some() => {
+            lat_0.abs() == 90.0 && is_unscaled && are_known(&parameters, &["lat_0", "lon_0", "lat_ts", "k", "k_0"])
+        }
+        "stere" => are_known(&parameters, &["lat_0", "lon_0", "k", "k_0"]),
+        "eqc" => are_known(&parameters, &["lat_0", "lon_0", "lat_ts"]),
+        "sinu" => are_known(&parameters, &["lon_0"]),
+        "cea" => are_known(&parameters, &["lon_0", "lat_ts"]),
+        _ => false,
+    };
+    if !is_known {
+        return None;
+    }
     // GeoTIFF's method, the keys of the origin's longitude and latitude and of false easting and northing; and what else.
     let natural = [3080, 3081, 3082, 3083];
     let centre = [3088, 3089, 3082, 3083];
@@ -120,9 +189,10 @@ fn of_parameters(text: &str) -> Option<Keys> {
             Some(lat_ts) if scale.is_none() => (7, natural, 0.0, vec![(3078, lat_ts)]),
             _ => (7, natural, 0.0, vec![(3092, scale.unwrap_or(1.0))]),
         },
-        "lcc" => match number("lat_2") {
-            Some(lat_2) => (8, [3084, 3085, 3086, 3087], lat_0, vec![(3078, number("lat_1")?), (3079, lat_2)]),
-            None => (9, natural, number("lat_1").unwrap_or(lat_0), vec![(3092, scale.unwrap_or(1.0))]),
+        "lcc" => match (number("lat_1")?, number("lat_2")) {
+            (lat_1, None) if lat_1 == lat_0 => (9, natural, lat_0, vec![(3092, scale.unwrap_or(1.0))]),
+            // The method of one parallel has its origin there.
+            (lat_1, lat_2) => (8, [3084, 3085, 3086, 3087], lat_0, vec![(3078, lat_1), (3079, lat_2.unwrap_or(lat_1))]),
         },
         "laea" => (10, centre, lat_0, vec![]),
         "aea" => (11, natural, lat_0, vec![(3078, number("lat_1")?), (3079, number("lat_2")?)]),
@@ -146,10 +216,39 @@ fn of_parameters(text: &str) -> Option<Keys> {
     Some(keys)
 }
 
+/// The PROJ string by which EPSG:3857 was known before it had a code: a sphere that `nadgrids` says to be no other datum.
+fn is_web_mercator(parameters: &HashMap<&str, &str>) -> bool {
+    let is = |name: &str, wanted: f64, default: f64| {
+        parameters.get(name).map_or(default == wanted, |value| value.parse() == Ok(wanted))
+    };
+    parameters.get("proj") == Some(&"merc")
+        && parameters.get("nadgrids") == Some(&"@null")
+        && ["a", "b"].iter().all(|axis| is(axis, 6_378_137.0, 0.0))
+        && ["lat_ts", "lon_0", "x_0", "y_0"].iter().all(|name| is(name, 0.0, 0.0))
+        && ["k", "k_0"].iter().all(|name| is(name, 1.0, 1.0))
+        && parameters.get("units").is_none_or(|unit| *unit == "m")
+        && parameters.keys().all(|name| {
+            let others = ["nadgrids", "lat_ts", "lon_0", "k", "k_0"];
+            !["rf", "R", "ellps", "datum", "towgs84", "to_meter"].contains(name)
+                && (OF_EVERY_PROJECTION.contains(name) || others.contains(name))
+        })
+}
+
 /// The geographic system below: its code, or the figure of the Earth.
 fn earth(parameters: &HashMap<&str, &str>, keys: &mut Keys) -> Option<()> {
     let number = |name: &str| parameters.get(name).and_then(|value| value.parse::<f64>().ok());
-    if parameters.contains_key("pm") || parameters.contains_key("nadgrids") {
+    let is_named = ["datum", "ellps"].iter().filter(|name| parameters.contains_key(**name)).count();
+    let is_measured = ["a", "b", "rf", "R"].iter().any(|name| parameters.contains_key(name));
+    // Said twice, one of them wins, and which one is PROJ's business.
+    if is_named + usize::from(is_measured) > 1 || parameters.contains_key("R") && parameters.contains_key("a") {
+        return None;
+    }
+    let shift = match parameters.get("towgs84") {
+        None => vec![0.0; 3],
+        Some(values) => values.split(',').map(|value| value.trim().parse().ok()).collect::<Option<Vec<f64>>>()?,
+    };
+    let is_shifted = shift.iter().any(|value| *value != 0.0);
+    if ![3, 7].contains(&shift.len()) || is_shifted && parameters.contains_key("datum") {
         return None;
     }
     match parameters.get("datum").copied() {
@@ -166,9 +265,7 @@ fn earth(parameters: &HashMap<&str, &str>, keys: &mut Keys) -> Option<()> {
     }
     keys.shorts.insert(2048, USER_DEFINED);
     keys.shorts.insert(2050, USER_DEFINED);
-    let shift: Option<Vec<f64>> =
-        parameters.get("towgs84").map(|values| values.split(',').filter_map(|value| value.parse().ok()).collect());
-    if let Some(shift) = shift.filter(|shift| shift.iter().any(|value| *value != 0.0)) {
+    if is_shifted {
         keys.doubles.insert(2062, shift);
     }
     let ellipsoid = match parameters.get("ellps").copied() {
@@ -185,7 +282,7 @@ fn earth(parameters: &HashMap<&str, &str>, keys: &mut Keys) -> Option<()> {
     };
     keys.shorts.insert(2056, ellipsoid);
     if ellipsoid == USER_DEFINED {
-        let semi_major = number("a").or(number("R"))?;
+        let semi_major = number("a").or(number("R")).filter(|axis| *axis > 0.0)?;
         keys.doubles.insert(2057, vec![semi_major]);
         match (number("rf"), number("b")) {
             (Some(flattening), _) => keys.doubles.insert(2059, vec![flattening]),
@@ -193,4 +290,61 @@ fn earth(parameters: &HashMap<&str, &str>, keys: &mut Keys) -> Option<()> {
         };
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn short(text: &str, key: u16) -> Option<u16> {
+        of_parameters(text)?.shorts.get(&key).copied()
+    }
+
+    fn double(text: &str, key: u16) -> Option<f64> {
+        of_parameters(text)?.doubles.get(&key)?.first().copied()
+    }
+
+    #[test]
+    fn a_cone_with_its_origin_elsewhere_has_two_equal_parallels() {
+        let of = |lat_0: u32| format!("+proj=lcc +lat_1=45 +lat_0={lat_0} +lon_0=15 +datum=WGS84 +units=m");
+        assert_eq!((short(&of(45), 3075), double(&of(45), 3081)), (Some(9), Some(45.0)));
+        let elsewhere = of(40);
+        assert_eq!(short(&elsewhere, 3075), Some(8));
+        let found = [3078, 3079, 3085].map(|key| double(&elsewhere, key));
+        assert_eq!(found, [Some(45.0), Some(45.0), Some(40.0)]);
+        assert!(of_parameters(&format!("{elsewhere} +k=0.9")).is_none());
+        assert!(of_parameters(&format!("{} +k=0.9", of(45))).is_some());
+    }
+
+    #[test]
+    fn what_has_no_key_is_not_left_out() {
+        for text in [
+            "+proj=tmerc +ellps=WGS84 +R_A",
+            "+proj=tmerc +ellps=WGS84 +axis=wsu",
+            "+proj=tmerc +datum=WGS84 +ellps=bessel",
+            "+proj=tmerc +a=6378137 +rf=298 +R=6371000",
+            "+proj=tmerc +ellps=bessel +towgs84=1,2",
+            "+proj=tmerc +ellps=bessel +pm=paris",
+            "+proj=tmerc +ellps=bessel +lat_0=north",
+            "+proj=omerc +lat_0=4 +lonc=102 +alpha=323 +datum=WGS84",
+            "+proj=utm +zone=61 +datum=WGS84",
+            "+proj=stere +lat_0=50 +lat_ts=60 +datum=WGS84",
+            "+proj=longlat +ellps=WGS84 +lon_wrap=180",
+        ] {
+            assert!(of_parameters(text).is_none(), "{text}");
+        }
+        let text =
+            "+proj=tmerc +lat_0=0 +lon_0=9 +k=0.9996 +x_0=500000 +y_0=0 +ellps=bessel +towgs84=1,2,3 +units=m +no_defs";
+        assert_eq!(double(text, 2062), Some(1.0));
+        // With or without plus signs, as PROJ takes it.
+        assert_eq!(short("proj=utm zone=33 south datum=WGS84", 3074), Some(16133));
+    }
+
+    #[test]
+    fn web_mercator_is_known_by_its_old_string() {
+        let text = "+proj=merc +a=6378137 +b=6378137 +lat_ts=0.0 +lon_0=0.0 +x_0=0.0 +y_0=0 +k=1.0 +units=m +nadgrids=@null \
+                    +wktext +no_defs";
+        assert_eq!(short(text, 3072), Some(3857));
+        assert!(of_parameters(&text.replace("+lon_0=0.0", "+lon_0=10")).is_none());
+    }
 }
