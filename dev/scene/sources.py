@@ -241,7 +241,7 @@ def check_s3(binary, folder, check):
         sources = set(found["source"].to_pylist())
         names = {f"s3://closed-scenes/items/{path.name}" for path in (scene, *bands)}
         check(sources == names, f"S3, a bucket: {sources}")
-        said, found, _ = read("s3://closed-scenes/nothing/", (2,), **signed)
+        said, found, _ = read("s3://closed-scenes/nothing/", (1,), **signed)
         check("no scenes found in s3://closed-scenes/nothing/" in said, f"S3, an empty folder: {said.strip()}")
         url = "s3://closed-scenes/items/item.json"
         _, found, asked = read(url, (0,), "--assets", "red,green,blue", **signed)
