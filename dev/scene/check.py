@@ -163,13 +163,15 @@ def footprint_scenes(folder):
         "albers": ("EPSG:5070", Affine(30, 0, -1950000, 0, -30, 2000000)),
         "ease": ("EPSG:6933", Affine(3000, 0, 9000000, 0, -3000, 5100000)),
         "proj-string": ("+proj=laea +lat_0=-23.5 +lon_0=133.8 +datum=WGS84 +units=m", Affine(250, 0, -1e5, 0, -250, 2e5)),
+        # Written into the file, with the shift of its datum.
+        "own-datum": ("+proj=utm +zone=33 +ellps=GRS80 +towgs84=500,600,700 +units=m", NORTH_UP),
         "rotated": ("EPSG:32633", NORTH_UP * Affine.rotation(27)),
         "sheared": ("EPSG:3035", Affine(20, 3, 4321000, 4, -25, 3210000)),
         "south-up": ("EPSG:32633", Affine(10, 0, 399960, 0, 10, 4200000)),
         "antimeridian": ("EPSG:32760", Affine(30, 0, 812000, 0, -30, 8110000)),
     }
     for seed, (name, (crs, transform)) in enumerate(systems.items()):
-        is_own = crs.startswith("+")
+        is_own = crs.startswith("+") and name != "own-datum"
         path = folder / f"{name}.tif"
         write_scene(path, land(3, 200, 330, seed), crs=None if is_own else crs, transform=transform)
         yield name, path, crs, transform, ["--crs", crs] if is_own else []

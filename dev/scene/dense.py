@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import numpy as np
+import pyproj
 import rasterio
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
@@ -16,6 +17,7 @@ from rio_cogeo.cogeo import cog_validate
 
 import seams
 from common import MEAN, MODEL, NORTH_UP, STD, land, run, write_scene
+from stores import WITHOUT_CODE
 
 PATCH_PX = 16
 WINDOW_PX, OVERLAP_PX = 256, 64
@@ -237,6 +239,7 @@ def check_georeference(binary, folder, check, written):
         with rasterio.open(scene) as source:
             check(profile["crs"] == source.crs or profile["crs"].to_dict() == source.crs.to_dict(),
                   f"{name}: {profile['crs']} {source.crs}")
+    check_systems(binary, scene, folder, check)
     scene = write_scene(folder / "south.tif", data, photometric="RGB", interleave="pixel",
                         transform=Affine(10, 0, 399960, 0, 10, 4000000))
     output = folder / "south-dense.tif"
@@ -244,6 +247,40 @@ def check_georeference(binary, folder, check, written):
     found, profile, *_ = read(output)
     wanted = Affine(160, 0, 399960, 0, -160, 4000000 + 160 * len(expected))
     check(profile["transform"] == wanted and (found[::-1] == expected).all(), f"south up: {profile['transform']}")
+
+
+# Beside those whose Zarr stores have WKT 2: a cone whose origin is not its parallel, the string of Web Mercator, a shift.
+SYSTEMS = WITHOUT_CODE + (
+    "+proj=lcc +lat_1=45 +lat_0=40 +lon_0=15 +x_0=500000 +y_0=4000000 +datum=WGS84 +units=m",
+    "+proj=lcc +lat_1=45 +lat_0=45 +lon_0=15 +k_0=0.999 +datum=WGS84 +units=m",
+    "+proj=merc +a=6378137 +b=6378137 +lat_ts=0 +lon_0=0 +x_0=0 +y_0=0 +k=1 +units=m +nadgrids=@null +wktext +no_defs",
+    "+proj=merc +lat_ts=30 +lon_0=100 +ellps=WGS84", "+proj=aeqd +lat_0=47 +lon_0=10 +datum=WGS84",
+    "+proj=tmerc +lon_0=15 +x_0=500000 +ellps=bessel +towgs84=598,73,418,0.2,0.04,-2.4,6.7 +units=m",
+    "+proj=sterea +lat_0=52 +lon_0=5 +k=0.9999 +x_0=155000 +y_0=463000 +ellps=bessel +towgs84=565,50,465", "+proj=eqc +lat_ts=20 +datum=WGS84",
+)
+
+
+def check_systems(binary, scene, folder, check):
+    """Where GDAL and PROJ find the cells of a raster whose reference system has no code, against where PROJ has them."""
+    output, worst = folder / "system.tif", 0.0
+    for system in SYSTEMS:
+        is_degrees = "longlat" in system
+        transform = Affine(1e-3, 0, 13, 0, -1e-3, 42) if is_degrees else Affine(10, 0, 510000, 0, -10, 460000)
+        with rasterio.open(scene) as raster:
+            write_scene(folder / "system-in.tif", raster.read(), photometric="RGB", interleave="pixel", crs=None,
+                        transform=transform)
+        run(dense_command(binary, folder / "system-in.tif", output, "--dims", 8, "--no-picture", "--crs", system))
+        profile = read(output)[1]
+        x, y = zip(*(transform * corner for corner in ((0, 0), (700, 0), (0, 500), (700, 500))))
+        places = []
+        for crs in (system, profile["crs"].to_wkt()):
+            to_wgs84 = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+            places.append(np.array(to_wgs84.transform(x, y, errcheck=True)))
+        off = np.abs(places[0] - places[1]).max()
+        worst = max(worst, off)
+        check(off < 1e-8 and profile["transform"].almost_equals(transform @ Affine.scale(16), 1e-9),
+              f"{system}: {off} degrees off: {profile['crs']}")
+    print(f"dense: {len(SYSTEMS)} reference systems without a code, within {worst:.1g} degrees of PROJ", flush=True)
 
 
 def check_halves(binary, folder, check, written):
