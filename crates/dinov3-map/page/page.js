@@ -671,6 +671,13 @@
     const cell = asked ? head.ids.indexOf(asked) : -1;
     if (cell >= 0) choose(cell, { isQuiet: true });
     document.documentElement.dataset.ready = "yes";
+    // Browsers compile a loop after it has run for a while: the first click should not wait for that.
+    const warm = (rounds) => {
+      if (rounds === 0 || chosen >= 0 || count === 0) return;
+      compare(0);
+      setTimeout(warm, 0, rounds - 1);
+    };
+    setTimeout(warm, 0, 4);
   };
   if (overview.complete) start();
   else overview.addEventListener("load", start, { once: true });

@@ -2,8 +2,9 @@
 //!
 //! All of it is measured in a sample of at most about a million pixels: all pixels of a scene that has no more; else those
 //! of the smallest overview that has a quarter of that; else of up to 16 blocks, one in the middle of each field of a 4 × 4
-//! grid, and where few of their pixels are valid, of others all over the scene until there are enough or no more. Which
-//! these are depends on the scene alone, so that every machine and every continued run finds the same bits.
+//! grid, and where few of their pixels are valid, of others all over the scene until there are enough or no more (or, where
+//! only warnings depend on it, some). Which these are depends on the scene alone, so that every machine and every continued
+//! run finds the same bits.
 
 use dinov3_geo::PixelWindow;
 use dinov3_pixels::Statistics;
@@ -20,6 +21,8 @@ const GRID: i64 = 4;
 const BLOCKS_PIXELS: u64 = 4 << 20;
 /// Further blocks are read as long as fewer pixels are valid, and less than a quarter of those of the first blocks.
 const LEAST_VALID_PIXELS: u64 = 1 << 16;
+/// Further blocks where only warnings depend on the sample.
+const MOST_FURTHER_BLOCKS: usize = 64;
 /// Smaller overviews tell too little; larger ones cost more requests.
 const LEAST_OVERVIEW_PIXELS: u64 = 1 << 18;
 /// Means further away, in deviations of what the weights were trained on, in all channels, are told.
@@ -63,11 +66,12 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Reads it. Overviews are used if they are the scene's pixels, without masks elsewhere.
+    /// Reads it. Overviews are used if they are the scene's pixels, without masks elsewhere. If pixels depend on it, or
+    /// whether the scene is refused, it `decides`, and valid pixels are looked for until there is no block left.
     ///
     /// # Errors
     /// If blocks cannot be had. One that is damaged is left out: its chips fail by themselves.
-    pub fn read(raster: &dyn Raster, bands: [usize; 3], has_mask: bool) -> Result<Self, RasterError> {
+    pub fn read(raster: &dyn Raster, bands: [usize; 3], has_mask: bool, decides: bool) -> Result<Self, RasterError> {
         let profile = raster.profile();
         if profile.window().pixels() <= SAMPLE_PIXELS {
             let channels = gather(raster, &pieces(profile), bands)?;
@@ -89,7 +93,8 @@ impl Sample {
         let mut count = first.len();
         let block_pixels = u64::from(profile.blocks.width_px) * u64::from(profile.blocks.height_px);
         let at_once = (SAMPLE_PIXELS / block_pixels.max(1)).clamp(1, (GRID * GRID) as u64) as usize;
-        let mut others = spread(profile).filter(|block| !first.contains(block) && !raster.is_empty(*block));
+        let most = if decides { usize::MAX } else { MOST_FURTHER_BLOCKS };
+        let mut others = spread(profile).filter(|block| !first.contains(block) && !raster.is_empty(*block)).take(most);
         let enough = (first.iter().map(PixelWindow::pixels).sum::<u64>() / 4).clamp(1, LEAST_VALID_PIXELS);
         while (channels[0].len() as u64) < enough {
             let some: Vec<PixelWindow> = others.by_ref().take(at_once).collect();
@@ -354,7 +359,7 @@ mod tests {
             ..TiffImage::default()
         };
         let raster = raster(image);
-        let found = Sample::read(&*raster, [0; 3], false).unwrap();
+        let found = Sample::read(&*raster, [0; 3], false, true).unwrap();
         assert_eq!(found.pixels(), (0..1280 * 1280).filter(|at| is_data(at % 1280, at / 1280)).count());
         assert_eq!(found.percentiles(0, [0.0, 100.0]), Some([1512.0, 1767.0]));
         assert!(matches!(found.kind, SampleKind::Blocks { count: 17..=25 }), "{}", found.kind);
@@ -408,7 +413,7 @@ mod tests {
     #[test]
     fn a_small_scene_is_measured_whole() {
         let raster = raster(TiffImage { tags: utm_tags(), ..TiffImage::default() });
-        let found = Sample::read(&*raster, [0, 1, 2], false).unwrap();
+        let found = Sample::read(&*raster, [0, 1, 2], false, true).unwrap();
         assert_eq!((found.kind, found.pixels()), (SampleKind::Whole, 7000));
         let sum: f64 = found.channels[1].iter().sum();
         let expected: u64 = (0..70).flat_map(|y| (0..100).map(move |x| pattern(1, x, y))).sum();
@@ -426,12 +431,12 @@ mod tests {
             tags: utm_tags(),
             ..TiffImage::default()
         };
-        let found = Sample::read(&*raster(large.clone()), [0, 0, 0], false).unwrap();
+        let found = Sample::read(&*raster(large.clone()), [0, 0, 0], false, true).unwrap();
         assert_eq!((found.kind, found.pixels()), (SampleKind::Blocks { count: 16 }, 16 * 64 * 64));
         // All that is stored is one block, in a corner of its field.
         let mut sparse = TiffImage { is_absent: |block| block != 32 * 2 + 7, ..large };
         sparse.tags.push((42113, TiffValue::Ascii("0")));
-        let found = Sample::read(&*raster(sparse), [0, 0, 0], false).unwrap();
+        let found = Sample::read(&*raster(sparse), [0, 0, 0], false, true).unwrap();
         assert_eq!((found.kind, found.pixels()), (SampleKind::Blocks { count: 1 }, 64 * 64));
         assert_eq!(found.channels[2][0], 9.0);
     }
@@ -450,10 +455,10 @@ mod tests {
             TiffImage { width_px: 1024, height_px: 512, sample: |_, _, _| 2, tags: reduced, ..whole.clone() };
         let file = TiffFile { images: vec![whole, overview], ..TiffFile::default() };
         let raster = Opener::new(Options::default()).open_bytes("test.tif", file.to_bytes()).unwrap();
-        let found = Sample::read(&*raster, [0, 1, 2], false).unwrap();
+        let found = Sample::read(&*raster, [0, 1, 2], false, true).unwrap();
         assert_eq!((found.kind, found.channels[0][0]), (SampleKind::Overview { level: 0 }, 2.0));
         // Not where a mask says more than the overview does.
-        let found = Sample::read(&*raster, [0, 1, 2], true).unwrap();
+        let found = Sample::read(&*raster, [0, 1, 2], true, true).unwrap();
         assert_eq!((found.kind, found.channels[0][0]), (SampleKind::Blocks { count: 16 }, 1.0));
     }
 }

@@ -248,8 +248,11 @@ impl ProductFacts {
         self.names.extend(profile.metadata.get("PRODUCT_URI").cloned());
         let value: Vec<_> = profile.bands.iter().map(|band| declared_linear(band.scale, band.offset)).collect();
         // Some writers note 1 and 0 where nothing is known.
-        if value.iter().flatten().any(|linear| *linear != (1.0, 0.0)) {
-            self.linear.get_or_insert(Evidence { value, source: "scale and offset in the file".to_owned() });
+        let is_said = value.iter().flatten().any(|linear| *linear != (1.0, 0.0));
+        // An item that leaves bands out says less than a file that does not.
+        let leaves_some_out = self.linear.as_ref().is_none_or(|linear| linear.value.iter().any(Option::is_none));
+        if is_said && leaves_some_out {
+            self.linear = Some(Evidence { value, source: "scale and offset in the file".to_owned() });
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::mask::{MaskRaster, Masked, PixelRules};
 use crate::measure::{Sample, SceneStatistics};
 use crate::preset::{Calibrated, Fit, Preset};
-use crate::product::ProductFacts;
+use crate::product::{Evidence, ProductFacts};
 use crate::scale::{Calibration, Stretch, Transfer};
 use crate::source::without_name;
 use crate::{MaskValues, Scale, SceneError, SceneInput, SceneOptions};
@@ -174,7 +174,8 @@ impl Radiometry {
     /// # Errors
     /// If they cannot be read, or contradict what was declared.
     pub fn measure(&self, raster: &dyn Raster, scene: &str, expected: &Statistics) -> Result<Measured, SceneError> {
-        let sample = Sample::read(raster, self.bands, self.mask.is_some())?;
+        let decides = self.has_doubtful_offset || matches!(self.scale, Scale::Percentile { .. });
+        let sample = Sample::read(raster, self.bands, self.mask.is_some(), decides)?;
         let mut warnings = Vec::new();
         if let Some((calibrations, source)) = &self.calibrated {
             if self.has_doubtful_offset {
@@ -184,7 +185,7 @@ impl Radiometry {
                     return Err(SceneError::NegativeReflectance {
                         scene: scene.to_owned(),
                         percent,
-                        calibration: calibrations[0].to_string(),
+                        calibration: distinct(calibrations).join("; "),
                         source_of_it: source.clone(),
                     });
                 }
@@ -326,7 +327,13 @@ fn refuse_coded(input: &SceneInput, profile: &RasterProfile, scale: Scale) -> Re
 
 /// What the file or the item says of its own samples; floats are reflectance as they are.
 fn linear_calibration(profile: &RasterProfile, facts: &ProductFacts, bands: [usize; 3]) -> Option<Calibrated> {
-    if let Some(linear) = &facts.linear {
+    // Of floats, what is said of other bands alone says nothing of these.
+    let is_said = |linear: &&Evidence<Vec<Option<(f64, f64)>>>| {
+        linear.value.len() != profile.bands.len()
+            || !profile.sample_type.is_float()
+            || bands.iter().any(|band| linear.value[*band].is_some())
+    };
+    if let Some(linear) = facts.linear.as_ref().filter(is_said) {
         let [first, others @ ..] = linear.value.as_slice() else { return None };
         // Lists of another length are of assets whose bands nobody counted, or of one band for all.
         let is_one_each = linear.value.len() == profile.bands.len();
@@ -504,6 +511,7 @@ mod tests {
         // One entry for all, as catalogues have it for an asset of three bands; and none at all.
         assert_eq!(reflectance(json!([{"scale": 2}])), "DN * 2 (the item's raster:bands)");
         assert_eq!(reflectance(json!([{"nodata": 0}])), "DN (floats are taken as reflectance)");
+        assert!(open(json!([{}, {}, {}, {"scale": 2}])).is_err(), "of four bands, and there are three");
         for uneven in [json!([{"scale": 2}, {}, {"scale": 4}]), json!([{"scale": 2}, {"scale": 3}])] {
             let refusal = open(uneven).err().unwrap().to_string();
             assert!(refusal.contains("raster:bands does not say of each of the bands 1, 2, 3"), "{refusal}");

@@ -122,25 +122,59 @@ pub fn expand(inputs: &[PathBuf], kind: Kind, standard_input: &mut dyn BufRead) 
     Ok(files)
 }
 
-/// Of all names below a folder that is not on this machine, `/` between their parts, those that [`expand`] would find there:
-/// by a pattern, or those that are named like this kind; sorted.
-///
-/// # Errors
-/// If the pattern is none.
-pub fn choose(mut names: Vec<String>, pattern: Option<&str>, kind: Kind) -> Result<Vec<String>, InputError> {
-    let bad = |error: glob::PatternError| InputError::Pattern {
-        pattern: pattern.unwrap_or_default().to_string(),
-        reason: error.to_string(),
-    };
-    let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
-    match pattern.map(glob::Pattern::new).transpose().map_err(bad)? {
-        Some(pattern) => names.retain(|name| pattern.matches_with(name, options)),
-        None => {
-            names.retain(|name| kind.is_named_so(Path::new(name)) && !name.split('/').any(|part| part.starts_with('.')))
+/// What an input means below a folder that is not on this machine, where names have `/` between their parts: what [`expand`]
+/// would find there.
+#[derive(Debug)]
+pub struct Below {
+    kind: Kind,
+    pattern: Option<(glob::Pattern, Vec<glob::Pattern>)>,
+}
+
+impl Below {
+    /// By a pattern, or everything of this kind.
+    ///
+    /// # Errors
+    /// If the pattern is none.
+    pub fn new(pattern: Option<&str>, kind: Kind) -> Result<Self, InputError> {
+        let of = |text: &str| {
+            let text = text.trim_end_matches('/');
+            let parts = text.split('/').map(glob::Pattern::new).collect::<Result<Vec<_>, _>>()?;
+            Ok((glob::Pattern::new(text)?, parts))
+        };
+        let bad = |error: glob::PatternError| InputError::Pattern {
+            pattern: pattern.unwrap_or_default().to_string(),
+            reason: error.to_string(),
+        };
+        Ok(Self { kind, pattern: pattern.map(of).transpose().map_err(bad)? })
+    }
+
+    /// Whether something in this folder may be meant.
+    pub fn may_hold(&self, folder: &str) -> bool {
+        let parts: Vec<&str> = folder.split('/').collect();
+        match &self.pattern {
+            None => !is_hidden(&parts),
+            Some((_, patterns)) => {
+                let any = patterns.iter().position(|pattern| pattern.as_str() == "**").unwrap_or(patterns.len());
+                patterns.iter().take(any).zip(&parts).all(|(pattern, part)| pattern.matches(part))
+                    && (any < patterns.len() || parts.get(patterns.len()..).is_none_or(|rest| !is_hidden(rest)))
+            }
         }
     }
-    names.sort();
-    Ok(names)
+
+    /// Whether this file is meant: by itself, or with a folder that the pattern names.
+    pub fn is_meant(&self, name: &str) -> bool {
+        let is_of_kind =
+            |rest: &str| self.kind.is_named_so(Path::new(name)) && !is_hidden(&rest.split('/').collect::<Vec<_>>());
+        let Some((pattern, _)) = &self.pattern else { return is_of_kind(name) };
+        let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+        let mut folders = name.match_indices('/').map(|(at, _)| name.split_at(at));
+        pattern.matches_with(name, options)
+            || folders.any(|(folder, rest)| pattern.matches_with(folder, options) && is_of_kind(&rest[1..]))
+    }
+}
+
+fn is_hidden(parts: &[&str]) -> bool {
+    parts.iter().any(|part| part.starts_with('.'))
 }
 
 fn search(folder: &Path, kind: Kind, files: &mut Vec<PathBuf>) -> Result<(), InputError> {
@@ -180,6 +214,33 @@ fn path_from(bytes: Vec<u8>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn below_a_folder_elsewhere_a_pattern_means_what_it_means_here() {
+        let names =
+            ["a.tif", "b.txt", "s/a.TIF", "s/.h/a.tif", "s/t/b.tif", "2024-01/c.tif", "2024-02/x/d.tif", "2024.tif"];
+        let meant = |pattern: Option<&str>| -> Vec<&str> {
+            let below = Below::new(pattern, Kind::Scenes).unwrap();
+            let is_reached = |name: &str| name.match_indices('/').all(|(at, _)| below.may_hold(&name[..at]));
+            names.into_iter().filter(|name| is_reached(name) && below.is_meant(name)).collect()
+        };
+        assert_eq!(meant(None), ["a.tif", "s/a.TIF", "s/t/b.tif", "2024-01/c.tif", "2024-02/x/d.tif", "2024.tif"]);
+        assert_eq!(meant(Some("*.tif")), ["a.tif", "2024.tif"]);
+        assert_eq!(meant(Some("*.txt")), ["b.txt"]);
+        assert_eq!(meant(Some("2024*")), ["2024-01/c.tif", "2024-02/x/d.tif", "2024.tif"]);
+        assert_eq!(meant(Some("2024-0?/")), ["2024-01/c.tif", "2024-02/x/d.tif"]);
+        assert_eq!(meant(Some("*/*.tif")), ["2024-01/c.tif"]);
+        assert_eq!(
+            meant(Some("**/*.tif")),
+            ["a.tif", "s/.h/a.tif", "s/t/b.tif", "2024-01/c.tif", "2024-02/x/d.tif", "2024.tif"]
+        );
+        assert_eq!(meant(Some("s/**/b.tif")), ["s/t/b.tif"]);
+        assert!(Below::new(Some("[a"), Kind::Scenes).is_err());
+        // What cannot hold anything is not asked for.
+        let below = Below::new(Some("s?/x/*.tif"), Kind::Scenes).unwrap();
+        let held = ["s1", "t1", "s1/x", "s1/y", "s1/x/z"].map(|folder| below.may_hold(folder));
+        assert_eq!(held, [true, false, true, false, false]);
+    }
 
     #[test]
     fn folders_patterns_lists_and_files_are_expanded_in_order() {

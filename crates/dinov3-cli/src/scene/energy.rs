@@ -46,10 +46,10 @@ impl Package {
 impl EnergyMeter {
     /// Reads the counters; on most machines only root may.
     pub fn start() -> Self {
-        Self::start_at(Path::new(COUNTERS))
+        Self::start_at(Path::new(COUNTERS), INTERVAL)
     }
 
-    fn start_at(folder: &Path) -> Self {
+    fn start_at(folder: &Path, interval: Duration) -> Self {
         // Zones of packages are called `intel-rapl:N`, those within them `intel-rapl:N:M`. AMD's are called so, too.
         let is_package = |path: &PathBuf| {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -66,7 +66,7 @@ impl EnergyMeter {
             .collect();
         let has_some = !packages.is_empty();
         let packages = Arc::new(Mutex::new(packages));
-        let reader = has_some.then(|| read_on(Arc::clone(&packages))).flatten();
+        let reader = has_some.then(|| read_on(Arc::clone(&packages), interval)).flatten();
         Self { start: Instant::now(), packages, reader }
     }
 
@@ -90,10 +90,10 @@ impl EnergyMeter {
 }
 
 /// Reads counters again and again, so that none starts again twice in between.
-fn read_on(packages: Arc<Mutex<Vec<Package>>>) -> Option<(Sender<()>, JoinHandle<()>)> {
+fn read_on(packages: Arc<Mutex<Vec<Package>>>, interval: Duration) -> Option<(Sender<()>, JoinHandle<()>)> {
     let (end, ended) = channel();
     let read = move || {
-        while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             packages.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(Package::read);
         }
     };
@@ -118,16 +118,40 @@ mod tests {
             fs::write(zone.join("energy_uj"), format!("{counter}\n")).unwrap();
             fs::write(zone.join("max_energy_range_uj"), "1000000000\n").unwrap();
         };
-        assert_eq!(EnergyMeter::start_at(folder.path()).stop(), None);
+        assert_eq!(EnergyMeter::start_at(folder.path(), INTERVAL).stop(), None);
         for (zone, counter) in [("intel-rapl:0", 5), ("intel-rapl:1", 999_000_000), ("intel-rapl:0:0", 7)] {
             write(zone, counter);
         }
-        let meter = EnergyMeter::start_at(folder.path());
+        let meter = EnergyMeter::start_at(folder.path(), INTERVAL);
         write("intel-rapl:0", 2_000_005);
         write("intel-rapl:1", 600_000);
         write("intel-rapl:0:0", 1_000_007);
         let energy = meter.stop().unwrap();
         let kilowatt_hours = energy["energy_kwh"].as_f64().unwrap();
         assert!((kilowatt_hours - 3.6 / 3.6e6).abs() < 1e-12, "{energy}");
+    }
+
+    #[test]
+    fn a_counter_that_starts_again_several_times_is_counted_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let zone = folder.path().join("intel-rapl:0");
+        fs::create_dir_all(&zone).unwrap();
+        let write = |counter: u64| {
+            fs::write(zone.join("new"), counter.to_string()).unwrap();
+            fs::rename(zone.join("new"), zone.join("energy_uj")).unwrap();
+        };
+        fs::write(zone.join("max_energy_range_uj"), "1000000000").unwrap();
+        write(0);
+        let meter = EnergyMeter::start_at(folder.path(), Duration::from_millis(2));
+        for step in 1..=5_u64 {
+            let counter = step * 700_000_000 % 1_000_000_000;
+            write(counter);
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while meter.packages.lock().unwrap()[0].last != counter && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        let energy = meter.stop().unwrap();
+        assert!((energy["energy_kwh"].as_f64().unwrap() - 3500.0 / 3.6e6).abs() < 1e-12, "{energy}");
     }
 }

@@ -5,7 +5,7 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use dinov3::inputs::{InputError, Kind, choose, expand};
+use dinov3::inputs::{Below, InputError, Kind, expand};
 use dinov3_scene::raster::{Opener, redacted};
 use dinov3_scene::{
     AssetChoice, BandFiles, SceneInput, find_masks, is_catalogue, read_items, tell_apart, without_name,
@@ -127,7 +127,10 @@ fn of_inputs(opener: &Opener, inputs: &[PathBuf], arguments: &SceneArguments) ->
 /// name, hidden ones left out. Nothing for any other input, and for an object of that very name.
 fn objects_of(opener: &Opener, input: &Path) -> Result<Option<Vec<PathBuf>>> {
     let Some(text) = input.to_str().filter(|text| is_in_store(text)) else { return Ok(None) };
-    let has_query = text.split_once('?').is_some_and(|(_, query)| query.contains('='));
+    // A `?` behind a file's name, and not in the names of folders by which archives are ordered (`year=202?`).
+    let has_query = text.split_once('?').is_some_and(|(path, query)| {
+        query.contains('=') && path.rsplit('/').next().is_some_and(|name| name.contains('.'))
+    });
     let pattern_at = text.find(['*', '?', '[']).filter(|_| !has_query);
     if pattern_at.is_none() && !text.ends_with('/') {
         return Ok(None);
@@ -139,7 +142,10 @@ fn objects_of(opener: &Opener, input: &Path) -> Result<Option<Vec<PathBuf>>> {
     if pattern.is_some_and(|name| folder.size_bytes(name).is_ok_and(|size| size.is_some())) {
         return Ok(None);
     }
-    let names = choose(folder.names()?, pattern, Kind::Scenes)?;
+    let below = Below::new(pattern, Kind::Scenes)?;
+    let mut names = folder.names(|folder| below.may_hold(folder))?;
+    names.retain(|name| below.is_meant(name));
+    names.sort();
     if names.is_empty() {
         return Err(InputError::Nothing { inputs: redacted(text), kind: Kind::Scenes }.into());
     }

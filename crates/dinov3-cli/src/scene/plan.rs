@@ -349,23 +349,14 @@ impl Plan {
     }
 
     fn put(&self, store: &Store) -> Result<()> {
-        let path = store.workplace(PLAN);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        self.write(&path)?;
-        store.deliver(PLAN)?;
-        store.clear_workplace(PLAN);
-        Ok(())
+        store.put_written(PLAN, |path| self.write(path))
     }
 
     /// The copy where results go, if there is one.
     pub fn of_store(store: &Store) -> Result<Option<Self>> {
         match store.size_bytes(PLAN)? {
             Some(_) => {
-                let path = store.fetched(PLAN)?;
-                let found = Self::read(&path);
-                store.clear_workplace(PLAN);
+                let found = store.read_with(PLAN, Self::read)?;
                 found.map(Some).map_err(|error| error.context(Damaged(format!("{}/{PLAN}", store.shown()))))
             }
             None => Ok(None),

@@ -255,6 +255,49 @@ impl Store {
         }
     }
 
+    /// Writes a file with `write`, which is given a path of this machine, and brings it to its place. Several processes may do
+    /// so at once: the last one wins.
+    pub fn put_written(&self, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        self.with_own_file(name, |path| {
+            write(path)?;
+            if let Self::Objects { objects, .. } = self {
+                objects.put_from(name, File::open(path).with_context(|| path.display().to_string())?)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads a file that is there with `read`, which is given a path of this machine.
+    pub fn read_with<T>(&self, name: &str, read: impl FnOnce(&Path) -> T) -> Result<T> {
+        self.with_own_file(name, |path| {
+            if let Self::Objects { objects, .. } = self {
+                let mut file = AtomicFile::create(path)?;
+                objects.read(name, |part| -> Result<()> {
+                    file.write_all(part).with_context(|| path.display().to_string())
+                })?;
+                file.commit()?;
+            }
+            Ok(read(path))
+        })
+    }
+
+    /// The place of a file in a folder; else a path in the scratch folder that is this process's alone, and removed afterwards.
+    fn with_own_file<T>(&self, name: &str, run: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let path = match self {
+            Self::Folder(folder) => folder.join(name),
+            Self::Objects { scratch, .. } => scratch.join(format!("{name}.{}", std::process::id())),
+        };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        let result = run(&path);
+        if let Self::Objects { .. } = self {
+            // Only room on the disk.
+            let _ = fs::remove_file(&path);
+        }
+        result
+    }
+
     /// A file of this machine with this content: itself, or a copy in the scratch folder.
     pub fn fetched(&self, name: &str) -> Result<PathBuf> {
         let path = self.workplace(name);
@@ -325,7 +368,9 @@ impl Drop for Store {
             && own_scratch().is_some_and(|own| scratch.starts_with(own))
         {
             // Unless something in it is unfinished.
-            for folder in [&scratch.join(HIDDEN), &scratch.join(PLAN).with_file_name(""), scratch] {
+            for folder in
+                [&scratch.join(crate::scene::zarr_units::PARTS), &scratch.join(PLAN).with_file_name(""), scratch]
+            {
                 let _ = fs::remove_dir(folder);
             }
         }

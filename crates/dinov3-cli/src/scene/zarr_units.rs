@@ -16,7 +16,7 @@ use dinov3::sink::{EmbeddingLayout, MergedStore, ShardPlace, WorkUnit, move_file
 
 use crate::scene::store::{FileFacts, Store, files_below, remove_file_or_folder};
 
-const PARTS: &str = ".dinov3/parts";
+pub const PARTS: &str = ".dinov3/parts";
 
 /// Where a unit is made.
 pub fn part_of(unit: &str) -> String {

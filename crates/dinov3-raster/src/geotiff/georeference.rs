@@ -256,7 +256,7 @@ fn earth(keys: &GeoKeyDirectory) -> Result<String, String> {
 fn shift_to_wgs84(keys: &GeoKeyDirectory) -> Result<String, String> {
     let Some(values) = keys.get_double(KEY_TO_WGS84) else { return Ok(String::new()) };
     if ![3, 7].contains(&values.len()) || values.iter().any(|value| !value.is_finite()) {
-        return Err(format!("its shift to WGS 84 has {} parameters, and three or seven are known", values.len()));
+        return Err(format!("its shift to WGS 84 is {values:?}, and three or seven numbers are known"));
     }
     let values: Vec<String> = values.iter().map(f64::to_string).collect();
     Ok(format!(" +towgs84={}", values.join(",")))
@@ -334,7 +334,7 @@ mod tests {
         assert!(!text(of(None)).contains("towgs84"));
         assert!(text(of(Some(vec![500.0, 600.0, 700.5]))).contains("+ellps=GRS80 +towgs84=500,600,700.5 "));
         assert!(text(of(Some(vec![1.0, 2.0, 3.0, 0.1, 0.2, 0.3, -4.0]))).contains("+towgs84=1,2,3,0.1,0.2,0.3,-4 "));
-        assert!(of(Some(vec![1.0, 2.0])).unwrap_err().contains("has 2 parameters"));
+        assert!(of(Some(vec![1.0, 2.0])).unwrap_err().contains("is [1.0, 2.0], and three"));
     }
 
     #[test]

@@ -257,14 +257,14 @@ impl StoreFolder {
         }
     }
 
-    /// The names of all objects in it, without a slash at their beginning, in no order.
+    /// The names of all objects in it and in those folders of it that `may_hold` some, in no order.
     ///
     /// # Errors
     /// If the store does not list them.
-    pub fn names(&self) -> Result<Vec<String>, RasterError> {
+    pub fn names(&self, may_hold: impl Fn(&str) -> bool) -> Result<Vec<String>, RasterError> {
         let all = Path::parse(&self.prefix)
             .map_err(|error| RasterError::Location { location: self.location.clone(), reason: error.to_string() })?;
-        self.names_under(all, "")
+        self.names_under(all, "", may_hold)
     }
 
     /// The names of all objects below a folder, which begin with its own.
@@ -272,16 +272,22 @@ impl StoreFolder {
     /// # Errors
     /// If the store does not list them.
     pub fn names_below(&self, folder: &str) -> Result<Vec<String>, RasterError> {
-        self.names_under(self.key(folder)?, folder)
+        self.names_under(self.key(folder)?, folder, |_| true)
     }
 
-    fn names_under(&self, key: Path, folder: &str) -> Result<Vec<String>, RasterError> {
+    fn names_under(
+        &self,
+        key: Path,
+        folder: &str,
+        may_hold: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, RasterError> {
         let own = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
         let (mut folders, mut names) = (vec![key], Vec::new());
         while let Some(folder_key) = folders.pop() {
             let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(&folder_key)));
             let listed = listed.map_err(|error| self.tell(folder, error))?;
-            folders.extend(listed.common_prefixes);
+            let may_hold = |folder: &Path| folder.as_ref().strip_prefix(&own).is_some_and(&may_hold);
+            folders.extend(listed.common_prefixes.into_iter().filter(may_hold));
             let keys = listed.objects.iter().map(|object| object.location.as_ref());
             names.extend(keys.filter_map(|key| key.strip_prefix(&own)).map(str::to_owned));
         }

@@ -394,13 +394,18 @@ mod tests {
         assert_eq!(long.len(), 2);
     }
 
-    /// Zeros; of long ranges, nothing.
-    struct OfShortRanges;
+    /// Zeros; of long ranges, nothing, and that after a while.
+    #[derive(Default)]
+    struct OfShortRanges {
+        asked: Arc<Mutex<Vec<Range<u64>>>>,
+    }
 
     impl RangeServer for OfShortRanges {
         fn get(&self, range: Range<u64>, _: Option<&Version>) -> Result<Part, RasterError> {
+            self.asked.lock().unwrap().push(range.clone());
             let (start, length) = (range.start, (range.end - range.start) as usize);
             if start > 0 && length > 1000 {
+                std::thread::sleep(std::time::Duration::from_millis(300));
                 return Err(RasterError::Io { location: "here".to_owned(), reason: "too long".to_owned() });
             }
             let version = Version { length_bytes: 1 << 30, ..Version::default() };
@@ -409,8 +414,10 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_with_others_is_asked_for_alone() {
-        let file = RemoteFile::open(Box::new(OfShortRanges), "here".to_owned(), Arc::new(FetchPool::new(2))).unwrap();
+    fn what_failed_with_others_is_asked_for_again() {
+        let server = OfShortRanges::default();
+        let asked = Arc::clone(&server.asked);
+        let file = RemoteFile::open(Box::new(server), "here".to_owned(), Arc::new(FetchPool::new(2))).unwrap();
         file.index_is_read();
         let blocks: Vec<Range<u64>> =
             (0..4).map(|block| (1 << 20) + block * 500..(1 << 20) + (block + 1) * 500).collect();
@@ -419,7 +426,9 @@ mod tests {
         file.fetch(&blocks[3..]).unwrap();
         assert_eq!(file.read(blocks[3].clone()).unwrap().len(), 500);
         // What a window itself asks for is tried once.
+        let before = asked.lock().unwrap().len();
         assert!(file.fetch(&blocks[..3]).unwrap_err().to_string().contains("too long"));
+        assert_eq!(asked.lock().unwrap().len(), before + 1);
     }
 
     #[test]

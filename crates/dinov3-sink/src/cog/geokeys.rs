@@ -154,7 +154,9 @@ fn of_parameters(text: &str) -> Option<Keys> {
         return are_known(&parameters, &["zone", "south"]).then_some(keys);
     }
     keys.shorts.insert(3074, USER_DEFINED);
-    let (lat_0, lon_0) = (number("lat_0").unwrap_or(0.0), number("lon_0").unwrap_or(0.0));
+    // A cone of one parallel has its origin there, unless that is said.
+    let by_default = if projection == "lcc" && number("lat_2").is_none() { number("lat_1")? } else { 0.0 };
+    let (lat_0, lon_0) = (number("lat_0").unwrap_or(by_default), number("lon_0").unwrap_or(0.0));
     let scale = number("k").or(number("k_0"));
     let is_unscaled = scale.is_none_or(|scale| scale == 1.0);
     let is_known = match projection {
@@ -169,7 +171,10 @@ fn of_parameters(text: &str) -> Option<Keys> {
         "aea" => are_known(&parameters, &["lat_0", "lon_0", "lat_1", "lat_2"]),
         "laea" | "aeqd" => are_known(&parameters, &["lat_0", "lon_0"]),
         "stere" if number("lat_ts").is_some() => {
-            lat_0.abs() == 90.0 && is_unscaled && are_known(&parameters, &["lat_0", "lon_0", "lat_ts", "k", "k_0"])
+            lat_0.abs() == 90.0
+                && number("lat_ts").is_some_and(|lat_ts| lat_ts * lat_0 > 0.0)
+                && is_unscaled
+                && are_known(&parameters, &["lat_0", "lon_0", "lat_ts", "k", "k_0"])
         }
         "stere" => are_known(&parameters, &["lat_0", "lon_0", "k", "k_0"]),
         "eqc" => are_known(&parameters, &["lat_0", "lon_0", "lat_ts"]),
@@ -186,8 +191,8 @@ fn of_parameters(text: &str) -> Option<Keys> {
     let (method, [longitude, latitude, easting, northing], lat, more) = match projection {
         "tmerc" => (1, natural, lat_0, vec![(3092, scale.unwrap_or(1.0))]),
         "merc" => match number("lat_ts") {
-            Some(lat_ts) if scale.is_none() => (7, natural, 0.0, vec![(3078, lat_ts)]),
-            _ => (7, natural, 0.0, vec![(3092, scale.unwrap_or(1.0))]),
+            Some(lat_ts) => (7, natural, 0.0, vec![(3078, lat_ts)]),
+            None => (7, natural, 0.0, vec![(3092, scale.unwrap_or(1.0))]),
         },
         "lcc" => match (number("lat_1")?, number("lat_2")) {
             (lat_1, None) if lat_1 == lat_0 => (9, natural, lat_0, vec![(3092, scale.unwrap_or(1.0))]),
@@ -313,6 +318,9 @@ mod tests {
         let found = [3078, 3079, 3085].map(|key| double(&elsewhere, key));
         assert_eq!(found, [Some(45.0), Some(45.0), Some(40.0)]);
         assert!(of_parameters(&format!("{elsewhere} +k=0.9")).is_none());
+        let unsaid = "+proj=lcc +lat_1=45 +lon_0=15 +datum=WGS84";
+        assert_eq!((short(unsaid, 3075), double(unsaid, 3081)), (Some(9), Some(45.0)));
+        assert_eq!(double("+proj=merc +lat_ts=30 +k=1 +datum=WGS84", 3078), Some(30.0));
         assert!(of_parameters(&format!("{} +k=0.9", of(45))).is_some());
     }
 
@@ -329,6 +337,8 @@ mod tests {
             "+proj=omerc +lat_0=4 +lonc=102 +alpha=323 +datum=WGS84",
             "+proj=utm +zone=61 +datum=WGS84",
             "+proj=stere +lat_0=50 +lat_ts=60 +datum=WGS84",
+            "+proj=stere +lat_0=-90 +lat_ts=71 +datum=WGS84",
+            "+proj=lcc +datum=WGS84",
             "+proj=longlat +ellps=WGS84 +lon_wrap=180",
         ] {
             assert!(of_parameters(text).is_none(), "{text}");
