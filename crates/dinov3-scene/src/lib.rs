@@ -47,7 +47,7 @@ pub use mask_files::find_masks;
 pub use measure::{SampleKind, SceneStatistics};
 pub use plan::{Division, assign, check_unchanged, place_on_curve, plan_units, scene_version, unit_name};
 pub use preset::{DeclaredBaseline, Fit, Preset};
-pub use product::{Baseline, Evidence, LandsatInstrument, ProductFacts};
+pub use product::{Baseline, Evidence, LandsatInstrument, LinearOfBands, ProductFacts};
 pub use radiometry::Measured;
 pub use remark::Remark;
 pub use resample::Resampling;

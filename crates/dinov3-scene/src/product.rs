@@ -94,6 +94,9 @@ impl LandsatInstrument {
     }
 }
 
+/// `scale` and `offset` of each band; nothing for a band that is left out.
+pub type LinearOfBands = Vec<Option<(f64, f64)>>;
+
 /// What is known of the product that a scene is.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -110,9 +113,8 @@ pub struct ProductFacts {
     pub landsat: Option<Evidence<LandsatInstrument>>,
     /// Landsat's processing level, `L2SP`.
     pub landsat_level: Option<Evidence<String>>,
-    /// `scale` and `offset` that the item or the file gives for the samples of each band; nothing for a band that it leaves
-    /// out.
-    pub linear: Option<Evidence<Vec<Option<(f64, f64)>>>>,
+    /// What the item or the file gives for the samples of each band.
+    pub linear: Option<Evidence<LinearOfBands>>,
     /// What the STAC item calls the satellite or constellation, in lower case.
     pub platform: Option<String>,
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::mask::{MaskRaster, Masked, PixelRules};
 use crate::measure::{Sample, SceneStatistics};
 use crate::preset::{Calibrated, Fit, Preset};
-use crate::product::{Evidence, ProductFacts};
+use crate::product::{Evidence, LinearOfBands, ProductFacts};
 use crate::scale::{Calibration, Stretch, Transfer};
 use crate::source::without_name;
 use crate::{MaskValues, Scale, SceneError, SceneInput, SceneOptions};
@@ -328,7 +328,7 @@ fn refuse_coded(input: &SceneInput, profile: &RasterProfile, scale: Scale) -> Re
 /// What the file or the item says of its own samples; floats are reflectance as they are.
 fn linear_calibration(profile: &RasterProfile, facts: &ProductFacts, bands: [usize; 3]) -> Option<Calibrated> {
     // Of floats, what is said of other bands alone says nothing of these.
-    let is_said = |linear: &&Evidence<Vec<Option<(f64, f64)>>>| {
+    let is_said = |linear: &&Evidence<LinearOfBands>| {
         linear.value.len() != profile.bands.len()
             || !profile.sample_type.is_float()
             || bands.iter().any(|band| linear.value[*band].is_some())
