@@ -252,8 +252,7 @@ def check_georeference(binary, folder, check, written):
 # Beside those whose Zarr stores have WKT 2: a cone whose origin is not its parallel, the string of Web Mercator, a shift.
 SYSTEMS = WITHOUT_CODE + (
     "+proj=lcc +lat_1=45 +lat_0=40 +lon_0=15 +x_0=500000 +y_0=4000000 +datum=WGS84 +units=m",
-    "+proj=lcc +lat_1=45 +lat_0=45 +lon_0=15 +k_0=0.999 +datum=WGS84 +units=m", "+proj=lcc +lat_1=45 +lon_0=15 +datum=WGS84",
-    "+proj=merc +lat_ts=30 +k=1 +datum=WGS84",
+    "+proj=lcc +lat_1=45 +lat_0=45 +lon_0=15 +k_0=0.999 +datum=WGS84 +units=m", "+proj=merc +lat_ts=30 +k=1 +datum=WGS84",
     "+proj=merc +a=6378137 +b=6378137 +lat_ts=0 +lon_0=0 +x_0=0 +y_0=0 +k=1 +units=m +nadgrids=@null +wktext +no_defs",
     "+proj=merc +lat_ts=30 +lon_0=100 +ellps=WGS84", "+proj=aeqd +lat_0=47 +lon_0=10 +datum=WGS84",
     "+proj=tmerc +lon_0=15 +x_0=500000 +ellps=bessel +towgs84=598,73,418,0.2,0.04,-2.4,6.7 +units=m",

@@ -174,6 +174,13 @@ impl Crs {
     fn new(text: String, proj_string: &str, epsg: Option<u32>, name: Option<&'static str>) -> Result<Self, GeoError> {
         let unsupported = |reason: String| GeoError::UnsupportedCrs { crs: text.clone(), reason };
         let parameters = Parameters::parse(proj_string).map_err(unsupported)?;
+        if epsg.is_none() && parameters.has_no_origin() {
+            return Err(unsupported(
+                "of a cone of one parallel, +lat_0 has to be said: without it PROJ has the origin at the parallel, and GDAL and \
+                 pyproj have it at the equator"
+                    .into(),
+            ));
+        }
         let given_shift =
             parameters.given_shift().map_err(|reason| GeoError::DatumShift { crs: text.clone(), reason })?;
 
@@ -445,6 +452,11 @@ impl<'a> Parameters<'a> {
         self.0.iter().find(|(key, _)| *key == name).and_then(|(_, value)| *value)
     }
 
+    /// Whether it is a Lambert cone of one parallel whose origin is not said.
+    fn has_no_origin(&self) -> bool {
+        self.get("proj") == Some("lcc") && self.get("lat_0").is_none() && self.get("lat_2").is_none()
+    }
+
     /// The shift that the string states; `None` where it names neither datum nor shift. The error is what is missing.
     fn given_shift(&self) -> Result<Option<DatumShift>, String> {
         match (self.get("nadgrids"), self.get("towgs84"), self.get("datum")) {
@@ -554,6 +566,15 @@ mod tests {
             (DatumShift::Ignored, DatumShift::Ignored, DatumShift::Ignored)
         );
         assert_eq!((shift(27700), shift(28992)), (DatumShift::Helmert, DatumShift::Helmert));
+    }
+
+    #[test]
+    fn refuses_a_cone_whose_origin_is_not_said() {
+        let of = |text: &str| Crs::from_proj(text);
+        let told = of("+proj=lcc +lat_1=45 +lon_0=15 +datum=WGS84").unwrap_err().to_string();
+        assert!(told.contains("+lat_0 has to be said"), "{told}");
+        assert!(of("+proj=lcc +lat_1=45 +lat_0=45 +lon_0=15 +datum=WGS84").is_ok());
+        assert!(of("+proj=lcc +lat_1=45 +lat_2=50 +lon_0=15 +datum=WGS84").is_ok());
     }
 
     #[test]

@@ -251,7 +251,7 @@ mod tests {
     fn what_cannot_be_said_exactly_is_not_said() {
         for definition in [
             "+proj=tmerc +lon_0=15 +ellps=bessel +towgs84=598.1,73.7,418.2,0.202,0.045,-2.455,6.7",
-            "+proj=lcc +lat_1=45 +datum=WGS84",
+            "+proj=lcc +lat_1=45 +lat_0=45 +datum=WGS84",
             "+proj=tmerc +lon_0=15 +approx +datum=WGS84",
             "+proj=stere +lat_0=50 +datum=WGS84",
         ] {

@@ -154,9 +154,7 @@ fn of_parameters(text: &str) -> Option<Keys> {
         return are_known(&parameters, &["zone", "south"]).then_some(keys);
     }
     keys.shorts.insert(3074, USER_DEFINED);
-    // A cone of one parallel has its origin there, unless that is said.
-    let by_default = if projection == "lcc" && number("lat_2").is_none() { number("lat_1")? } else { 0.0 };
-    let (lat_0, lon_0) = (number("lat_0").unwrap_or(by_default), number("lon_0").unwrap_or(0.0));
+    let (lat_0, lon_0) = (number("lat_0").unwrap_or(0.0), number("lon_0").unwrap_or(0.0));
     let scale = number("k").or(number("k_0"));
     let is_unscaled = scale.is_none_or(|scale| scale == 1.0);
     let is_known = match projection {
@@ -165,8 +163,13 @@ fn of_parameters(text: &str) -> Option<Keys> {
         "merc" => are_known(&parameters, &["lon_0", "k", "k_0"]),
         // Two parallels have no scale beside them.
         "lcc" => {
-            let has_one_origin = number("lat_2").is_none() && number("lat_1") == Some(lat_0);
-            (has_one_origin || is_unscaled) && are_known(&parameters, &["lat_0", "lon_0", "lat_1", "lat_2", "k", "k_0"])
+            let has_one_parallel = number("lat_2").is_none();
+            let has_one_origin = has_one_parallel && number("lat_1") == Some(lat_0);
+            // Where the origin is then, PROJ says in two ways.
+            let has_an_origin = !has_one_parallel || number("lat_0").is_some();
+            has_an_origin
+                && (has_one_origin || is_unscaled)
+                && are_known(&parameters, &["lat_0", "lon_0", "lat_1", "lat_2", "k", "k_0"])
         }
         "aea" => are_known(&parameters, &["lat_0", "lon_0", "lat_1", "lat_2"]),
         "laea" | "aeqd" => are_known(&parameters, &["lat_0", "lon_0"]),
@@ -318,8 +321,6 @@ mod tests {
         let found = [3078, 3079, 3085].map(|key| double(&elsewhere, key));
         assert_eq!(found, [Some(45.0), Some(45.0), Some(40.0)]);
         assert!(of_parameters(&format!("{elsewhere} +k=0.9")).is_none());
-        let unsaid = "+proj=lcc +lat_1=45 +lon_0=15 +datum=WGS84";
-        assert_eq!((short(unsaid, 3075), double(unsaid, 3081)), (Some(9), Some(45.0)));
         assert_eq!(double("+proj=merc +lat_ts=30 +k=1 +datum=WGS84", 3078), Some(30.0));
         assert!(of_parameters(&format!("{} +k=0.9", of(45))).is_some());
     }
@@ -339,6 +340,7 @@ mod tests {
             "+proj=stere +lat_0=50 +lat_ts=60 +datum=WGS84",
             "+proj=stere +lat_0=-90 +lat_ts=71 +datum=WGS84",
             "+proj=lcc +datum=WGS84",
+            "+proj=lcc +lat_1=45 +datum=WGS84",
             "+proj=longlat +ellps=WGS84 +lon_wrap=180",
         ] {
             assert!(of_parameters(text).is_none(), "{text}");
