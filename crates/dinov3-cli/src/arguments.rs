@@ -438,8 +438,8 @@ pub enum Edges {
 
 #[derive(Args)]
 pub struct SceneEmbedArguments {
-    /// GeoTIFFs: files, folders (searched recursively), patterns, URLs, or - for a list of them on standard input. Or
-    /// documents of STAC items: .json, .geojson, .parquet
+    /// GeoTIFFs: files, folders (searched recursively; s3://BUCKET/FOLDER/ with a slash at its end), patterns, URLs, or - for
+    /// a list of them on standard input. Or documents of STAC items: .json, .geojson, .parquet
     #[arg(required_unless_present = "band_files", value_name = "SCENE")]
     pub inputs: Vec<PathBuf>,
     #[command(flatten)]
