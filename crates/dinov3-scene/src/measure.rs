@@ -344,17 +344,16 @@ mod tests {
     #[test]
     fn what_lies_between_the_first_blocks_is_found() {
         // 5 x 5 blocks, of which the grid has all but those in the middle row and column; data are there alone.
-        let is_data = |x: u32, y: u32| (512..768).contains(&x) && (512..768).contains(&y);
+        fn is_data(x: u32, y: u32) -> bool {
+            (512..768).contains(&x) && (512..768).contains(&y)
+        }
         let image = TiffImage {
             width_px: 1280,
             height_px: 1280,
             bands: 1,
             bits: 16,
             block_px: (256, 256),
-            sample: |_, x, y| {
-                let is_data = (512..768).contains(&x) && (512..768).contains(&y);
-                if is_data { 1000 + u64::from(x) } else { 0 }
-            },
+            sample: |_, x, y| if is_data(x, y) { 1000 + u64::from(x) } else { 0 },
             tags: [utm_tags(), vec![(42113, TiffValue::Ascii("0"))]].concat(),
             ..TiffImage::default()
         };

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::mask::{MaskRaster, Masked, PixelRules};
 use crate::measure::{Sample, SceneStatistics};
 use crate::preset::{Calibrated, Fit, Preset};
-use crate::product::{Evidence, LinearOfBands, ProductFacts};
+use crate::product::{LinearOfBands, ProductFacts};
 use crate::scale::{Calibration, Stretch, Transfer};
 use crate::source::without_name;
 use crate::{MaskValues, Scale, SceneError, SceneInput, SceneOptions};
@@ -327,34 +327,34 @@ fn refuse_coded(input: &SceneInput, profile: &RasterProfile, scale: Scale) -> Re
 
 /// What the file or the item says of its own samples; floats are reflectance as they are.
 fn linear_calibration(profile: &RasterProfile, facts: &ProductFacts, bands: [usize; 3]) -> Option<Calibrated> {
-    // Of floats, what is said of other bands alone says nothing of these.
-    let is_said = |linear: &&Evidence<LinearOfBands>| {
-        linear.value.len() != profile.bands.len()
-            || !profile.sample_type.is_float()
-            || bands.iter().any(|band| linear.value[*band].is_some())
+    let is_float = profile.sample_type.is_float();
+    let said = match &facts.linear {
+        Some(linear) => Some((of_channels(&linear.value, profile.bands.len(), bands)?, &linear.source)),
+        None => None,
     };
-    if let Some(linear) = facts.linear.as_ref().filter(is_said) {
-        let [first, others @ ..] = linear.value.as_slice() else { return None };
-        // Lists of another length are of assets whose bands nobody counted, or of one band for all.
-        let is_one_each = linear.value.len() == profile.bands.len();
-        if !is_one_each && others.iter().any(|other| other != first) {
-            return None;
-        }
-        // Catalogues keep telling the offset where it was added already.
-        let applied = facts.is_offset_applied.as_ref().filter(|applied| applied.value);
-        let mut calibrations = [Calibration::NONE; 3];
-        for (calibration, band) in calibrations.iter_mut().zip(bands) {
-            let (factor, offset) = if is_one_each { linear.value[band]? } else { (*first)? };
-            let addend = if applied.is_some() { 0.0 } else { offset };
-            *calibration = Calibration { factor, addend, divisor: 1.0 };
-        }
-        let source = match applied {
-            Some(applied) => format!("{}, {}", linear.source, applied.source),
-            None => linear.source.clone(),
-        };
-        return Some((calibrations, source));
+    let Some((channels, source)) = said.filter(|(channels, _)| !is_float || channels.iter().any(Option::is_some))
+    else {
+        return is_float.then(|| ([Calibration::NONE; 3], "floats are taken as reflectance".to_owned()));
+    };
+    // Catalogues keep telling the offset where it was added already.
+    let applied = facts.is_offset_applied.as_ref().filter(|applied| applied.value);
+    let mut calibrations = [Calibration::NONE; 3];
+    for (calibration, channel) in calibrations.iter_mut().zip(channels) {
+        let (factor, offset) = channel?;
+        *calibration = Calibration { factor, addend: if applied.is_some() { 0.0 } else { offset }, divisor: 1.0 };
     }
-    profile.sample_type.is_float().then(|| ([Calibration::NONE; 3], "floats are taken as reflectance".to_owned()))
+    let source = applied.map_or_else(|| source.clone(), |applied| format!("{source}, {}", applied.source));
+    Some((calibrations, source))
+}
+
+/// What a list says of red, green and blue. It has one entry for each band of the file, or for all the same; nothing if it has
+/// neither, as of assets whose bands nobody counted.
+fn of_channels(linear: &LinearOfBands, count: usize, bands: [usize; 3]) -> Option<[Option<(f64, f64)>; 3]> {
+    let first = linear.first()?;
+    match linear.len() == count {
+        true => Some(bands.map(|band| linear[band])),
+        false => linear.iter().all(|other| other == first).then_some([*first; 3]),
+    }
 }
 
 fn chosen_bands(profile: &RasterProfile, asked: Option<&[usize]>) -> Result<[usize; 3], SceneError> {

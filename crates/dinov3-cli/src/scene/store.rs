@@ -29,6 +29,8 @@ pub const COLLECTION: &str = "collection.json";
 /// The copy of the work list.
 pub const PLAN: &str = ".dinov3/plan.parquet";
 const HIDDEN: &str = ".dinov3/units";
+/// Parts of a Zarr store that units are made as.
+pub const PARTS: &str = ".dinov3/parts";
 /// A document that is longer is none of ours.
 const LONGEST_DOCUMENT_BYTES: u64 = 64 << 20;
 
@@ -271,11 +273,7 @@ impl Store {
     pub fn read_with<T>(&self, name: &str, read: impl FnOnce(&Path) -> T) -> Result<T> {
         self.with_own_file(name, |path| {
             if let Self::Objects { objects, .. } = self {
-                let mut file = AtomicFile::create(path)?;
-                objects.read(name, |part| -> Result<()> {
-                    file.write_all(part).with_context(|| path.display().to_string())
-                })?;
-                file.commit()?;
+                copy(objects, name, path)?;
             }
             Ok(read(path))
         })
@@ -287,9 +285,7 @@ impl Store {
             Self::Folder(folder) => folder.join(name),
             Self::Objects { scratch, .. } => scratch.join(format!("{name}.{}", std::process::id())),
         };
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        }
+        create_folder_of(&path)?;
         let result = run(&path);
         if let Self::Objects { .. } = self {
             // Only room on the disk.
@@ -302,14 +298,8 @@ impl Store {
     pub fn fetched(&self, name: &str) -> Result<PathBuf> {
         let path = self.workplace(name);
         if let Self::Objects { objects, .. } = self {
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-            }
-            let mut file = AtomicFile::create(&path)?;
-            objects.read(name, |part| -> Result<()> {
-                file.write_all(part).with_context(|| path.display().to_string())
-            })?;
-            file.commit()?;
+            create_folder_of(&path)?;
+            copy(objects, name, &path)?;
         }
         Ok(path)
     }
@@ -368,9 +358,7 @@ impl Drop for Store {
             && own_scratch().is_some_and(|own| scratch.starts_with(own))
         {
             // Unless something in it is unfinished.
-            for folder in
-                [&scratch.join(crate::scene::zarr_units::PARTS), &scratch.join(PLAN).with_file_name(""), scratch]
-            {
+            for folder in [&scratch.join(PARTS), &scratch.join(PLAN).with_file_name(""), scratch] {
                 let _ = fs::remove_dir(folder);
             }
         }
@@ -380,6 +368,18 @@ impl Drop for Store {
 /// Where the scratch folders are that nobody named.
 fn own_scratch() -> Option<PathBuf> {
     dinov3::system::cache_directory().map(|cache| cache.join("scratch"))
+}
+
+fn create_folder_of(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())
+}
+
+/// Copies an object to a file of this machine, whole or not at all.
+fn copy(objects: &StoreFolder, name: &str, path: &Path) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    objects.read(name, |part| -> Result<()> { file.write_all(part).with_context(|| path.display().to_string()) })?;
+    Ok(file.commit()?)
 }
 
 /// What a file is when it is whole.

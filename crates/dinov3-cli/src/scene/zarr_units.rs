@@ -14,9 +14,7 @@ use std::fs::{self, File};
 use anyhow::{Context, Result};
 use dinov3::sink::{EmbeddingLayout, MergedStore, ShardPlace, WorkUnit, move_file, remove_journal};
 
-use crate::scene::store::{FileFacts, Store, files_below, remove_file_or_folder};
-
-pub const PARTS: &str = ".dinov3/parts";
+use crate::scene::store::{FileFacts, PARTS, Store, files_below, remove_file_or_folder};
 
 /// Where a unit is made.
 pub fn part_of(unit: &str) -> String {

@@ -157,65 +157,55 @@ fn of_parameters(text: &str) -> Option<Keys> {
     let (lat_0, lon_0) = (number("lat_0").unwrap_or(0.0), number("lon_0").unwrap_or(0.0));
     let scale = number("k").or(number("k_0"));
     let is_unscaled = scale.is_none_or(|scale| scale == 1.0);
-    let is_known = match projection {
-        "tmerc" | "sterea" => are_known(&parameters, &["lat_0", "lon_0", "k", "k_0"]),
-        "merc" if number("lat_ts").is_some() => is_unscaled && are_known(&parameters, &["lon_0", "lat_ts", "k", "k_0"]),
-        "merc" => are_known(&parameters, &["lon_0", "k", "k_0"]),
-        // Two parallels have no scale beside them.
-        "lcc" => {
-            let has_one_parallel = number("lat_2").is_none();
-            let has_one_origin = has_one_parallel && number("lat_1") == Some(lat_0);
-            // Where the origin is then, PROJ says in two ways.
-            let has_an_origin = !has_one_parallel || number("lat_0").is_some();
-            has_an_origin
-                && (has_one_origin || is_unscaled)
-                && are_known(&parameters, &["lat_0", "lon_0", "lat_1", "lat_2", "k", "k_0"])
-        }
-        "aea" => are_known(&parameters, &["lat_0", "lon_0", "lat_1", "lat_2"]),
-        "laea" | "aeqd" => are_known(&parameters, &["lat_0", "lon_0"]),
-        "stere" if number("lat_ts").is_some() => {
-            lat_0.abs() == 90.0
-                && number("lat_ts").is_some_and(|lat_ts| lat_ts * lat_0 > 0.0)
-                && is_unscaled
-                && are_known(&parameters, &["lat_0", "lon_0", "lat_ts", "k", "k_0"])
-        }
-        "stere" => are_known(&parameters, &["lat_0", "lon_0", "k", "k_0"]),
-        "eqc" => are_known(&parameters, &["lat_0", "lon_0", "lat_ts"]),
-        "sinu" => are_known(&parameters, &["lon_0"]),
-        "cea" => are_known(&parameters, &["lon_0", "lat_ts"]),
-        _ => false,
-    };
-    if !is_known {
-        return None;
-    }
-    // GeoTIFF's method, the keys of the origin's longitude and latitude and of false easting and northing; and what else.
+    let (lat_1, lat_2, lat_ts) = (number("lat_1"), number("lat_2"), number("lat_ts"));
+    let scaled = (3092, scale.unwrap_or(1.0));
+    // GeoTIFF's method, the keys of the origin's longitude and latitude and of false easting and northing; what else; and
+    // the parameters that are heeded so.
     let natural = [3080, 3081, 3082, 3083];
     let centre = [3088, 3089, 3082, 3083];
-    let (method, [longitude, latitude, easting, northing], lat, more) = match projection {
-        "tmerc" => (1, natural, lat_0, vec![(3092, scale.unwrap_or(1.0))]),
-        "merc" => match number("lat_ts") {
-            Some(lat_ts) => (7, natural, 0.0, vec![(3078, lat_ts)]),
-            None => (7, natural, 0.0, vec![(3092, scale.unwrap_or(1.0))]),
-        },
-        "lcc" => match (number("lat_1")?, number("lat_2")) {
-            (lat_1, None) if lat_1 == lat_0 => (9, natural, lat_0, vec![(3092, scale.unwrap_or(1.0))]),
-            // The method of one parallel has its origin there.
-            (lat_1, lat_2) => (8, [3084, 3085, 3086, 3087], lat_0, vec![(3078, lat_1), (3079, lat_2.unwrap_or(lat_1))]),
-        },
-        "laea" => (10, centre, lat_0, vec![]),
-        "aea" => (11, natural, lat_0, vec![(3078, number("lat_1")?), (3079, number("lat_2")?)]),
-        "aeqd" => (12, centre, lat_0, vec![]),
-        "stere" if lat_0.abs() == 90.0 => match number("lat_ts") {
-            Some(lat_ts) => (15, [3095, 3081, 3082, 3083], lat_ts, vec![(3092, 1.0)]),
-            None => (15, [3095, 3081, 3082, 3083], lat_0, vec![(3092, scale.unwrap_or(1.0))]),
-        },
-        "stere" => (14, centre, lat_0, vec![(3092, scale.unwrap_or(1.0))]),
-        "sterea" => (16, natural, lat_0, vec![(3092, scale.unwrap_or(1.0))]),
-        "eqc" => (17, centre, lat_0, vec![(3078, number("lat_ts").unwrap_or(0.0))]),
-        "sinu" => (24, centre, 0.0, vec![]),
-        "cea" => (28, natural, 0.0, vec![(3078, number("lat_ts").unwrap_or(0.0))]),
-        _ => return None,
-    };
+    let pole = [3095, 3081, 3082, 3083];
+    let (method, [longitude, latitude, easting, northing], lat, more, heeded): (u16, _, f64, _, &[&str]) =
+        match projection {
+            "tmerc" => (1, natural, lat_0, vec![scaled], &["lat_0", "lon_0", "k", "k_0"]),
+            "merc" => match lat_ts {
+                Some(lat_ts) if is_unscaled => {
+                    (7, natural, 0.0, vec![(3078, lat_ts)], &["lon_0", "lat_ts", "k", "k_0"])
+                }
+                _ => (7, natural, 0.0, vec![scaled], &["lon_0", "k", "k_0"]),
+            },
+            "lcc" => match (lat_1?, lat_2) {
+                (lat_1, None) if lat_1 == lat_0 => {
+                    (9, natural, lat_0, vec![scaled], &["lat_0", "lon_0", "lat_1", "k", "k_0"])
+                }
+                // The method of one parallel has its origin there. That of two has no scale.
+                (lat_1, lat_2) if is_unscaled => (
+                    8,
+                    [3084, 3085, 3086, 3087],
+                    lat_0,
+                    vec![(3078, lat_1), (3079, lat_2.unwrap_or(lat_1))],
+                    &["lat_0", "lon_0", "lat_1", "lat_2", "k", "k_0"],
+                ),
+                _ => return None,
+            },
+            "laea" => (10, centre, lat_0, vec![], &["lat_0", "lon_0"]),
+            "aea" => (11, natural, lat_0, vec![(3078, lat_1?), (3079, lat_2?)], &["lat_0", "lon_0", "lat_1", "lat_2"]),
+            "aeqd" => (12, centre, lat_0, vec![], &["lat_0", "lon_0"]),
+            "stere" if lat_0.abs() == 90.0 => match lat_ts {
+                Some(lat_ts) if is_unscaled && lat_ts * lat_0 > 0.0 => {
+                    (15, pole, lat_ts, vec![(3092, 1.0)], &["lat_0", "lon_0", "lat_ts", "k", "k_0"])
+                }
+                _ => (15, pole, lat_0, vec![scaled], &["lat_0", "lon_0", "k", "k_0"]),
+            },
+            "stere" => (14, centre, lat_0, vec![scaled], &["lat_0", "lon_0", "k", "k_0"]),
+            "sterea" => (16, natural, lat_0, vec![scaled], &["lat_0", "lon_0", "k", "k_0"]),
+            "eqc" => (17, centre, lat_0, vec![(3078, lat_ts.unwrap_or(0.0))], &["lat_0", "lon_0", "lat_ts"]),
+            "sinu" => (24, centre, 0.0, vec![], &["lon_0"]),
+            "cea" => (28, natural, 0.0, vec![(3078, lat_ts.unwrap_or(0.0))], &["lon_0", "lat_ts"]),
+            _ => return None,
+        };
+    if !are_known(&parameters, heeded) {
+        return None;
+    }
     keys.shorts.insert(3075, method);
     // PROJ's are metres, GeoTIFF's are in the unit of the coordinates.
     let offset = |name: &str| number(name).unwrap_or(0.0) / metres;
@@ -340,7 +330,6 @@ mod tests {
             "+proj=stere +lat_0=50 +lat_ts=60 +datum=WGS84",
             "+proj=stere +lat_0=-90 +lat_ts=71 +datum=WGS84",
             "+proj=lcc +datum=WGS84",
-            "+proj=lcc +lat_1=45 +datum=WGS84",
             "+proj=longlat +ellps=WGS84 +lon_wrap=180",
         ] {
             assert!(of_parameters(text).is_none(), "{text}");
