@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use dinov3_kernels::{
-    Epilogue, FeedForwardScratch, Isa, Operand, depthwise7x7_layer_norm, feed_forward, layer_norm, linear,
+    AlignedVec, Epilogue, FeedForwardScratch, Isa, Operand, depthwise7x7_layer_norm, feed_forward, layer_norm, linear,
 };
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::spec::ConvNext;
@@ -103,7 +103,7 @@ impl<E: Operand> Block<E> {
         let BlockScratch { normed, hidden } = scratch;
         let rows = map.len() / c;
         let operands = rows * E::row_length(c);
-        normed.resize(normed.len().max(operands), E::default());
+        normed.grow(operands);
         let normed = &mut normed[..operands];
         let (images, norm) = (rows / (h * w), &self.norm);
         depthwise7x7_layer_norm(
@@ -131,13 +131,13 @@ impl<E: Operand> Block<E> {
 #[derive(Default)]
 pub(crate) struct ConvNextScratch<E: Operand> {
     /// Rows for the stem and the downsampling products.
-    patches: Vec<E::Element>,
+    patches: AlignedVec<E::Element>,
     /// The residual stream [rows, C].
-    map: Vec<f32>,
+    map: AlignedVec<f32>,
     /// Stem output before its norm; normed map for output.
-    output: Vec<f32>,
+    output: AlignedVec<f32>,
     /// What a downsampling product takes [rows, C].
-    normed_map: Vec<E::Element>,
+    normed_map: AlignedVec<E::Element>,
     /// Of each thread that takes images through a block on its own, else one.
     blocks: Vec<Mutex<BlockScratch<E>>>,
 }
@@ -146,7 +146,7 @@ pub(crate) struct ConvNextScratch<E: Operand> {
 #[derive(Default)]
 struct BlockScratch<E: Operand> {
     /// What the first product takes [rows, C].
-    normed: Vec<E>,
+    normed: AlignedVec<E>,
     hidden: FeedForwardScratch<E>,
 }
 
@@ -186,8 +186,8 @@ impl<E: Operand> ConvNextNet<E> {
     fn embed(&self, run: &Run<'_>, scratch: &mut ConvNextScratch<E>, h: usize, w: usize) {
         let (rows, c) = (run.batch.count * h * w, self.convnext.dims[0]);
         image_patches(run.pool, run.batch, 4, h, w, &mut scratch.patches);
-        scratch.output.resize(rows * c, 0.0);
-        scratch.map.resize(rows * c, 0.0);
+        scratch.output.resize(rows * c);
+        scratch.map.resize(rows * c);
         let bias = Some(&self.stem.bias[..]);
         let store = Epilogue::Store { bias };
         linear(run.pool, &scratch.patches, rows, 48, &self.stem.matrix, store, &mut scratch.output, c);
@@ -208,11 +208,11 @@ impl<E: Operand> ConvNextNet<E> {
         let (count, c) = (run.batch.count, convolution.matrix.n());
         let rows = count * h * w;
         let normed = &mut scratch.normed_map;
-        normed.resize(rows * before, E::Element::default());
+        normed.resize(rows * before);
         layer_norm(run.pool, run.isa, &scratch.map, rows, before, &norm.weight, &norm.bias, norm.eps, normed);
         map_blocks(run.pool, normed, count, (h, w, before), &mut scratch.patches);
         let rows = count * (h / 2) * (w / 2);
-        scratch.map.resize(rows * c, 0.0);
+        scratch.map.resize(rows * c);
         let bias = Some(&convolution.bias[..]);
         let store = Epilogue::Store { bias };
         linear(run.pool, &scratch.patches, rows, 4 * before, &convolution.matrix, store, &mut scratch.map, c);

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use dinov3_kernels::{
-    AttentionScratch, AttentionShape, Element, Epilogue, FeedForwardScratch, Isa, Operand, PackedMatrix, Rotary,
+    AlignedVec, AttentionScratch, AttentionShape, Element, Epilogue, FeedForwardScratch, Isa, Operand, PackedMatrix, Rotary,
     attention, feed_forward, layer_norm, linear, rotate_heads,
 };
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
@@ -137,11 +137,11 @@ pub(crate) struct VitScratch<E: Operand> {
 #[derive(Default)]
 struct Activations<O: Element> {
     /// [rows, 3 · patch²].
-    patches: Vec<O>,
+    patches: AlignedVec<O>,
     /// The residual stream [rows, D].
-    tokens: Vec<f32>,
+    tokens: AlignedVec<f32>,
     /// Normed tokens for output [rows, D].
-    output: Vec<f32>,
+    output: AlignedVec<f32>,
     rope: Option<CachedRope>,
 }
 
@@ -149,11 +149,11 @@ struct Activations<O: Element> {
 #[derive(Default)]
 struct BlockScratch<E: Operand> {
     /// q, k and v before the turning, where that is a step of its own [rows, 3 D].
-    unturned: Vec<f32>,
+    unturned: AlignedVec<f32>,
     /// [rows, 3 D].
-    qkv: Vec<E::Element>,
+    qkv: AlignedVec<E::Element>,
     /// [rows, D].
-    attended: Vec<E::Element>,
+    attended: AlignedVec<E::Element>,
     attention: AttentionScratch,
     first_operands: Operands<E::Element>,
     operands: Operands<E>,
@@ -163,23 +163,23 @@ struct BlockScratch<E: Operand> {
 #[derive(Default)]
 struct Operands<F: Operand> {
     /// [rows, D].
-    normed: Vec<F>,
+    normed: AlignedVec<F>,
     hidden: FeedForwardScratch<F>,
 }
 
 /// What the steps of a block hand on, beside operands.
 struct Between<'a, O: Element> {
-    unturned: &'a mut Vec<f32>,
-    qkv: &'a mut Vec<O>,
-    attended: &'a mut Vec<O>,
+    unturned: &'a mut AlignedVec<f32>,
+    qkv: &'a mut AlignedVec<O>,
+    attended: &'a mut AlignedVec<O>,
     attention: &'a mut AttentionScratch,
 }
 
 /// The table of the last grid, at full head width as the kernel takes it.
 struct CachedRope {
     grid: (usize, usize),
-    sin: Vec<f32>,
-    cos: Vec<f32>,
+    sin: AlignedVec<f32>,
+    cos: AlignedVec<f32>,
 }
 
 impl<E: Operand> VitNet<E> {
@@ -244,7 +244,7 @@ impl<E: Operand> VitNet<E> {
         let (count, d, patch_px) = (run.batch.count, self.vit.embed_dim, self.vit.patch_px);
         let (rows, columns) = (run.geometry.grid_rows, run.geometry.grid_columns);
         image_patches(run.pool, run.batch, patch_px, rows, columns, &mut scratch.patches);
-        scratch.tokens.resize(count * tokens_per_image * d, 0.0);
+        scratch.tokens.resize(count * tokens_per_image * d);
         let k = 3 * patch_px * patch_px;
         let patches = rows * columns;
         for (image, out) in scratch.tokens.chunks_exact_mut(tokens_per_image * d).enumerate() {
@@ -262,8 +262,15 @@ impl<E: Operand> VitNet<E> {
         }
         let table = rope::table(&self.vit, self.periods, grid.0, grid.1);
         // The angles of a head's second half repeat those of its first.
-        let repeat = |values: &[f32]| -> Vec<f32> {
-            values.chunks_exact(table.width).flat_map(|angles| [angles, angles].concat()).collect()
+        let repeat = |values: &[f32]| {
+            let mut repeated = AlignedVec::zeroed(2 * values.len());
+            let rows = repeated.chunks_exact_mut(2 * table.width).zip(values.chunks_exact(table.width));
+            for (row, angles) in rows {
+                let (first, second) = row.split_at_mut(table.width);
+                first.copy_from_slice(angles);
+                second.copy_from_slice(angles);
+            }
+            repeated
         };
         scratch.rope = Some(CachedRope { grid, sin: repeat(&table.sin), cos: repeat(&table.cos) });
     }
@@ -312,10 +319,10 @@ impl<E: Operand> VitNet<E> {
         let rows = tokens.len() / d;
         let row_length = F::row_length(d);
         let operands = rows * row_length;
-        normed.resize(normed.len().max(operands), F::default());
+        normed.grow(operands);
         let normed = &mut normed[..operands];
-        qkv.resize(qkv.len().max(rows * 3 * d), E::Element::default());
-        attended.resize(attended.len().max(rows * d), E::Element::default());
+        qkv.grow(rows * 3 * d);
+        attended.grow(rows * d);
         let (qkv, attended) = (&mut qkv[..rows * 3 * d], &mut attended[..rows * d]);
 
         let norm = &block.norm1;
@@ -337,7 +344,7 @@ impl<E: Operand> VitNet<E> {
         if shape.head_dim == Epilogue::ROTARY_HEAD {
             linear(pool, normed, rows, row_length, &block.qkv, Epilogue::Rotary { bias, rotary }, qkv, 3 * d);
         } else {
-            unturned.resize(qkv.len(), 0.0);
+            unturned.resize(qkv.len());
             linear(pool, normed, rows, row_length, &block.qkv, Epilogue::Store { bias }, unturned, 3 * d);
             rotate_heads(pool, isa, &shape, unturned, rotary, qkv);
         }
@@ -384,9 +391,9 @@ impl<E: Operand> VitNet<E> {
         }
     }
 
-    fn final_norm<'a>(&self, run: &Run<'_>, tokens: &[f32], output: &'a mut Vec<f32>) -> &'a [f32] {
+    fn final_norm<'a>(&self, run: &Run<'_>, tokens: &[f32], output: &'a mut AlignedVec<f32>) -> &'a [f32] {
         let (d, norm) = (self.vit.embed_dim, &self.norm);
-        output.resize(tokens.len(), 0.0);
+        output.resize(tokens.len());
         layer_norm(run.pool, run.isa, tokens, tokens.len() / d, d, &norm.weight, &norm.bias, norm.eps, output);
         output
     }

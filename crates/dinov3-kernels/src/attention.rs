@@ -11,9 +11,10 @@ use std::sync::{Mutex, PoisonError};
 
 use dinov3_system::threads::Pool;
 
+use crate::amx::{SIDE, Tiles, runs_on_tiles};
 use crate::element::{Element, SealedElement, Work, store_part};
+use crate::gemm::panel_layout;
 use crate::gemm::tile::{PANEL, PanelLayout, panel_product};
-use crate::gemm::tile_vectors;
 use crate::isa::Isa;
 use crate::memory::{AlignedWords, SharedOutput};
 use crate::simd::{Kernel, LANES, Lanes, Simd};
@@ -76,7 +77,7 @@ const MOST_AT_ONCE: usize = SCORE_FLOATS / 24 - LANES;
 /// How packed heads and score rows lie in memory.
 #[derive(Clone, Copy)]
 struct Plan {
-    tile_vectors: usize,
+    isa: Isa,
     key_words: usize,
     value_words: usize,
     /// Query rows of a block.
@@ -94,12 +95,16 @@ impl Plan {
         let keys = if shape.tokens <= MOST_AT_ONCE { shape.tokens } else { KEY_BLOCK };
         // One more vector, so that rows do not fall on the same cache sets.
         let score_stride = keys.next_multiple_of(LANES) + LANES;
-        let most = (SCORE_FLOATS / score_stride).min(MOST_ROWS);
-        let rows = shape.tokens.div_ceil(shape.tokens.div_ceil(most)).next_multiple_of(6);
+        let rows = if runs_on_tiles::<E>(isa) {
+            2 * SIDE
+        } else {
+            let most = (SCORE_FLOATS / score_stride).min(MOST_ROWS);
+            shape.tokens.div_ceil(shape.tokens.div_ceil(most)).next_multiple_of(6)
+        };
         Plan {
-            tile_vectors: tile_vectors(isa),
-            key_words: padded_tokens * shape.head_dim.div_ceil(E::GROUP),
-            value_words: padded_dim * shape.tokens.div_ceil(E::GROUP),
+            isa,
+            key_words: padded_tokens * panel_layout::<E>(isa, PANEL, shape.head_dim).words,
+            value_words: padded_dim * panel_layout::<E>(isa, PANEL, shape.tokens).words,
             rows,
             keys,
             score_stride,
@@ -113,11 +118,11 @@ impl Plan {
     }
 
     fn key_layout<E: Element>(&self, shape: &AttentionShape, first: usize) -> PanelLayout {
-        PanelLayout::new::<E>(self.tile_vectors, shape.tokens - first, shape.head_dim)
+        panel_layout::<E>(self.isa, shape.tokens - first, shape.head_dim)
     }
 
     fn value_layout<E: Element>(&self, shape: &AttentionShape, first: usize) -> PanelLayout {
-        PanelLayout::new::<E>(self.tile_vectors, shape.head_dim - first, shape.tokens)
+        panel_layout::<E>(self.isa, shape.head_dim - first, shape.tokens)
     }
 
     fn blocks(&self, tokens: usize) -> usize {
@@ -223,6 +228,7 @@ impl<E: Element> Kernel for AttentionTask<'_, E> {
     fn run<S: Simd>(mut self, simd: S) {
         let Plan { rows, score_stride, sum_stride, .. } = self.plan;
         let worker = &mut *self.worker;
+        let mut tiles = Tiles::configure::<E>(self.plan.isa);
         worker.scores.grow(rows * score_stride);
         worker.sums.grow(rows * sum_stride);
         if self.plan.keys < self.shape.tokens {
@@ -234,11 +240,11 @@ impl<E: Element> Kernel for AttentionTask<'_, E> {
                 packed.grow(self.plan.packed_words());
                 self.pack(simd, packed.as_mut_slice());
                 for block in 0..self.plan.blocks(self.shape.tokens) {
-                    self.attend(simd, packed.as_slice(), block);
+                    self.attend(simd, &mut tiles, packed.as_slice(), block);
                 }
             }
             Part::Pack(target) => self.pack(simd, target),
-            Part::Block(source, block) => self.attend(simd, source, block),
+            Part::Block(source, block) => self.attend(simd, &mut tiles, source, block),
         }
         self.worker.packed = packed;
     }
@@ -288,7 +294,11 @@ impl<E: Element> AttentionTask<'_, E> {
             self.prefetch(simd, first + LANES, 1);
             let panel = first / PANEL * PANEL;
             let layout = self.plan.key_layout::<E>(self.shape, panel);
-            let start = panel * words + layout.offset(first - panel, 0);
+            let start = panel * layout.words + layout.offset(first - panel, 0);
+            if layout.words > words {
+                // Tiles are longer than a head.
+                keys[start + words * LANES..start + layout.words * LANES].fill(0);
+            }
             for first_word in (0..words).step_by(LANES) {
                 let mut rows = [simd.splat(0.0); LANES];
                 for (row, token) in rows.iter_mut().zip(first..tokens.min(first + LANES)) {
@@ -316,8 +326,15 @@ impl<E: Element> AttentionTask<'_, E> {
     #[inline(always)]
     fn pack_values<S: Simd>(&self, simd: S, values: &mut [u32]) {
         let AttentionShape { tokens, head_dim, .. } = *self.shape;
-        let value_words = tokens.div_ceil(E::GROUP);
-        for word in 0..value_words {
+        let value_words = self.plan.value_layout::<E>(self.shape, 0).words;
+        let used_words = tokens.div_ceil(E::GROUP);
+        if used_words < value_words {
+            // Tiles are longer than the tokens.
+            for column in values[..self.plan.value_words].chunks_exact_mut(value_words * LANES) {
+                column[used_words * LANES..].fill(0);
+            }
+        }
+        for word in 0..used_words {
             let token = word * E::GROUP;
             if token.is_multiple_of(LANES) {
                 self.prefetch(simd, token + LANES, 2);
@@ -346,29 +363,32 @@ impl<E: Element> AttentionTask<'_, E> {
 
     /// One block of queries.
     #[inline(always)]
-    fn attend<S: Simd>(&mut self, simd: S, packed: &[u32], block: usize) {
+    fn attend<S: Simd>(&mut self, simd: S, tiles: &mut Option<Tiles>, packed: &[u32], block: usize) {
         let AttentionShape { tokens, head_dim, .. } = *self.shape;
         let Plan { score_stride, sum_stride, .. } = self.plan;
         let queries: Range<usize> = block * self.plan.rows..tokens.min((block + 1) * self.plan.rows);
         let mut scores = std::mem::take(&mut self.worker.scores);
         let mut sums = std::mem::take(&mut self.worker.sums);
         let mut sums_of_block = std::mem::take(&mut self.worker.sums_of_block);
-        let score_rows = &mut scores.as_floats_mut()[..queries.len() * score_stride];
-        let sum_rows = &mut sums.as_floats_mut()[..queries.len() * sum_stride];
+        // Tiles write whole rows of tiles: what of the buffers belongs to other rows is free.
+        let rows = if tiles.is_some() { self.plan.rows } else { queries.len() };
+        let score_rows = &mut scores.as_floats_mut()[..rows * score_stride];
+        let sum_rows = &mut sums.as_floats_mut()[..rows * sum_stride];
         let mut softmax = [Softmax::START; MOST_ROWS + 6];
         for first_key in (0..tokens).step_by(self.plan.keys) {
             let keys = first_key..tokens.min(first_key + self.plan.keys);
-            self.score(simd, packed, &queries, &keys, score_rows);
+            self.score(simd, tiles, packed, &queries, &keys, score_rows);
             let is_first = first_key == 0;
-            for (scores, softmax) in score_rows.chunks_exact_mut(score_stride).zip(&mut softmax) {
+            let of_queries = score_rows.chunks_exact_mut(score_stride).take(queries.len());
+            for (scores, softmax) in of_queries.zip(&mut softmax) {
                 softmax.weigh::<S, E>(simd, scores, keys.len(), self.scale(), is_first);
             }
             if is_first {
-                self.sum_values(simd, packed, queries.len(), &keys, score_rows, sum_rows);
+                self.sum_values(simd, tiles, packed, queries.len(), &keys, score_rows, sum_rows);
                 continue;
             }
-            let block = &mut sums_of_block.as_floats_mut()[..queries.len() * sum_stride];
-            self.sum_values(simd, packed, queries.len(), &keys, score_rows, block);
+            let block = &mut sums_of_block.as_floats_mut()[..rows * sum_stride];
+            self.sum_values(simd, tiles, packed, queries.len(), &keys, score_rows, block);
             let rows = sum_rows.chunks_exact_mut(sum_stride).zip(block.chunks_exact(sum_stride));
             for ((sums, block), softmax) in rows.zip(&softmax) {
                 let kept = simd.splat(softmax.kept);
@@ -377,7 +397,8 @@ impl<E: Element> AttentionTask<'_, E> {
                 }
             }
         }
-        for ((row, sums), softmax) in sum_rows.chunks_exact(sum_stride).enumerate().zip(&softmax) {
+        let rows = sum_rows.chunks_exact(sum_stride).take(queries.len());
+        for ((row, sums), softmax) in rows.enumerate().zip(&softmax) {
             let token = self.image * tokens + queries.start + row;
             let start = token * self.shape.dim() + self.head * head_dim;
             // SAFETY: tasks differ in the image, the head or the block of queries, so their parts do not overlap.
@@ -402,14 +423,33 @@ impl<E: Element> AttentionTask<'_, E> {
 
     /// Products of queries with keys, a row of scores for each query.
     #[inline(always)]
-    fn score<S: Simd>(&self, simd: S, packed: &[u32], queries: &Range<usize>, keys: &Range<usize>, scores: &mut [f32]) {
+    fn score<S: Simd>(
+        &self,
+        simd: S,
+        tiles: &mut Option<Tiles>,
+        packed: &[u32],
+        queries: &Range<usize>,
+        keys: &Range<usize>,
+        scores: &mut [f32],
+    ) {
         let Plan { score_stride, .. } = self.plan;
         let head_dim = self.shape.head_dim;
-        assert!(keys.len() + LANES <= score_stride && scores.len() == queries.len() * score_stride, "scores");
+        assert!(keys.len() + LANES <= score_stride && scores.len() >= queries.len() * score_stride, "scores");
         // Blocks of keys are whole panels.
         let layout = self.plan.key_layout::<E>(self.shape, keys.start);
         let panels = &packed[keys.start * layout.words..][..keys.len().next_multiple_of(LANES) * layout.words];
         let queries_from = self.qkv[self.start_of(queries.start, 0)..].as_ptr();
+        if let Some(tiles) = tiles {
+            let columns = keys.len().div_ceil(LANES);
+            assert!(scores.len() >= queries.len().next_multiple_of(SIDE) * score_stride, "scores");
+            // SAFETY: as below; there are rows for whole tiles.
+            unsafe {
+                let (stride, words, scores) = (3 * self.shape.dim(), layout.words, scores.as_mut_ptr());
+                let (rows, panels) = (queries.len(), panels.as_ptr());
+                tiles.product::<E>(queries_from, stride, rows, head_dim, panels, words, columns, scores, score_stride);
+            }
+            return;
+        }
         // SAFETY: `qkv` holds the queries' rows (its length was checked), `packed` the panels of all keys, and a score row
         // has room for the keys rounded up to whole vectors.
         unsafe {
@@ -433,6 +473,7 @@ impl<E: Element> AttentionTask<'_, E> {
     fn sum_values<S: Simd>(
         &self,
         simd: S,
+        tiles: &mut Option<Tiles>,
         packed: &[u32],
         rows: usize,
         keys: &Range<usize>,
@@ -441,7 +482,23 @@ impl<E: Element> AttentionTask<'_, E> {
     ) {
         let Plan { score_stride, sum_stride, .. } = self.plan;
         let values = &packed[self.plan.key_words.next_multiple_of(LANES)..];
-        assert!(scores.len() == rows * score_stride && sums.len() == rows * sum_stride, "rows");
+        assert!(scores.len() >= rows * score_stride && sums.len() >= rows * sum_stride, "rows");
+        if let Some(tiles) = tiles {
+            let words = self.plan.value_layout::<E>(self.shape, 0).words;
+            let panels = &values[keys.start / E::GROUP * LANES..self.plan.value_words];
+            // Weights of whole steps, beyond the keys as well.
+            let k = keys.len().next_multiple_of(SIDE * E::GROUP).min(score_stride * E::GROUP);
+            let columns = self.shape.head_dim.div_ceil(LANES);
+            let rows_of_tiles = rows.next_multiple_of(SIDE);
+            assert!(scores.len() >= rows_of_tiles * score_stride && sums.len() >= rows_of_tiles * sum_stride, "rows");
+            // SAFETY: as below; there are rows for whole tiles, and the columns' words reach as far as whole steps.
+            unsafe {
+                let (weights, stride) = (scores.as_ptr().cast::<E>(), score_stride * E::GROUP);
+                let (panels, sums) = (panels.as_ptr(), sums.as_mut_ptr());
+                tiles.product::<E>(weights, stride, rows, k, panels, words, columns, sums, sum_stride);
+            }
+            return;
+        }
         for first in (0..self.shape.head_dim).step_by(PANEL) {
             let layout = self.plan.value_layout::<E>(self.shape, first);
             // Blocks of keys are whole words; from there on the panel is laid out as from its start.
@@ -515,6 +572,12 @@ impl Softmax {
             let target = unsafe { &mut *start.cast::<E>().add(index * LANES).cast::<[E; LANES]>() };
             // No power is subnormal.
             E::store_normal(simd, power, target);
+        }
+        // Tiles take two vectors at a time, and the second weighs nothing if there is none.
+        if vectors % 2 == 1 && (vectors + 1) * LANES <= row.len() {
+            // SAFETY: inside the row, as above; what lies there has been read.
+            let target = unsafe { &mut *start.cast::<E>().add(vectors * LANES).cast::<[E; LANES]>() };
+            *target = [E::default(); LANES];
         }
         if is_first {
             self.total = simd.sum(sum);
