@@ -168,7 +168,7 @@ impl<E: Operand> ConvNextNet<E> {
                 (h, w) = (h / 2, w / 2);
             }
             let ConvNextScratch { map, blocks, .. } = scratch;
-            let division = Division::new(count, h * w, run.pool.threads());
+            let division = Division::new(count, h * w, run.pool.threads(), run.isa.fewest_rows());
             let map = &mut map[..count * h * w * c];
             division.run(run.pool, 0..stage.blocks.len(), map, h * w * c, blocks, |index, pool, scratch, map| {
                 stage.blocks[index].run(pool, run.isa, map, (h, w, c), scratch);

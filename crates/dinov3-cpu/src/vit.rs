@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use dinov3_kernels::{
-    AlignedVec, AttentionScratch, AttentionShape, Element, Epilogue, FeedForwardScratch, Isa, Operand, PackedMatrix, Rotary,
-    attention, feed_forward, layer_norm, linear, rotate_heads,
+    AlignedVec, AttentionScratch, AttentionShape, Element, Epilogue, FeedForwardScratch, Isa, Operand, PackedMatrix,
+    Rotary, attention, feed_forward, layer_norm, linear, rotate_heads,
 };
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::rope::{self, RopePeriods};
@@ -222,7 +222,7 @@ impl<E: Operand> VitNet<E> {
     ) {
         let Activations { tokens, rope, .. } = activations;
         let rope = rope.as_ref().expect("prepared before the blocks");
-        let (count, threads) = (run.batch.count, run.pool.threads());
+        let (count, threads, fewest_rows) = (run.batch.count, run.pool.threads(), run.isa.fewest_rows());
         let image = tokens_per_image * self.vit.embed_dim;
         let mut through = |division: Division, blocks: Range<usize>| {
             division.run(run.pool, blocks, tokens, image, scratch, |index, pool, scratch, tokens| {
@@ -230,11 +230,11 @@ impl<E: Operand> VitNet<E> {
             });
         };
         match &self.stream {
-            None => through(Division::new(count, tokens_per_image, threads), blocks),
+            None => through(Division::new(count, tokens_per_image, threads, fewest_rows), blocks),
             // A block is fetched once for all images.
             Some(stream) => blocks.for_each(|index| {
                 stream.enter(index);
-                through(Division::new(count, tokens_per_image, threads), index..index + 1);
+                through(Division::new(count, tokens_per_image, threads, fewest_rows), index..index + 1);
             }),
         }
     }

@@ -64,6 +64,10 @@ fn products<E: Operand>(pool: &Pool, isa: Isa) {
         (2088, 4096, 1024),
         (261, 1024, 4096),
         (261, 4096, 1024),
+        (261, 384, 384),
+        (261, 1152, 384),
+        (261, 384, 1536),
+        (261, 1536, 384),
         (2088, 384, 1536),
         (2088, 1536, 384),
         (2088, 768, 3072),
@@ -138,7 +142,7 @@ fn heads<E: Element>(pool: &Pool, isa: Isa) {
 }
 
 fn rows<E: Operand>(pool: &Pool, isa: Isa) {
-    let (rows, d) = (2088, 1024);
+    let (rows, d) = (261, 384);
     let (x, ones) = (numbers(rows * d), vec![1.0; d]);
     let mut out = AlignedVec::<E>::zeroed(rows * E::row_length(d));
     let rate = peak::<f32>(pool, isa);

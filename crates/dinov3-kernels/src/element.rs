@@ -242,7 +242,13 @@ impl Operand for f32 {
     type Element = f32;
     const NAME: &'static str = "f32";
 
-    fn operands<'a>(_: &Pool, _: Isa, elements: &'a [f32], _width: usize, _buffer: &'a mut AlignedVec<f32>) -> &'a [f32] {
+    fn operands<'a>(
+        _: &Pool,
+        _: Isa,
+        elements: &'a [f32],
+        _width: usize,
+        _buffer: &'a mut AlignedVec<f32>,
+    ) -> &'a [f32] {
         elements
     }
 }
@@ -328,7 +334,13 @@ impl Operand for Bf16 {
     type Element = Bf16;
     const NAME: &'static str = "bf16";
 
-    fn operands<'a>(_: &Pool, _: Isa, elements: &'a [Bf16], _width: usize, _buffer: &'a mut AlignedVec<Bf16>) -> &'a [Bf16] {
+    fn operands<'a>(
+        _: &Pool,
+        _: Isa,
+        elements: &'a [Bf16],
+        _width: usize,
+        _buffer: &'a mut AlignedVec<Bf16>,
+    ) -> &'a [Bf16] {
         elements
     }
 }

@@ -148,6 +148,12 @@ impl Isa {
         matches!(self.0, Level::Avx512Bf16 | Level::Amx)
     }
 
+    /// Rows of a matrix product from which on reading the weights does not show beside multiplying: tiles are that much
+    /// faster.
+    pub fn fewest_rows(self) -> usize {
+        if matches!(self.0, Level::Amx) { 512 } else { 256 }
+    }
+
     pub(crate) fn level(self) -> Level {
         self.0
     }

@@ -4,7 +4,8 @@ mod common;
 
 use common::*;
 use dinov3_kernels::{
-    AlignedVec, Bf16, Element, Epilogue, FeedForwardScratch, Int8, Isa, Operand, PackedMatrix, feed_forward, layer_norm, linear,
+    AlignedVec, Bf16, Element, Epilogue, FeedForwardScratch, Int8, Isa, Operand, PackedMatrix, feed_forward,
+    layer_norm, linear,
 };
 use dinov3_system::threads::Pool;
 

@@ -92,60 +92,10 @@ impl Tiles {
     }
 }
 
-impl Tiles {
-    /// `c = a × b` for any number of rows, and `columns` columns of tiles that follow each other in memory.
-    ///
-    /// # Safety
-    /// As for [`TileBlock`], for `columns` columns of tiles of `words` words each from `b` on, and sixteen times as many
-    /// floats per row of `c`.
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) unsafe fn product<E: Operand>(
-        &mut self,
-        a: *const E,
-        a_stride: usize,
-        rows: usize,
-        k: usize,
-        b: *const u32,
-        words: usize,
-        columns: usize,
-        c: *mut f32,
-        c_stride: usize,
-    ) {
-        for column in (0..columns).step_by(2) {
-            let left = b.wrapping_add(column * words * SIDE);
-            let right = if column + 1 < columns { left.wrapping_add(words * SIDE) } else { std::ptr::null() };
-            for row in (0..rows).step_by(2 * SIDE) {
-                let c = c.wrapping_add(row * c_stride + column * SIDE);
-                let block = TileBlock {
-                    a: a.wrapping_add(row * a_stride).cast(),
-                    a_stride_bytes: a_stride * size_of::<E>(),
-                    rows: (rows - row).min(2 * SIDE),
-                    k_bytes: k * size_of::<E>(),
-                    b: [left, right],
-                    c: [c, c.wrapping_add(SIDE)],
-                    c_stride_bytes: c_stride * size_of::<f32>(),
-                    add: false,
-                };
-                // SAFETY: by this function's contract.
-                unsafe { self.run::<E, _>(&block, &mut Idle) };
-            }
-        }
-    }
-}
-
 /// What is done while tiles are multiplied: the units of tiles and of vectors work side by side.
 pub(crate) trait Meanwhile {
     /// Called after each step of sixteen words.
     fn step(&mut self);
-}
-
-/// Nothing.
-pub(crate) struct Idle;
-
-impl Meanwhile for Idle {
-    #[inline(always)]
-    fn step(&mut self) {}
 }
 
 /// Up to 32 rows times one or two columns of tiles over a run of words.

@@ -287,7 +287,11 @@ impl<'a, E: Operand, O: Element> PanelRows<'a, E, O> {
     fn row<S: Simd>(&self, simd: S, row: usize) -> (Sums<'a, S, E>, &'a mut [O]) {
         let sums = Sums {
             sums: &self.sums[row],
-            row_scale: E::row_scale(simd, &self.a[row * self.a_stride..][..self.row_length]),
+            row_scale: if E::SCALED {
+                E::row_scale(simd, &self.a[row * self.a_stride..][..self.row_length])
+            } else {
+                [simd.splat(0.0); 2]
+            },
             columns: self.columns,
             first: self.first,
             operand: PhantomData,

@@ -433,7 +433,7 @@ mod tests {
     use dinov3_system::guarded::{Edge, Guarded};
 
     use super::*;
-    use crate::amx::{Idle, TileBlock, Tiles};
+    use crate::amx::{Meanwhile, TileBlock, Tiles};
     use crate::bf16::Bf16;
     use crate::gemm::pack::tile_vectors;
     use crate::int8::Int8;
@@ -472,6 +472,12 @@ mod tests {
             // SAFETY: the slices are as long as rows, k and the layout say.
             unsafe { panel_product::<S, E>(simd, a, k, rows, k, panel, layout, columns, c, width) };
         }
+    }
+
+    struct Nothing;
+
+    impl Meanwhile for Nothing {
+        fn step(&mut self) {}
     }
 
     fn stays_inside<E: Operand>() {
@@ -513,7 +519,7 @@ mod tests {
                             add: false,
                         };
                         // SAFETY: as above; `c` has as many rows as fill tiles.
-                        unsafe { tiles.run::<E, _>(&block, &mut Idle) };
+                        unsafe { tiles.run::<E, _>(&block, &mut Nothing) };
                     }
                     assert!(on_tiles.c.iter().all(|&sum| sum == 0.0));
                 }

@@ -6,12 +6,14 @@
 //! sums carried on from block to block (Milakov and Gimelshein 2018, arXiv 1805.02867).
 #![allow(unsafe_code)]
 
+mod on_tiles;
+
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use dinov3_system::threads::Pool;
 
-use crate::amx::{SIDE, Tiles, runs_on_tiles};
+use crate::amx::{Tiles, runs_on_tiles};
 use crate::element::{Element, SealedElement, Work, store_part};
 use crate::gemm::panel_layout;
 use crate::gemm::tile::{PANEL, PanelLayout, panel_product};
@@ -92,11 +94,12 @@ impl Plan {
     fn new<E: Element>(isa: Isa, shape: &AttentionShape) -> Plan {
         let padded_tokens = shape.tokens.next_multiple_of(LANES);
         let padded_dim = shape.head_dim.next_multiple_of(LANES);
-        let keys = if shape.tokens <= MOST_AT_ONCE { shape.tokens } else { KEY_BLOCK };
+        let most_at_once = if runs_on_tiles::<E>(isa) { on_tiles::MOST_AT_ONCE } else { MOST_AT_ONCE };
+        let keys = if shape.tokens <= most_at_once { shape.tokens } else { KEY_BLOCK };
         // One more vector, so that rows do not fall on the same cache sets.
         let score_stride = keys.next_multiple_of(LANES) + LANES;
         let rows = if runs_on_tiles::<E>(isa) {
-            2 * SIDE
+            on_tiles::ROWS
         } else {
             let most = (SCORE_FLOATS / score_stride).min(MOST_ROWS);
             shape.tokens.div_ceil(shape.tokens.div_ceil(most)).next_multiple_of(6)
@@ -229,7 +232,7 @@ impl<E: Element> Kernel for AttentionTask<'_, E> {
         let Plan { rows, score_stride, sum_stride, .. } = self.plan;
         let worker = &mut *self.worker;
         let mut tiles = Tiles::configure::<E>(self.plan.isa);
-        worker.scores.grow(rows * score_stride);
+        worker.scores.grow(if tiles.is_some() { on_tiles::SLOTS } else { 1 } * rows * score_stride);
         worker.sums.grow(rows * sum_stride);
         if self.plan.keys < self.shape.tokens {
             worker.sums_of_block.grow(rows * sum_stride);
@@ -239,12 +242,10 @@ impl<E: Element> Kernel for AttentionTask<'_, E> {
             Part::Head => {
                 packed.grow(self.plan.packed_words());
                 self.pack(simd, packed.as_mut_slice());
-                for block in 0..self.plan.blocks(self.shape.tokens) {
-                    self.attend(simd, &mut tiles, packed.as_slice(), block);
-                }
+                self.attend_to(simd, tiles.as_mut(), packed.as_slice(), 0..self.plan.blocks(self.shape.tokens));
             }
             Part::Pack(target) => self.pack(simd, target),
-            Part::Block(source, block) => self.attend(simd, &mut tiles, source, block),
+            Part::Block(source, block) => self.attend_to(simd, tiles.as_mut(), source, block..block + 1),
         }
         self.worker.packed = packed;
     }
@@ -361,59 +362,68 @@ impl<E: Element> AttentionTask<'_, E> {
         }
     }
 
+    /// Some blocks of queries.
+    #[inline(always)]
+    fn attend_to<S: Simd>(&mut self, simd: S, tiles: Option<&mut Tiles>, packed: &[u32], blocks: Range<usize>) {
+        match tiles {
+            Some(tiles) => self.attend_on_tiles(simd, tiles, packed, blocks),
+            None => blocks.for_each(|block| self.attend(simd, packed, block)),
+        }
+    }
+
     /// One block of queries.
     #[inline(always)]
-    fn attend<S: Simd>(&mut self, simd: S, tiles: &mut Option<Tiles>, packed: &[u32], block: usize) {
-        let AttentionShape { tokens, head_dim, .. } = *self.shape;
+    fn attend<S: Simd>(&mut self, simd: S, packed: &[u32], block: usize) {
+        let tokens = self.shape.tokens;
         let Plan { score_stride, sum_stride, .. } = self.plan;
         let queries: Range<usize> = block * self.plan.rows..tokens.min((block + 1) * self.plan.rows);
         let mut scores = std::mem::take(&mut self.worker.scores);
         let mut sums = std::mem::take(&mut self.worker.sums);
         let mut sums_of_block = std::mem::take(&mut self.worker.sums_of_block);
-        // Tiles write whole rows of tiles: what of the buffers belongs to other rows is free.
-        let rows = if tiles.is_some() { self.plan.rows } else { queries.len() };
-        let score_rows = &mut scores.as_floats_mut()[..rows * score_stride];
-        let sum_rows = &mut sums.as_floats_mut()[..rows * sum_stride];
+        let score_rows = &mut scores.as_floats_mut()[..queries.len() * score_stride];
+        let sum_rows = &mut sums.as_floats_mut()[..queries.len() * sum_stride];
         let mut softmax = [Softmax::START; MOST_ROWS + 6];
         for first_key in (0..tokens).step_by(self.plan.keys) {
             let keys = first_key..tokens.min(first_key + self.plan.keys);
-            self.score(simd, tiles, packed, &queries, &keys, score_rows);
+            self.score(simd, packed, &queries, &keys, score_rows);
             let is_first = first_key == 0;
-            let of_queries = score_rows.chunks_exact_mut(score_stride).take(queries.len());
-            for (scores, softmax) in of_queries.zip(&mut softmax) {
+            for (scores, softmax) in score_rows.chunks_exact_mut(score_stride).zip(&mut softmax) {
                 softmax.weigh::<S, E>(simd, scores, keys.len(), self.scale(), is_first);
             }
             if is_first {
-                self.sum_values(simd, tiles, packed, queries.len(), &keys, score_rows, sum_rows);
+                self.sum_values(simd, packed, queries.len(), &keys, score_rows, sum_rows);
                 continue;
             }
-            let block = &mut sums_of_block.as_floats_mut()[..rows * sum_stride];
-            self.sum_values(simd, tiles, packed, queries.len(), &keys, score_rows, block);
+            let block = &mut sums_of_block.as_floats_mut()[..queries.len() * sum_stride];
+            self.sum_values(simd, packed, queries.len(), &keys, score_rows, block);
             let rows = sum_rows.chunks_exact_mut(sum_stride).zip(block.chunks_exact(sum_stride));
             for ((sums, block), softmax) in rows.zip(&softmax) {
-                let kept = simd.splat(softmax.kept);
-                for (sum, block) in sums.as_chunks_mut::<LANES>().0.iter_mut().zip(block.as_chunks::<LANES>().0) {
-                    simd.store(simd.fused(simd.load(sum), kept, simd.load(block)), sum);
-                }
+                add_block(simd, sums, softmax.kept, block);
             }
         }
-        let rows = sum_rows.chunks_exact(sum_stride).take(queries.len());
-        for ((row, sums), softmax) in rows.enumerate().zip(&softmax) {
-            let token = self.image * tokens + queries.start + row;
-            let start = token * self.shape.dim() + self.head * head_dim;
-            // SAFETY: tasks differ in the image, the head or the block of queries, so their parts do not overlap.
-            let out = unsafe { self.output.part(start, head_dim) };
-            // A row of nothing but minus infinity has no weights.
-            let total = if softmax.largest == f32::NEG_INFINITY { f32::NAN } else { softmax.total };
-            let inverse = simd.splat(1.0 / total);
-            for (sums, out) in sums[..head_dim].chunks(LANES).zip(out.chunks_mut(LANES)) {
-                let value = simd.multiply(simd.load_part(sums, 0.0), inverse);
-                store_part(simd, value, out);
-            }
+        for ((query, sums), softmax) in queries.zip(sum_rows.chunks_exact(sum_stride)).zip(&softmax) {
+            self.divide(simd, query, sums, softmax);
         }
         self.worker.scores = scores;
         self.worker.sums = sums;
         self.worker.sums_of_block = sums_of_block;
+    }
+
+    /// Writes a query's weighted sum of values, divided by its weights.
+    #[inline(always)]
+    fn divide<S: Simd>(&self, simd: S, query: usize, sums: &[f32], softmax: &Softmax) {
+        let head_dim = self.shape.head_dim;
+        let token = self.image * self.shape.tokens + query;
+        let start = token * self.shape.dim() + self.head * head_dim;
+        // SAFETY: tasks differ in the image, the head or the block of queries, so their parts do not overlap.
+        let out = unsafe { self.output.part(start, head_dim) };
+        // A row of nothing but minus infinity has no weights.
+        let total = if softmax.largest == f32::NEG_INFINITY { f32::NAN } else { softmax.total };
+        let inverse = simd.splat(1.0 / total);
+        for (sums, out) in sums[..head_dim].chunks(LANES).zip(out.chunks_mut(LANES)) {
+            let value = simd.multiply(simd.load_part(sums, 0.0), inverse);
+            store_part(simd, value, out);
+        }
     }
 
     /// Scores are exponents of e over the root; powers of two are cheaper.
@@ -423,33 +433,14 @@ impl<E: Element> AttentionTask<'_, E> {
 
     /// Products of queries with keys, a row of scores for each query.
     #[inline(always)]
-    fn score<S: Simd>(
-        &self,
-        simd: S,
-        tiles: &mut Option<Tiles>,
-        packed: &[u32],
-        queries: &Range<usize>,
-        keys: &Range<usize>,
-        scores: &mut [f32],
-    ) {
+    fn score<S: Simd>(&self, simd: S, packed: &[u32], queries: &Range<usize>, keys: &Range<usize>, scores: &mut [f32]) {
         let Plan { score_stride, .. } = self.plan;
         let head_dim = self.shape.head_dim;
-        assert!(keys.len() + LANES <= score_stride && scores.len() >= queries.len() * score_stride, "scores");
+        assert!(keys.len() + LANES <= score_stride && scores.len() == queries.len() * score_stride, "scores");
         // Blocks of keys are whole panels.
         let layout = self.plan.key_layout::<E>(self.shape, keys.start);
         let panels = &packed[keys.start * layout.words..][..keys.len().next_multiple_of(LANES) * layout.words];
         let queries_from = self.qkv[self.start_of(queries.start, 0)..].as_ptr();
-        if let Some(tiles) = tiles {
-            let columns = keys.len().div_ceil(LANES);
-            assert!(scores.len() >= queries.len().next_multiple_of(SIDE) * score_stride, "scores");
-            // SAFETY: as below; there are rows for whole tiles.
-            unsafe {
-                let (stride, words, scores) = (3 * self.shape.dim(), layout.words, scores.as_mut_ptr());
-                let (rows, panels) = (queries.len(), panels.as_ptr());
-                tiles.product::<E>(queries_from, stride, rows, head_dim, panels, words, columns, scores, score_stride);
-            }
-            return;
-        }
         // SAFETY: `qkv` holds the queries' rows (its length was checked), `packed` the panels of all keys, and a score row
         // has room for the keys rounded up to whole vectors.
         unsafe {
@@ -473,7 +464,6 @@ impl<E: Element> AttentionTask<'_, E> {
     fn sum_values<S: Simd>(
         &self,
         simd: S,
-        tiles: &mut Option<Tiles>,
         packed: &[u32],
         rows: usize,
         keys: &Range<usize>,
@@ -482,23 +472,7 @@ impl<E: Element> AttentionTask<'_, E> {
     ) {
         let Plan { score_stride, sum_stride, .. } = self.plan;
         let values = &packed[self.plan.key_words.next_multiple_of(LANES)..];
-        assert!(scores.len() >= rows * score_stride && sums.len() >= rows * sum_stride, "rows");
-        if let Some(tiles) = tiles {
-            let words = self.plan.value_layout::<E>(self.shape, 0).words;
-            let panels = &values[keys.start / E::GROUP * LANES..self.plan.value_words];
-            // Weights of whole steps, beyond the keys as well.
-            let k = keys.len().next_multiple_of(SIDE * E::GROUP).min(score_stride * E::GROUP);
-            let columns = self.shape.head_dim.div_ceil(LANES);
-            let rows_of_tiles = rows.next_multiple_of(SIDE);
-            assert!(scores.len() >= rows_of_tiles * score_stride && sums.len() >= rows_of_tiles * sum_stride, "rows");
-            // SAFETY: as below; there are rows for whole tiles, and the columns' words reach as far as whole steps.
-            unsafe {
-                let (weights, stride) = (scores.as_ptr().cast::<E>(), score_stride * E::GROUP);
-                let (panels, sums) = (panels.as_ptr(), sums.as_mut_ptr());
-                tiles.product::<E>(weights, stride, rows, k, panels, words, columns, sums, sum_stride);
-            }
-            return;
-        }
+        assert!(scores.len() == rows * score_stride && sums.len() == rows * sum_stride, "rows");
         for first in (0..self.shape.head_dim).step_by(PANEL) {
             let layout = self.plan.value_layout::<E>(self.shape, first);
             // Blocks of keys are whole words; from there on the panel is laid out as from its start.
@@ -520,6 +494,15 @@ impl<E: Element> AttentionTask<'_, E> {
                 );
             }
         }
+    }
+}
+
+/// Adds the sums of a block of keys to what is kept of those before.
+#[inline(always)]
+fn add_block<S: Simd>(simd: S, sums: &mut [f32], kept: f32, block: &[f32]) {
+    let kept = simd.splat(kept);
+    for (sum, block) in sums.as_chunks_mut::<LANES>().0.iter_mut().zip(block.as_chunks::<LANES>().0) {
+        simd.store(simd.fused(simd.load(sum), kept, simd.load(block)), sum);
     }
 }
 
