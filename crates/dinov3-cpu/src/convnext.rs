@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use dinov3_kernels::{
-    AlignedVec, Epilogue, FeedForwardScratch, Isa, Operand, depthwise7x7_layer_norm, feed_forward, layer_norm, linear,
+    Epilogue, FeedForwardScratch, Isa, Operand, depthwise7x7_layer_norm, feed_forward, layer_norm, linear,
 };
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::spec::ConvNext;
@@ -103,7 +103,7 @@ impl<E: Operand> Block<E> {
         let BlockScratch { normed, hidden } = scratch;
         let rows = map.len() / c;
         let operands = rows * E::row_length(c);
-        normed.grow(operands);
+        normed.resize(normed.len().max(operands), E::default());
         let normed = &mut normed[..operands];
         let (images, norm) = (rows / (h * w), &self.norm);
         depthwise7x7_layer_norm(
@@ -131,13 +131,13 @@ impl<E: Operand> Block<E> {
 #[derive(Default)]
 pub(crate) struct ConvNextScratch<E: Operand> {
     /// Rows for the stem and the downsampling products.
-    patches: AlignedVec<E::Element>,
+    patches: Vec<E::Element>,
     /// The residual stream [rows, C].
-    map: AlignedVec<f32>,
+    map: Vec<f32>,
     /// Stem output before its norm; normed map for output.
-    output: AlignedVec<f32>,
+    output: Vec<f32>,
     /// What a downsampling product takes [rows, C].
-    normed_map: AlignedVec<E::Element>,
+    normed_map: Vec<E::Element>,
     /// Of each thread that takes images through a block on its own, else one.
     blocks: Vec<Mutex<BlockScratch<E>>>,
 }
@@ -146,7 +146,7 @@ pub(crate) struct ConvNextScratch<E: Operand> {
 #[derive(Default)]
 struct BlockScratch<E: Operand> {
     /// What the first product takes [rows, C].
-    normed: AlignedVec<E>,
+    normed: Vec<E>,
     hidden: FeedForwardScratch<E>,
 }
 
@@ -168,7 +168,7 @@ impl<E: Operand> ConvNextNet<E> {
                 (h, w) = (h / 2, w / 2);
             }
             let ConvNextScratch { map, blocks, .. } = scratch;
-            let division = Division::new(count, h * w, run.pool.threads(), run.isa.fewest_rows());
+            let division = Division::new(count, h * w, run.pool.threads());
             let map = &mut map[..count * h * w * c];
             division.run(run.pool, 0..stage.blocks.len(), map, h * w * c, blocks, |index, pool, scratch, map| {
                 stage.blocks[index].run(pool, run.isa, map, (h, w, c), scratch);
@@ -186,8 +186,8 @@ impl<E: Operand> ConvNextNet<E> {
     fn embed(&self, run: &Run<'_>, scratch: &mut ConvNextScratch<E>, h: usize, w: usize) {
         let (rows, c) = (run.batch.count * h * w, self.convnext.dims[0]);
         image_patches(run.pool, run.batch, 4, h, w, &mut scratch.patches);
-        scratch.output.resize(rows * c);
-        scratch.map.resize(rows * c);
+        scratch.output.resize(rows * c, 0.0);
+        scratch.map.resize(rows * c, 0.0);
         let bias = Some(&self.stem.bias[..]);
         let store = Epilogue::Store { bias };
         linear(run.pool, &scratch.patches, rows, 48, &self.stem.matrix, store, &mut scratch.output, c);
@@ -208,11 +208,11 @@ impl<E: Operand> ConvNextNet<E> {
         let (count, c) = (run.batch.count, convolution.matrix.n());
         let rows = count * h * w;
         let normed = &mut scratch.normed_map;
-        normed.resize(rows * before);
+        normed.resize(rows * before, E::Element::default());
         layer_norm(run.pool, run.isa, &scratch.map, rows, before, &norm.weight, &norm.bias, norm.eps, normed);
         map_blocks(run.pool, normed, count, (h, w, before), &mut scratch.patches);
         let rows = count * (h / 2) * (w / 2);
-        scratch.map.resize(rows * c);
+        scratch.map.resize(rows * c, 0.0);
         let bias = Some(&convolution.bias[..]);
         let store = Epilogue::Store { bias };
         linear(run.pool, &scratch.patches, rows, 4 * before, &convolution.matrix, store, &mut scratch.map, c);

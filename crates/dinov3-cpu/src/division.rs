@@ -19,20 +19,21 @@ impl Division {
     /// two cores are far from each other, and more where another process takes one of them. It needs rows enough that
     /// reading the weights does not show, and images enough that all threads finish at about the same time. Else images
     /// are enough for all threads to work on, and few, so that what is handed on within a step is still in cache.
-    ///
-    /// `fewest_rows` are those per thread below which reading the weights would show.
-    pub fn new(count: usize, rows_per_image: usize, threads: usize, fewest_rows: usize) -> Self {
+    pub fn new(count: usize, rows_per_image: usize, threads: usize) -> Self {
+        /// Rows per thread below which reading the weights would show.
+        const FEWEST_ROWS: usize = 256;
         let even = |wanted: usize| count.div_ceil(count.div_ceil(wanted).max(1)).max(1);
-        let own = Self { images: even(fewest_rows.div_ceil(rows_per_image)), is_own: true };
+        let own = Self { images: even(FEWEST_ROWS.div_ceil(rows_per_image)), is_own: true };
         match threads > 1 && count / own.images >= 2 * threads {
             true => own,
-            false => Self::shared(count, rows_per_image, threads, fewest_rows),
+            false => Self::shared(count, rows_per_image, threads),
         }
     }
 
     /// All threads share every step.
-    pub fn shared(count: usize, rows_per_image: usize, threads: usize, fewest_rows: usize) -> Self {
-        let wanted = threads.max((threads * fewest_rows).div_ceil(rows_per_image));
+    pub fn shared(count: usize, rows_per_image: usize, threads: usize) -> Self {
+        const FEWEST_ROWS: usize = 256;
+        let wanted = threads.max((threads * FEWEST_ROWS).div_ceil(rows_per_image));
         Self { images: count.div_ceil(count.div_ceil(wanted).max(1)).max(1), is_own: false }
     }
 
@@ -115,20 +116,19 @@ mod tests {
 
     #[test]
     fn images_go_on_their_own_where_there_are_enough_for_all_threads() {
-        assert_eq!(Division::new(8, 261, 2, 256), Division { images: 1, is_own: true });
-        assert_eq!(Division::new(8, 261, 2, 512), Division { images: 2, is_own: true });
-        assert_eq!(Division::new(64, 21, 2, 256), Division { images: 13, is_own: true });
-        assert_eq!(Division::new(3, 261, 2, 256), Division::shared(3, 261, 2, 256));
-        assert_eq!(Division::new(8, 261, 16, 256), Division::shared(8, 261, 16, 256));
-        assert_eq!(Division::new(8, 261, 1, 256), Division::shared(8, 261, 1, 256));
-        assert_eq!(Division::shared(8, 261, 2, 256), Division { images: 2, is_own: false });
-        assert_eq!(Division::shared(1, 261, 2, 256), Division { images: 1, is_own: false });
+        assert_eq!(Division::new(8, 261, 2), Division { images: 1, is_own: true });
+        assert_eq!(Division::new(64, 21, 2), Division { images: 13, is_own: true });
+        assert_eq!(Division::new(3, 261, 2), Division::shared(3, 261, 2));
+        assert_eq!(Division::new(8, 261, 16), Division::shared(8, 261, 16));
+        assert_eq!(Division::new(8, 261, 1), Division::shared(8, 261, 1));
+        assert_eq!(Division::shared(8, 261, 2), Division { images: 2, is_own: false });
+        assert_eq!(Division::shared(1, 261, 2), Division { images: 1, is_own: false });
     }
 
     #[test]
     fn every_image_takes_every_step_once_and_in_order() {
         for (count, threads) in [(1, 1), (1, 3), (5, 2), (8, 2), (9, 4), (64, 3)] {
-            let division = Division::new(count, 300, threads, 256);
+            let division = Division::new(count, 300, threads);
             let pool = Pool::new(threads);
             let mut values = vec![0_u64; count * 2];
             let mut scratch: Vec<Mutex<Vec<u64>>> = Vec::new();

@@ -1,6 +1,6 @@
 //! Cutting pixels and maps into the rows of a matrix product.
 
-use dinov3_kernels::{AlignedVec, Element};
+use dinov3_kernels::Element;
 use dinov3_model::encoder::ImageBatch;
 use dinov3_system::threads::Pool;
 
@@ -14,10 +14,10 @@ pub(crate) fn image_patches<E: Element>(
     size_px: usize,
     rows: usize,
     columns: usize,
-    out: &mut AlignedVec<E>,
+    out: &mut Vec<E>,
 ) {
     let length = 3 * size_px * size_px;
-    out.resize(batch.count * rows * columns * length);
+    out.resize(batch.count * rows * columns * length, E::default());
     let plane = batch.height_px * batch.width_px;
     let shared = SharedRows::new(out, columns * length);
     pool.run(batch.count * rows, &|index| {
@@ -45,10 +45,10 @@ pub(crate) fn map_blocks<E: Element>(
     map: &[E],
     count: usize,
     (h, w, c): (usize, usize, usize),
-    out: &mut AlignedVec<E>,
+    out: &mut Vec<E>,
 ) {
     let (rows, columns) = (h / 2, w / 2);
-    out.resize(count * rows * columns * 4 * c);
+    out.resize(count * rows * columns * 4 * c, E::default());
     let shared = SharedRows::new(out, columns * 4 * c);
     pool.run(count * rows, &|index| {
         let (image, row) = (index / rows, index % rows);

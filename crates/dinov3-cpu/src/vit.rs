@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use dinov3_kernels::{
-    AlignedVec, AttentionScratch, AttentionShape, Element, Epilogue, FeedForwardScratch, Isa, Operand, PackedMatrix,
-    Rotary, attention, feed_forward, layer_norm, linear, rotate_heads,
+    AttentionScratch, AttentionShape, Element, Epilogue, FeedForwardScratch, Isa, Operand, PackedMatrix, Rotary,
+    attention, feed_forward, layer_norm, linear, rotate_heads,
 };
 use dinov3_model::encoder::{FeatureMap, Features, Pooling};
 use dinov3_model::rope::{self, RopePeriods};
@@ -137,11 +137,11 @@ pub(crate) struct VitScratch<E: Operand> {
 #[derive(Default)]
 struct Activations<O: Element> {
     /// [rows, 3 · patch²].
-    patches: AlignedVec<O>,
+    patches: Vec<O>,
     /// The residual stream [rows, D].
-    tokens: AlignedVec<f32>,
+    tokens: Vec<f32>,
     /// Normed tokens for output [rows, D].
-    output: AlignedVec<f32>,
+    output: Vec<f32>,
     rope: Option<CachedRope>,
 }
 
@@ -149,11 +149,11 @@ struct Activations<O: Element> {
 #[derive(Default)]
 struct BlockScratch<E: Operand> {
     /// q, k and v before the turning, where that is a step of its own [rows, 3 D].
-    unturned: AlignedVec<f32>,
+    unturned: Vec<f32>,
     /// [rows, 3 D].
-    qkv: AlignedVec<E::Element>,
+    qkv: Vec<E::Element>,
     /// [rows, D].
-    attended: AlignedVec<E::Element>,
+    attended: Vec<E::Element>,
     attention: AttentionScratch,
     first_operands: Operands<E::Element>,
     operands: Operands<E>,
@@ -163,23 +163,23 @@ struct BlockScratch<E: Operand> {
 #[derive(Default)]
 struct Operands<F: Operand> {
     /// [rows, D].
-    normed: AlignedVec<F>,
+    normed: Vec<F>,
     hidden: FeedForwardScratch<F>,
 }
 
 /// What the steps of a block hand on, beside operands.
 struct Between<'a, O: Element> {
-    unturned: &'a mut AlignedVec<f32>,
-    qkv: &'a mut AlignedVec<O>,
-    attended: &'a mut AlignedVec<O>,
+    unturned: &'a mut Vec<f32>,
+    qkv: &'a mut Vec<O>,
+    attended: &'a mut Vec<O>,
     attention: &'a mut AttentionScratch,
 }
 
 /// The table of the last grid, at full head width as the kernel takes it.
 struct CachedRope {
     grid: (usize, usize),
-    sin: AlignedVec<f32>,
-    cos: AlignedVec<f32>,
+    sin: Vec<f32>,
+    cos: Vec<f32>,
 }
 
 impl<E: Operand> VitNet<E> {
@@ -222,7 +222,7 @@ impl<E: Operand> VitNet<E> {
     ) {
         let Activations { tokens, rope, .. } = activations;
         let rope = rope.as_ref().expect("prepared before the blocks");
-        let (count, threads, fewest_rows) = (run.batch.count, run.pool.threads(), run.isa.fewest_rows());
+        let (count, threads) = (run.batch.count, run.pool.threads());
         let image = tokens_per_image * self.vit.embed_dim;
         let mut through = |division: Division, blocks: Range<usize>| {
             division.run(run.pool, blocks, tokens, image, scratch, |index, pool, scratch, tokens| {
@@ -230,11 +230,11 @@ impl<E: Operand> VitNet<E> {
             });
         };
         match &self.stream {
-            None => through(Division::new(count, tokens_per_image, threads, fewest_rows), blocks),
+            None => through(Division::new(count, tokens_per_image, threads), blocks),
             // A block is fetched once for all images.
             Some(stream) => blocks.for_each(|index| {
                 stream.enter(index);
-                through(Division::new(count, tokens_per_image, threads, fewest_rows), index..index + 1);
+                through(Division::new(count, tokens_per_image, threads), index..index + 1);
             }),
         }
     }
@@ -244,7 +244,7 @@ impl<E: Operand> VitNet<E> {
         let (count, d, patch_px) = (run.batch.count, self.vit.embed_dim, self.vit.patch_px);
         let (rows, columns) = (run.geometry.grid_rows, run.geometry.grid_columns);
         image_patches(run.pool, run.batch, patch_px, rows, columns, &mut scratch.patches);
-        scratch.tokens.resize(count * tokens_per_image * d);
+        scratch.tokens.resize(count * tokens_per_image * d, 0.0);
         let k = 3 * patch_px * patch_px;
         let patches = rows * columns;
         for (image, out) in scratch.tokens.chunks_exact_mut(tokens_per_image * d).enumerate() {
@@ -262,15 +262,8 @@ impl<E: Operand> VitNet<E> {
         }
         let table = rope::table(&self.vit, self.periods, grid.0, grid.1);
         // The angles of a head's second half repeat those of its first.
-        let repeat = |values: &[f32]| {
-            let mut repeated = AlignedVec::zeroed(2 * values.len());
-            let rows = repeated.chunks_exact_mut(2 * table.width).zip(values.chunks_exact(table.width));
-            for (row, angles) in rows {
-                let (first, second) = row.split_at_mut(table.width);
-                first.copy_from_slice(angles);
-                second.copy_from_slice(angles);
-            }
-            repeated
+        let repeat = |values: &[f32]| -> Vec<f32> {
+            values.chunks_exact(table.width).flat_map(|angles| [angles, angles].concat()).collect()
         };
         scratch.rope = Some(CachedRope { grid, sin: repeat(&table.sin), cos: repeat(&table.cos) });
     }
@@ -319,10 +312,10 @@ impl<E: Operand> VitNet<E> {
         let rows = tokens.len() / d;
         let row_length = F::row_length(d);
         let operands = rows * row_length;
-        normed.grow(operands);
+        normed.resize(normed.len().max(operands), F::default());
         let normed = &mut normed[..operands];
-        qkv.grow(rows * 3 * d);
-        attended.grow(rows * d);
+        qkv.resize(qkv.len().max(rows * 3 * d), E::Element::default());
+        attended.resize(attended.len().max(rows * d), E::Element::default());
         let (qkv, attended) = (&mut qkv[..rows * 3 * d], &mut attended[..rows * d]);
 
         let norm = &block.norm1;
@@ -344,7 +337,7 @@ impl<E: Operand> VitNet<E> {
         if shape.head_dim == Epilogue::ROTARY_HEAD {
             linear(pool, normed, rows, row_length, &block.qkv, Epilogue::Rotary { bias, rotary }, qkv, 3 * d);
         } else {
-            unturned.resize(qkv.len());
+            unturned.resize(qkv.len(), 0.0);
             linear(pool, normed, rows, row_length, &block.qkv, Epilogue::Store { bias }, unturned, 3 * d);
             rotate_heads(pool, isa, &shape, unturned, rotary, qkv);
         }
@@ -391,9 +384,9 @@ impl<E: Operand> VitNet<E> {
         }
     }
 
-    fn final_norm<'a>(&self, run: &Run<'_>, tokens: &[f32], output: &'a mut AlignedVec<f32>) -> &'a [f32] {
+    fn final_norm<'a>(&self, run: &Run<'_>, tokens: &[f32], output: &'a mut Vec<f32>) -> &'a [f32] {
         let (d, norm) = (self.vit.embed_dim, &self.norm);
-        output.resize(tokens.len());
+        output.resize(tokens.len(), 0.0);
         layer_norm(run.pool, run.isa, tokens, tokens.len() / d, d, &norm.weight, &norm.bias, norm.eps, output);
         output
     }

@@ -1,11 +1,10 @@
 //! Speed of the kernels on this machine: GFLOP/s and the share of the rate that a loop of nothing but multiply-adds
-//! reaches in the same minute. Run with `cargo run --release -p dinov3-kernels --example kernel_bench [THREADS [PART]]`, where
-//! only what has PART in its name, such as `bf16 attention`, is run.
+//! reaches in the same minute. Run with `cargo run --release -p dinov3-kernels --example kernel_bench [threads]`.
 
 use std::time::Instant;
 
 use dinov3_kernels::{
-    AlignedVec, AttentionScratch, AttentionShape, Bf16, Element, Epilogue, Int8, Isa, Operand, PackedMatrix, attention,
+    AttentionScratch, AttentionShape, Bf16, Element, Epilogue, Int8, Isa, Operand, PackedMatrix, attention,
     depthwise7x7_layer_norm, layer_norm, linear, measure_peak,
 };
 use dinov3_system::threads::{Pool, available_threads};
@@ -30,30 +29,18 @@ fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|index| ((index * 7919 % 1009) as f32 - 504.0) / 503.7).collect()
 }
 
-fn elements<E: Element>(count: usize) -> AlignedVec<E> {
-    let mut elements = AlignedVec::zeroed(count);
-    elements.iter_mut().zip(numbers(count)).for_each(|(element, number)| *element = E::from_f32(number));
-    elements
+fn elements<E: Element>(count: usize) -> Vec<E> {
+    numbers(count).into_iter().map(E::from_f32).collect()
 }
 
 fn peak<E: Operand>(pool: &Pool, isa: Isa) -> f64 {
     measure_peak::<E>(pool.threads(), isa).flops / 1e9
 }
 
-/// Whether the command line asks for this measurement.
-fn is_wanted(name: &str) -> bool {
-    std::env::args().nth(2).is_none_or(|part| name.contains(&part))
-}
-
-/// Times a kernel and prints its line.
-fn report(name: &str, flops: f64, peak: f64, run: impl FnMut()) {
-    if !is_wanted(name) {
-        return;
-    }
-    let seconds = best(run);
+fn report(name: &str, flops: f64, seconds: f64, peak: f64) {
     let rate = flops / seconds / 1e9;
     let share = 100.0 * rate / peak;
-    println!("  {name:<40} {:9.3} ms {rate:8.1} GFLOP/s {share:5.1} %", seconds * 1e3);
+    println!("  {name:<34} {:9.3} ms {rate:8.1} GFLOP/s {share:5.1} %", seconds * 1e3);
 }
 
 fn products<E: Operand>(pool: &Pool, isa: Isa) {
@@ -64,10 +51,6 @@ fn products<E: Operand>(pool: &Pool, isa: Isa) {
         (2088, 4096, 1024),
         (261, 1024, 4096),
         (261, 4096, 1024),
-        (261, 384, 384),
-        (261, 1152, 384),
-        (261, 384, 1536),
-        (261, 1536, 384),
         (2088, 384, 1536),
         (2088, 1536, 384),
         (2088, 768, 3072),
@@ -76,12 +59,6 @@ fn products<E: Operand>(pool: &Pool, isa: Isa) {
         (32768, 384, 96),
         (1, 4096, 1024),
     ] {
-        let name = format!("{} linear {m}x{n}x{k}", E::NAME);
-        let last = if n > k { " + gelu" } else { " + residual" };
-        let quantize = format!("{} quantize {m}x{k}, as if {n} columns", E::NAME);
-        if ![&name, &format!("{name}{last}"), &quantize].into_iter().any(|name| is_wanted(name)) {
-            continue;
-        }
         let elements = elements::<E::Element>(m * k);
         let w = numbers(n * k);
         let packed = PackedMatrix::<E>::pack(isa, pool, n, k, &|start, rows: &mut [f32]| {
@@ -92,30 +69,34 @@ fn products<E: Operand>(pool: &Pool, isa: Isa) {
         let bias = numbers(n);
         let rate = peak::<E>(pool, isa);
         let flops = 2.0 * m as f64 * n as f64 * k as f64;
-        let mut quantized = AlignedVec::default();
+        let mut quantized = Vec::new();
         if E::NAME == Int8::NAME {
-            report(&quantize, flops, rate, || {
+            let seconds = best(|| {
                 E::operands(pool, isa, &elements, k, &mut quantized);
             });
+            report(&format!("quantize {m}x{k}, as if {n} columns"), flops, seconds, rate);
         }
         let a = E::operands(pool, isa, &elements, k, &mut quantized);
         let a_stride = E::row_length(k);
-        let mut out = AlignedVec::<E::Element>::zeroed(m * n);
-        report(&name, flops, rate, || {
+        let mut out = vec![E::Element::default(); m * n];
+        let seconds = best(|| {
             let epilogue = Epilogue::Store { bias: Some(&bias) };
             linear(pool, a, m, a_stride, &packed, epilogue, &mut out, n);
         });
+        report(&format!("linear {m}x{n}x{k}"), flops, seconds, rate);
         if n > k {
-            report(&format!("{name}{last}"), flops, rate, || {
+            let seconds = best(|| {
                 let epilogue = Epilogue::Gelu { bias: &bias };
                 linear(pool, a, m, a_stride, &packed, epilogue, &mut out, n);
             });
+            report(&format!("linear {m}x{n}x{k} + gelu"), flops, seconds, rate);
         } else {
-            let mut out = AlignedVec::<f32>::zeroed(m * n);
-            report(&format!("{name}{last}"), flops, rate, || {
+            let mut out = vec![0.0; m * n];
+            let seconds = best(|| {
                 let epilogue = Epilogue::Residual { bias: Some(&bias), gamma: &bias };
                 linear(pool, a, m, a_stride, &packed, epilogue, &mut out, n);
             });
+            report(&format!("linear {m}x{n}x{k} + residual"), flops, seconds, rate);
         }
     }
     rows::<E>(pool, isa);
@@ -125,38 +106,37 @@ fn heads<E: Element>(pool: &Pool, isa: Isa) {
     for (images, tokens, heads, head_dim) in
         [(8, 261, 16, 64), (1, 261, 6, 64), (1, 1029, 16, 64), (1, 4101, 6, 64), (1, 261, 32, 128)]
     {
-        let name = format!("{} attention {images} images {tokens} x {heads} x {head_dim}", E::NAME);
-        if !is_wanted(&name) {
-            continue;
-        }
         let shape = AttentionShape { images, tokens, heads, head_dim };
         let qkv = elements::<E>(images * tokens * 3 * heads * head_dim);
         let mut scratch = AttentionScratch::default();
-        let mut out = AlignedVec::<E>::zeroed(images * tokens * heads * head_dim);
+        let mut out = vec![E::default(); images * tokens * heads * head_dim];
         let rate = peak::<E>(pool, isa);
-        let flops = 4.0 * (images * heads * tokens * tokens * head_dim) as f64;
-        report(&name, flops, rate, || {
+        let seconds = best(|| {
             attention(pool, isa, &shape, &qkv, &mut scratch, &mut out);
         });
+        let flops = 4.0 * (images * heads * tokens * tokens * head_dim) as f64;
+        let name = format!("attention {images} images {tokens} x {heads} x {head_dim}");
+        report(&name, flops, seconds, rate);
     }
 }
 
 fn rows<E: Operand>(pool: &Pool, isa: Isa) {
-    let (rows, d) = (261, 384);
+    let (rows, d) = (2088, 1024);
     let (x, ones) = (numbers(rows * d), vec![1.0; d]);
-    let mut out = AlignedVec::<E>::zeroed(rows * E::row_length(d));
+    let mut out = vec![E::default(); rows * E::row_length(d)];
+    let seconds = best(|| layer_norm(pool, isa, &x, rows, d, &ones, &ones, 1e-6, &mut out));
+    let gigabytes = (rows * d * (4 + size_of::<E>())) as f64 / 1e9;
+    println!("  layer_norm {rows}x{d}: {:.3} ms, {:.1} GB/s", seconds * 1e3, gigabytes / seconds);
     let rate = peak::<f32>(pool, isa);
-    report(&format!("{} layer_norm {rows}x{d}, as if 8 FLOP each", E::NAME), 8.0 * x.len() as f64, rate, || {
-        layer_norm(pool, isa, &x, rows, d, &ones, &ones, 1e-6, &mut out);
-    });
     for (images, side, c) in [(8, 64, 96), (8, 16, 384), (8, 8, 768)] {
         let x = numbers(images * side * side * c);
         let (weight, ones) = (numbers(49 * c), vec![1.0; c]);
-        let mut out = AlignedVec::<E>::zeroed(images * side * side * E::row_length(c));
-        let name = format!("{} depthwise + norm {images}x{side}x{side}x{c}", E::NAME);
-        report(&name, 98.0 * x.len() as f64, rate, || {
+        let mut out = vec![E::default(); images * side * side * E::row_length(c)];
+        let seconds = best(|| {
             depthwise7x7_layer_norm(pool, isa, &x, images, side, side, c, &weight, &ones, &ones, &ones, 1e-6, &mut out);
         });
+        let name = format!("depthwise + norm {images}x{side}x{side}x{c}");
+        report(&name, 98.0 * x.len() as f64, seconds, rate);
     }
 }
 
@@ -176,7 +156,6 @@ fn profile(case: &str) {
         "thin-int8" => profile_linear::<Int8>(&pool, isa, 8192, 384, 96),
         "wide-int8" => profile_linear::<Int8>(&pool, isa, 261, 1024, 4096),
         "wide-bf16" => profile_linear::<Bf16>(&pool, isa, 261, 1024, 4096),
-        "small-bf16" => profile_linear::<Bf16>(&pool, isa, 2088, 1536, 384),
         "depthwise" => {
             let (x, weight, ones) = (numbers(64 * 64 * 96), numbers(49 * 96), vec![1.0; 96]);
             let mut out = vec![0.0_f32; x.len()];
@@ -203,7 +182,7 @@ fn profile_attention<E: Element>(pool: &Pool, isa: Isa) {
 
 fn profile_linear<E: Operand>(pool: &Pool, isa: Isa, m: usize, n: usize, k: usize) {
     let elements = elements::<E::Element>(m * k);
-    let mut quantized = AlignedVec::default();
+    let mut quantized = Vec::new();
     let a = E::operands(pool, isa, &elements, k, &mut quantized);
     let w = numbers(n * k);
     let packed = PackedMatrix::<E>::pack(isa, pool, n, k, &|start, rows: &mut [f32]| {
@@ -211,7 +190,7 @@ fn profile_linear<E: Operand>(pool: &Pool, isa: Isa, m: usize, n: usize, k: usiz
         Ok::<(), ()>(())
     });
     let packed = packed.expect("the source never fails");
-    let mut out = AlignedVec::<E::Element>::zeroed(m * n);
+    let mut out = vec![E::Element::default(); m * n];
     for _ in 0..ROUNDS {
         let epilogue = Epilogue::Store { bias: Some(&w[..n]) };
         linear(pool, a, m, E::row_length(k), &packed, epilogue, &mut out, n);

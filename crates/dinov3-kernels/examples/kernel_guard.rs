@@ -2,7 +2,7 @@
 //! alone lists the cases. `bench/guard.sh` compares the counts with those of the last release.
 
 use dinov3_kernels::{
-    AlignedVec, AttentionScratch, AttentionShape, Bf16, Element, Epilogue, Int8, Isa, Operand, PackedMatrix, attention,
+    AttentionScratch, AttentionShape, Bf16, Element, Epilogue, Int8, Isa, Operand, PackedMatrix, attention,
     depthwise7x7_layer_norm, gelu, layer_norm, linear, silu,
 };
 use dinov3_system::threads::Pool;
@@ -39,7 +39,7 @@ fn numbers(count: usize) -> Vec<f32> {
 fn product<E: Operand>(rounds: usize, (m, n, k): (usize, usize, usize), gelu: bool) {
     let (pool, isa) = (Pool::new(1), Isa::detect());
     let elements: Vec<E::Element> = numbers(m * k).into_iter().map(E::Element::from_f32).collect();
-    let mut quantized = AlignedVec::default();
+    let mut quantized = Vec::new();
     let a = E::operands(&pool, isa, &elements, k, &mut quantized);
     let w = numbers(n * k);
     let packed = PackedMatrix::<E>::pack(isa, &pool, n, k, &|start, rows: &mut [f32]| {

@@ -12,7 +12,6 @@ use crate::gemm::{ColumnScales, LinearTask};
 use crate::int8::Int8;
 use crate::isa::Isa;
 use crate::math;
-use crate::memory::AlignedVec;
 use crate::norm::{Norm, NormRows, normalize_row};
 use crate::rotary::RotateRows;
 use crate::simd::{LANES, Part, Simd, dispatch, dispatch_integers};
@@ -100,7 +99,7 @@ pub trait Operand: Copy + Default + Send + Sync + SealedOperand + 'static {
         isa: Isa,
         elements: &'a [Self::Element],
         width: usize,
-        buffer: &'a mut AlignedVec<Self>,
+        buffer: &'a mut Vec<Self>,
     ) -> &'a [Self];
 }
 
@@ -242,13 +241,7 @@ impl Operand for f32 {
     type Element = f32;
     const NAME: &'static str = "f32";
 
-    fn operands<'a>(
-        _: &Pool,
-        _: Isa,
-        elements: &'a [f32],
-        _width: usize,
-        _buffer: &'a mut AlignedVec<f32>,
-    ) -> &'a [f32] {
+    fn operands<'a>(_: &Pool, _: Isa, elements: &'a [f32], _width: usize, _buffer: &'a mut Vec<f32>) -> &'a [f32] {
         elements
     }
 }
@@ -334,13 +327,7 @@ impl Operand for Bf16 {
     type Element = Bf16;
     const NAME: &'static str = "bf16";
 
-    fn operands<'a>(
-        _: &Pool,
-        _: Isa,
-        elements: &'a [Bf16],
-        _width: usize,
-        _buffer: &'a mut AlignedVec<Bf16>,
-    ) -> &'a [Bf16] {
+    fn operands<'a>(_: &Pool, _: Isa, elements: &'a [Bf16], _width: usize, _buffer: &'a mut Vec<Bf16>) -> &'a [Bf16] {
         elements
     }
 }

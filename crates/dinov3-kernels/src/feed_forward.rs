@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use dinov3_system::threads::Pool;
 
 use crate::element::Operand;
-use crate::gemm::{Epilogue, LinearTask, PackedMatrix, linear, row_block};
-use crate::memory::{AlignedVec, SharedOutput};
+use crate::gemm::{Epilogue, LinearTask, PackedMatrix, ROW_BLOCK, linear, row_block};
+use crate::memory::SharedOutput;
 
 /// Buffers that [`feed_forward`] keeps from call to call. They only grow.
 pub struct FeedForwardScratch<E: Operand> {
@@ -18,14 +18,14 @@ pub struct FeedForwardScratch<E: Operand> {
 }
 
 struct Hidden<E: Operand> {
-    elements: AlignedVec<E::Element>,
+    elements: Vec<E::Element>,
     /// The same as operands, if they are not operands already.
-    quantized: AlignedVec<E>,
+    quantized: Vec<E>,
 }
 
 impl<E: Operand> Default for Hidden<E> {
     fn default() -> Hidden<E> {
-        Hidden { elements: AlignedVec::default(), quantized: AlignedVec::default() }
+        Hidden { elements: Vec::new(), quantized: Vec::new() }
     }
 }
 
@@ -42,8 +42,10 @@ impl<E: Operand> std::fmt::Debug for FeedForwardScratch<E> {
 }
 
 impl<E: Operand> Hidden<E> {
-    fn rows(&mut self, rows: usize, width: usize) -> (&mut [E::Element], &mut AlignedVec<E>) {
-        self.elements.grow(rows * width);
+    fn rows(&mut self, rows: usize, width: usize) -> (&mut [E::Element], &mut Vec<E>) {
+        if self.elements.len() < rows * width {
+            self.elements.resize(rows * width, E::Element::default());
+        }
         (&mut self.elements[..rows * width], &mut self.quantized)
     }
 }
@@ -76,8 +78,8 @@ pub fn feed_forward<E: Operand>(
     assert_eq!(activation.check::<E::Element>(first.n()), width, "hidden numbers");
     residual.check::<f32>(out_width);
     assert_eq!((a.len(), out.len()), (m * a_stride, m * out_width), "rows");
-    let block = row_block::<E>(isa, m, width.max(first.k()));
-    if m.div_ceil(block) < BLOCKS_PER_THREAD * pool.threads() || out_width == 0 {
+    let block = row_block::<E>(isa, m);
+    if m.div_ceil(ROW_BLOCK) < BLOCKS_PER_THREAD * pool.threads() || out_width == 0 {
         let (elements, quantized) = scratch.whole.rows(m, width);
         linear(pool, a, m, a_stride, first, activation, elements, width);
         let hidden = E::operands(pool, isa, elements, width, quantized);

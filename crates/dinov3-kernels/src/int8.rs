@@ -13,14 +13,14 @@ use crate::bf16::Bf16;
 use crate::element::{Element, Operand, RowWork, SealedOperand, Work, run_rows_here};
 use crate::gemm::{ColumnScales, LinearTask};
 use crate::isa::Isa;
-use crate::memory::{AlignedVec, LINE, SharedOutput};
+use crate::memory::SharedOutput;
 use crate::norm::{Norm, normalize_row};
 use crate::simd::{Kernel, LANES, Part, Simd, dispatch};
 
 /// A byte of a quantised row.
 ///
-/// A row of `width` numbers is that many bytes q, zero bytes, and eight bytes with the row's scale (f32) and zero point z
-/// (i32), whole cache lines together: after the rotation a number was `scale * (q - z)`. Weights are signed bytes with
+/// A row of `width` numbers is that many bytes q, zero bytes up to a multiple of four, and eight bytes with the row's
+/// scale (f32) and zero point z (i32): after the rotation a number was `scale * (q - z)`. Weights are signed bytes with
 /// a scale per row of W, and the products are summed in integers, so a product has the same bits on every instruction
 /// set. Weights that are not finite give numbers that mean nothing; activations that are not finite give NaN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Operand for Int8 {
     const NAME: &'static str = "int8";
 
     fn row_length(width: usize) -> usize {
-        (width.next_multiple_of(4) + TRAILER).next_multiple_of(LINE)
+        width.next_multiple_of(4) + TRAILER
     }
 
     fn operands<'a>(
@@ -53,15 +53,15 @@ impl Operand for Int8 {
         isa: Isa,
         elements: &'a [Bf16],
         width: usize,
-        buffer: &'a mut AlignedVec<Int8>,
+        buffer: &'a mut Vec<Int8>,
     ) -> &'a [Int8] {
         let rows = elements.len().checked_div(width).unwrap_or(0);
         assert_eq!(elements.len(), rows * width, "whole rows");
         let length = Int8::row_length(width);
-        buffer.resize(rows * length);
+        buffer.resize(rows * length, Int8::default());
         // About 16k numbers a task: some microseconds.
         let rows_per_task = (16384 / width.max(1)).max(1);
-        let output = SharedOutput::new(buffer);
+        let output = SharedOutput::new(&mut buffer[..]);
         pool.run(rows.div_ceil(rows_per_task), &|task| {
             let first = task * rows_per_task;
             let last = rows.min(first + rows_per_task);

@@ -148,12 +148,6 @@ impl Isa {
         matches!(self.0, Level::Avx512Bf16 | Level::Amx)
     }
 
-    /// Rows of a matrix product from which on reading the weights does not show beside multiplying: tiles are that much
-    /// faster.
-    pub fn fewest_rows(self) -> usize {
-        if matches!(self.0, Level::Amx) { 512 } else { 256 }
-    }
-
     pub(crate) fn level(self) -> Level {
         self.0
     }
@@ -207,8 +201,8 @@ impl Level {
         }
     }
 
-    /// Why a set that this machine supports is not chosen by itself. AVX-VNNI and AMX have run on one machine of ours only, so
-    /// the self-test of their products has to pass first: some milliseconds, once per process.
+    /// Why a set that this machine supports is not chosen by itself. No machine that this code was tested on has AVX-VNNI or
+    /// AMX, so the self-test of their products has to pass first: some milliseconds, once per process.
     fn distrust(self) -> Option<&'static str> {
         static AVX_VNNI: OnceLock<Option<String>> = OnceLock::new();
         static AMX: OnceLock<Option<String>> = OnceLock::new();

@@ -55,7 +55,6 @@ pub use feed_forward::{FeedForwardScratch, feed_forward};
 pub use gemm::{Epilogue, PackedMatrix, linear};
 pub use int8::Int8;
 pub use isa::{Candidate, Isa, IsaError};
-pub use memory::AlignedVec;
 pub use norm::layer_norm;
 pub use probe::{Peak, measure_peak};
 pub use reduce::{max_rows, mean_rows};

@@ -1,92 +1,48 @@
-//! Buffers: aligned numbers, and an output that several tasks fill at once.
+//! Buffers: aligned words, and an output that several tasks fill at once.
 #![allow(unsafe_code)]
 
-use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
 
 use crate::simd::Simd;
 
-/// Numbers that start on a cache line: a row that does not is read from two lines at a time, which halves the speed of tiles.
-pub struct AlignedVec<T> {
-    numbers: Vec<T>,
+/// Zeroed 32-bit words that start on a cache line.
+#[derive(Default)]
+pub(crate) struct AlignedWords {
+    words: Vec<u32>,
     start: usize,
     length: usize,
 }
 
-/// 32-bit words, of whatever numbers.
-pub(crate) type AlignedWords = AlignedVec<u32>;
-
-/// Bytes of a cache line.
-pub(crate) const LINE: usize = 64;
-
-impl<T> Default for AlignedVec<T> {
-    fn default() -> AlignedVec<T> {
-        AlignedVec { numbers: Vec::new(), start: 0, length: 0 }
-    }
-}
-
-impl<T: Copy + Default> AlignedVec<T> {
-    /// So many zeros.
-    pub fn zeroed(length: usize) -> AlignedVec<T> {
-        let spare = LINE / size_of::<T>() - 1;
-        let numbers = vec![T::default(); length + spare];
-        let start = numbers.as_ptr().align_offset(LINE).min(spare);
-        AlignedVec { numbers, start, length }
-    }
-
-    /// Makes room for at least `length` numbers. Those that were written before may stay or become zero.
-    pub fn grow(&mut self, length: usize) {
-        if self.length < length {
-            // The old block goes first: the two together may not fit.
-            *self = AlignedVec::default();
-            *self = AlignedVec::zeroed(length);
-        }
-    }
-
-    /// Holds `length` numbers from now on. Those that were written before may stay or become zero.
-    pub fn resize(&mut self, length: usize) {
-        if length <= self.numbers.len().saturating_sub(self.start) {
-            self.length = length;
-        } else {
-            self.grow(length);
-        }
-    }
-
-    pub(crate) fn as_slice(&self) -> &[T] {
-        &self.numbers[self.start..self.start + self.length]
-    }
-
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
-        &mut self.numbers[self.start..self.start + self.length]
-    }
-}
+const LINE: usize = 64;
 
 impl AlignedWords {
+    pub(crate) fn zeroed(length: usize) -> AlignedWords {
+        let words = vec![0; length + LINE / 4 - 1];
+        let start = words.as_ptr().align_offset(LINE).min(LINE / 4 - 1);
+        AlignedWords { words, start, length }
+    }
+
+    /// Makes room for `length` words. Words that were written before may stay.
+    pub(crate) fn grow(&mut self, length: usize) {
+        if self.length < length {
+            // The old block goes first: the two together may not fit.
+            *self = AlignedWords::default();
+            *self = AlignedWords::zeroed(length);
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u32] {
+        &self.words[self.start..self.start + self.length]
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u32] {
+        &mut self.words[self.start..self.start + self.length]
+    }
+
     pub(crate) fn as_floats_mut(&mut self) -> &mut [f32] {
         let words = self.as_mut_slice();
         // SAFETY: u32 and f32 have the same size and alignment, and all bits are a value of either.
         unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
-    }
-}
-
-impl<T: Copy + Default> Deref for AlignedVec<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        self.as_slice()
-    }
-}
-
-impl<T: Copy + Default> DerefMut for AlignedVec<T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        self.as_mut_slice()
-    }
-}
-
-impl<T> fmt::Debug for AlignedVec<T> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "AlignedVec({})", self.length)
     }
 }
 

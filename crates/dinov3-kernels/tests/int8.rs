@@ -4,13 +4,13 @@ mod common;
 
 use common::*;
 use dinov3_kernels::selftest::{Apply, layer_norm_bytes, linear as linear_check, quantize};
-use dinov3_kernels::{AlignedVec, Bf16, Epilogue, Int8, Isa, Operand, layer_norm, linear};
+use dinov3_kernels::{Bf16, Epilogue, Int8, Isa, Operand, layer_norm, linear};
 use dinov3_system::threads::Pool;
 
 /// `a × Wᵀ`, both quantised, without a bias.
 fn product(isa: Isa, pool: &Pool, a: &[Bf16], w: &[f32], n: usize, k: usize) -> Vec<f32> {
     let packed = pack::<Int8>(isa, pool, w, n, k);
-    let mut buffer = AlignedVec::default();
+    let mut buffer = Vec::new();
     let rows = Int8::operands(pool, isa, a, k, &mut buffer);
     let m = rows.len() / Int8::row_length(k);
     let mut out = vec![-7.0_f32; m * n];
@@ -147,7 +147,7 @@ fn bits_do_not_depend_on_batch_threads_or_stride() {
         }
         // Rows apart from each other, and nothing after the last one.
         let packed = pack::<Int8>(isa, &pool, &w, n, k);
-        let mut buffer = AlignedVec::default();
+        let mut buffer = Vec::new();
         let (length, stride) = (Int8::row_length(k), Int8::row_length(k) + 5);
         let mut spread = vec![Int8::default(); 7 * stride];
         for (row, target) in

@@ -5,7 +5,7 @@
 //! that is exact, so that the kernel, the layout of the panels and the way through [`linear`](crate::linear) are tested
 //! on machines without AMX. Only the instructions themselves are not: they are trusted where the self-test has passed.
 //!
-//! All of k is summed in the tiles, which may rest in memory in between. An instruction adds the products of sixteen words from zero and then adds that to
+//! All of k is summed in the tiles. An instruction adds the products of sixteen words from zero and then adds that to
 //! the sum, so the rounding error is that of a sum in blocks, and the order depends on k alone.
 #![allow(unsafe_code)]
 
@@ -14,6 +14,7 @@ mod emulator;
 mod hardware;
 
 use crate::element::Operand;
+use crate::gemm::tile::PanelLayout;
 use crate::isa::{Isa, Level};
 pub(crate) use emulator::Emulator;
 #[cfg(target_arch = "x86_64")]
@@ -76,160 +77,158 @@ impl Tiles {
         }
     }
 
-    /// Sums over a run of words for up to 2 x 2 tiles of C, and whatever `meanwhile` does between the steps.
+    /// `c = a × panel` for any number of rows.
     ///
     /// # Safety
-    /// The contract of [`TileBlock`].
-    #[inline(always)]
-    pub(crate) unsafe fn run<E: Operand, M: Meanwhile>(&mut self, block: &TileBlock, meanwhile: &mut M) {
+    /// Row r of `a` is valid for k numbers from `a + r * a_stride`, `panel` for `layout.len()` words in the layout of
+    /// tiles. Row r of `c` is valid for `layout.width` floats from `c + r * c_stride`, for as many rows as fill tiles.
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) unsafe fn product<E: Operand>(
+        &mut self,
+        a: *const E,
+        a_stride: usize,
+        rows: usize,
+        k: usize,
+        panel: *const u32,
+        layout: PanelLayout,
+        c: *mut f32,
+        c_stride: usize,
+    ) {
+        let a_stride_bytes = a_stride * size_of::<E>();
+        let product = Product { a: a.cast(), a_stride_bytes, k_bytes: k * size_of::<E>(), panel, layout, c, c_stride };
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: by this function's contract.
-            Tiles::Hardware(tiles) => unsafe { block.run::<_, E, M>(tiles, meanwhile) },
+            Tiles::Hardware(tiles) => unsafe { product.run::<_, E>(tiles, rows) },
             // SAFETY: by this function's contract.
-            Tiles::Emulated(tiles) => unsafe { block.run::<_, E, M>(&mut **tiles, meanwhile) },
+            Tiles::Emulated(tiles) => unsafe { product.run::<_, E>(&mut **tiles, rows) },
         }
     }
 }
 
-/// What is done while tiles are multiplied: the units of tiles and of vectors work side by side.
-pub(crate) trait Meanwhile {
-    /// Called after each step of sixteen words.
-    fn step(&mut self);
-}
-
-/// Up to 32 rows times one or two columns of tiles over a run of words.
-///
-/// Row r of `a` is valid for `k_bytes` bytes from `a + r * a_stride_bytes` on, for `rows` rows. Each column of tiles in `b` is
-/// valid for `k_bytes` rounded up to 64, times sixteen; a column that is null is not multiplied. Each in `c` is valid for
-/// sixteen floats per row from `c + r * c_stride_bytes` on, for as many rows as fill tiles.
-pub(crate) struct TileBlock {
-    pub(crate) a: *const u8,
-    pub(crate) a_stride_bytes: usize,
-    pub(crate) rows: usize,
+struct Product {
+    a: *const u8,
+    a_stride_bytes: usize,
     /// Bytes of a row that are multiplied.
-    pub(crate) k_bytes: usize,
-    pub(crate) b: [*const u32; 2],
-    pub(crate) c: [*mut f32; 2],
-    pub(crate) c_stride_bytes: usize,
-    /// Add to `c` instead of replacing it.
-    pub(crate) add: bool,
+    k_bytes: usize,
+    panel: *const u32,
+    layout: PanelLayout,
+    c: *mut f32,
+    c_stride: usize,
 }
 
-impl TileBlock {
+impl Product {
     /// # Safety
-    /// The contract of [`TileBlock`].
-    #[inline(always)]
-    unsafe fn run<T: TileOps, E: Operand, M: Meanwhile>(&self, tiles: &mut T, meanwhile: &mut M) {
-        // SAFETY: by this function's contract.
-        unsafe {
-            match (self.rows > SIDE, !self.b[1].is_null()) {
-                (true, true) => self.multiply::<T, E, M, true, true>(tiles, meanwhile),
-                (true, false) => self.multiply::<T, E, M, true, false>(tiles, meanwhile),
-                (false, true) => self.multiply::<T, E, M, false, true>(tiles, meanwhile),
-                (false, false) => self.multiply::<T, E, M, false, false>(tiles, meanwhile),
+    /// The contract of [`Tiles::product`].
+    unsafe fn run<T: TileOps, E: Operand>(&self, tiles: &mut T, rows: usize) {
+        // Two columns of tiles stay in the cache while all rows meet them.
+        for column in (0..self.layout.width).step_by(2 * SIDE) {
+            for row in (0..rows).step_by(2 * SIDE) {
+                let used = rows - row;
+                // SAFETY: inside the rows and columns of this function's contract.
+                unsafe {
+                    match (used > SIDE, self.layout.width - column > SIDE) {
+                        (true, true) => self.block::<T, E, true, true>(tiles, row, used, column),
+                        (true, false) => self.block::<T, E, true, false>(tiles, row, used, column),
+                        (false, true) => self.block::<T, E, false, true>(tiles, row, used, column),
+                        (false, false) => self.block::<T, E, false, false>(tiles, row, used, column),
+                    }
+                }
             }
         }
     }
 
-    /// The tiles of C have the numbers 0 to 3; A's are 4 and 5, the panel's 6 and 7.
+    /// Up to 2 x 2 tiles of C, whose numbers are 0 to 3; A's are 4 and 5, the panel's 6 and 7. `used` rows are left.
     ///
     /// # Safety
-    /// The contract of [`TileBlock`]; `LOWER` only if there are more than sixteen rows, `RIGHT` if there are two columns.
+    /// The contract of [`Tiles::product`]; `LOWER` only if more than sixteen rows are left, `RIGHT` likewise for columns.
     #[inline(always)]
-    unsafe fn multiply<T: TileOps, E: Operand, M: Meanwhile, const LOWER: bool, const RIGHT: bool>(
+    unsafe fn block<T: TileOps, E: Operand, const LOWER: bool, const RIGHT: bool>(
         &self,
         tiles: &mut T,
-        meanwhile: &mut M,
+        row: usize,
+        used: usize,
+        column: usize,
     ) {
-        let stride_bytes = self.c_stride_bytes;
-        let lower = self.c.map(|c| c.cast::<u8>().wrapping_add(SIDE * stride_bytes));
-        let upper = self.c.map(|c| c.cast::<u8>());
-        if self.add {
-            // SAFETY: C has as many rows and columns as fill tiles.
-            unsafe {
-                tiles.load::<0>(upper[0], stride_bytes);
-                if RIGHT {
-                    tiles.load::<1>(upper[1], stride_bytes);
-                }
-                if LOWER {
-                    tiles.load::<2>(lower[0], stride_bytes);
-                }
-                if LOWER && RIGHT {
-                    tiles.load::<3>(lower[1], stride_bytes);
-                }
-            }
-        } else {
-            tiles.zero::<0>();
-            if RIGHT {
-                tiles.zero::<1>();
-            }
-            if LOWER {
-                tiles.zero::<2>();
-            }
-            if LOWER && RIGHT {
-                tiles.zero::<3>();
-            }
+        tiles.zero::<0>();
+        if RIGHT {
+            tiles.zero::<1>();
         }
-        for at in (0..self.k_bytes).step_by(ROW_BYTES) {
-            let bytes = ROW_BYTES.min(self.k_bytes - at);
-            // SAFETY: so many bytes of the rows, and the tiles of these words, lie where the contract says.
+        if LOWER {
+            tiles.zero::<2>();
+        }
+        if LOWER && RIGHT {
+            tiles.zero::<3>();
+        }
+        for word in (0..self.layout.words).step_by(SIDE) {
+            let bytes = ROW_BYTES.min(self.k_bytes - word * 4);
+            // SAFETY: `used` rows of `k_bytes` bytes lie from row `row` on, and a column of tiles has `words` rows of
+            // sixteen words.
             unsafe {
-                self.load_rows::<T, 4>(tiles, 0, at, bytes);
-                tiles.load::<6>(self.b[0].add(at / 4 * SIDE).cast(), ROW_BYTES);
+                self.load_rows::<T, 4>(tiles, row, used, word, bytes);
+                tiles.load::<6>(self.panel.add(self.layout.offset(column, word)).cast(), ROW_BYTES);
                 E::tile_dot::<T, 0, 4, 6>(tiles);
                 if RIGHT {
-                    tiles.load::<7>(self.b[1].add(at / 4 * SIDE).cast(), ROW_BYTES);
+                    tiles.load::<7>(self.panel.add(self.layout.offset(column + SIDE, word)).cast(), ROW_BYTES);
                     E::tile_dot::<T, 1, 4, 7>(tiles);
                 }
                 if LOWER {
-                    self.load_rows::<T, 5>(tiles, SIDE, at, bytes);
+                    self.load_rows::<T, 5>(tiles, row + SIDE, used - SIDE, word, bytes);
                     E::tile_dot::<T, 2, 5, 6>(tiles);
                     if RIGHT {
                         E::tile_dot::<T, 3, 5, 7>(tiles);
                     }
                 }
             }
-            meanwhile.step();
         }
+        let stride_bytes = self.c_stride * size_of::<f32>();
         // SAFETY: C has as many rows and columns as fill tiles.
         unsafe {
-            tiles.store::<0>(upper[0], stride_bytes);
+            let c = self.c.add(row * self.c_stride + column);
+            tiles.store::<0>(c.cast(), stride_bytes);
             if RIGHT {
-                tiles.store::<1>(upper[1], stride_bytes);
+                tiles.store::<1>(c.add(SIDE).cast(), stride_bytes);
             }
+            let c = c.wrapping_add(SIDE * self.c_stride);
             if LOWER {
-                tiles.store::<2>(lower[0], stride_bytes);
+                tiles.store::<2>(c.cast(), stride_bytes);
             }
             if LOWER && RIGHT {
-                tiles.store::<3>(lower[1], stride_bytes);
+                tiles.store::<3>(c.add(SIDE).cast(), stride_bytes);
             }
         }
     }
 
-    /// `bytes` bytes of up to sixteen rows from row `row` and byte `at` on; zeros fill the tile.
+    /// `bytes` bytes of up to sixteen rows from `row` and word `word` on; zeros fill the tile.
     ///
     /// # Safety
-    /// So many bytes of those rows are valid.
+    /// So many bytes of `used` rows, or of sixteen if there are more, are valid.
     #[inline(always)]
-    unsafe fn load_rows<T: TileOps, const TILE: usize>(&self, tiles: &mut T, row: usize, at: usize, bytes: usize) {
-        let used = self.rows - row;
+    unsafe fn load_rows<T: TileOps, const TILE: usize>(
+        &self,
+        tiles: &mut T,
+        row: usize,
+        used: usize,
+        word: usize,
+        bytes: usize,
+    ) {
         // SAFETY: where the tile begins, by this function's contract; then sixteen whole rows, or as many bytes and rows as
         // are valid.
         unsafe {
-            let source = self.a.add(row * self.a_stride_bytes + at);
+            let source = self.a.add(row * self.a_stride_bytes + word * 4);
             if used >= SIDE && bytes == ROW_BYTES {
                 tiles.load::<TILE>(source, self.a_stride_bytes);
             } else {
-                self.load_part::<T, TILE>(tiles, source, used.min(SIDE), bytes);
+                self.load_part::<T, TILE>(tiles, source, used, bytes);
             }
         }
     }
 
-    /// `bytes` bytes of `used` rows from `source` on.
+    /// `bytes` bytes of up to sixteen rows from `source` on.
     ///
     /// # Safety
-    /// As for [`TileBlock::load_rows`].
+    /// As for [`Product::load_rows`].
     #[inline(never)]
     unsafe fn load_part<T: TileOps, const TILE: usize>(
         &self,

@@ -86,142 +86,36 @@ impl Epilogue<'_> {
         }
     }
 
-    /// What belongs to the last of the panels over `n` columns, filled up to a whole panel.
-    pub(crate) fn tail(&self, n: usize) -> Tail {
-        let first = n.saturating_sub(1) / PANEL * PANEL;
-        let (bias, gamma) = match *self {
-            Epilogue::Store { bias } | Epilogue::Rotary { bias, .. } => (bias, None),
-            Epilogue::Gelu { bias } | Epilogue::SwiGlu { bias } => (Some(bias), None),
-            Epilogue::Residual { bias, gamma } => (bias, Some(gamma)),
-        };
-        let part = |vector: Option<&[f32]>| {
-            let mut part = [[0.0; LANES]; VECTORS];
-            let columns = vector.map_or(&[][..], |vector| &vector[first..]);
-            part.as_flattened_mut()[..columns.len()].copy_from_slice(columns);
-            part
-        };
-        Tail { bias: part(bias), gamma: part(gamma) }
-    }
-
-    /// The parts of the vectors that belong to the panel from column `first` on, of `n` columns in all.
-    #[inline(always)]
-    pub(crate) fn at_panel<'a>(&'a self, tail: &'a Tail, first: usize, n: usize) -> PanelEpilogue<'a> {
-        let bias_part = |bias| Biased(panel_part(bias, first).unwrap_or(&tail.bias));
-        match *self {
-            Epilogue::Store { bias: None } => PanelEpilogue::Plain,
-            Epilogue::Store { bias: Some(bias) } => PanelEpilogue::Biased(bias_part(bias)),
-            Epilogue::Gelu { bias } => PanelEpilogue::Gelu(Gelu(bias_part(bias).0)),
-            Epilogue::SwiGlu { bias } => PanelEpilogue::SwiGlu(bias_part(bias)),
-            Epilogue::Rotary { bias, rotary } => match (first < n / 3 * 2, bias) {
-                // What changes no sum.
-                (true, None) => PanelEpilogue::Turned(rotary, Biased(&[[-0.0; LANES]; VECTORS])),
-                (true, Some(bias)) => PanelEpilogue::Turned(rotary, bias_part(bias)),
-                (false, Some(bias)) => PanelEpilogue::Biased(bias_part(bias)),
-                (false, None) => PanelEpilogue::Plain,
-            },
-            Epilogue::Residual { bias, gamma } => {
-                let gamma = panel_part(gamma, first).unwrap_or(&tail.gamma);
-                match bias {
-                    None => PanelEpilogue::Scaled(Scaled(gamma)),
-                    Some(bias) => PanelEpilogue::BiasedAndScaled(BiasedAndScaled(bias_part(bias).0, gamma)),
-                }
-            }
-        }
-    }
-
-    /// How many columns of tiles lie between the two whose sums are needed together.
-    pub(crate) fn tiles_apart(&self) -> usize {
-        match self {
-            // The halves of a head; a gate and its value.
-            Epilogue::Rotary { .. } => VECTORS / 2,
-            _ => 1,
-        }
-    }
-}
-
-/// An [`Epilogue`] over one panel.
-#[derive(Clone, Copy)]
-pub(crate) enum PanelEpilogue<'a> {
-    Plain,
-    Biased(Biased<'a>),
-    Gelu(Gelu<'a>),
-    SwiGlu(Biased<'a>),
-    Turned(Rotary<'a>, Biased<'a>),
-    Scaled(Scaled<'a>),
-    BiasedAndScaled(BiasedAndScaled<'a>),
-}
-
-impl PanelEpilogue<'_> {
-    /// Writes the results of some rows. What is to be done is decided once for all of them: a jump for each row, and values
-    /// that live on the stack meanwhile, cost a tenth of the time of a whole encoder on a bad day.
+    /// Writes the results of some rows over a panel. What is to be done is decided once for all of them: a jump for each
+    /// row, and values that live on the stack meanwhile, cost a tenth of the time of a whole encoder on a bad day.
     ///
     /// # Safety
     /// Nothing else uses these parts of the output meanwhile.
     #[inline(always)]
-    pub(crate) unsafe fn apply<S: Simd, E: Operand, O: Element, V: Vectors>(
-        &self,
-        simd: S,
-        rows: PanelRows<'_, E, O>,
-        vectors: V,
-    ) {
+    pub(crate) unsafe fn apply<S: Simd, E: Operand, O: Element>(&self, simd: S, rows: PanelRows<'_, E, O>) {
+        let first = rows.first;
+        let part = |vector: &[f32]| panel_part(vector, first);
         match *self {
-            PanelEpilogue::Plain => simd.call(Each { rows, vectors, step: Plain }),
-            PanelEpilogue::Biased(step) => simd.call(Each { rows, vectors, step }),
-            PanelEpilogue::Gelu(step) => simd.call(Each { rows, vectors, step }),
-            PanelEpilogue::SwiGlu(step) => simd.call(SwiGluRows { rows, vectors, step }),
-            PanelEpilogue::Turned(rotary, step) => simd.call(Turned { rows, vectors, rotary, step }),
-            PanelEpilogue::Scaled(step) => simd.call(Each { rows, vectors, step }),
-            PanelEpilogue::BiasedAndScaled(step) => simd.call(Each { rows, vectors, step }),
+            Epilogue::Store { bias: None } => simd.call(Each { rows, step: Plain }),
+            Epilogue::Store { bias: Some(bias) } => simd.call(Each { rows, step: Biased(part(bias)) }),
+            Epilogue::Gelu { bias } => simd.call(Each { rows, step: Gelu(part(bias)) }),
+            Epilogue::SwiGlu { bias } => simd.call(SwiGluRows { rows, bias: part(bias) }),
+            Epilogue::Rotary { bias, rotary } => {
+                let is_turned = rows.first < rows.columns_of_product / 3 * 2;
+                match (is_turned, bias) {
+                    // Without a bias, -0.0 is what changes no sum.
+                    (true, bias) => {
+                        simd.call(Turned { rows, rotary, bias: bias.map_or([[-0.0; LANES]; VECTORS], part) })
+                    }
+                    (false, Some(bias)) => simd.call(Each { rows, step: Biased(part(bias)) }),
+                    (false, None) => simd.call(Each { rows, step: Plain }),
+                }
+            }
+            Epilogue::Residual { bias: None, gamma } => simd.call(Each { rows, step: Scaled(part(gamma)) }),
+            Epilogue::Residual { bias: Some(bias), gamma } => {
+                simd.call(Each { rows, step: BiasedAndScaled(part(bias), part(gamma)) });
+            }
         }
-    }
-}
-
-/// Which vectors of a panel's rows have been summed.
-pub(crate) trait Vectors: Copy {
-    /// How many: an even number.
-    const COUNT: usize;
-    /// The place of one.
-    fn at(self, index: usize) -> usize;
-    /// The place of one in the first half of a panel whose partner in the second half has been summed as well.
-    fn low(self, index: usize) -> usize;
-}
-
-/// All of them.
-#[derive(Clone, Copy)]
-pub(crate) struct WholePanel;
-
-impl Vectors for WholePanel {
-    const COUNT: usize = VECTORS;
-
-    #[inline(always)]
-    fn at(self, index: usize) -> usize {
-        index
-    }
-
-    #[inline(always)]
-    fn low(self, index: usize) -> usize {
-        index
-    }
-}
-
-/// Two columns of tiles, [`Epilogue::tiles_apart`].
-#[derive(Clone, Copy)]
-pub(crate) struct TwoColumns {
-    pub(crate) first: usize,
-    pub(crate) apart: usize,
-}
-
-impl Vectors for TwoColumns {
-    const COUNT: usize = 2;
-
-    #[inline(always)]
-    fn at(self, index: usize) -> usize {
-        self.first + index * self.apart
-    }
-
-    #[inline(always)]
-    fn low(self, _: usize) -> usize {
-        self.first
     }
 }
 
@@ -229,18 +123,15 @@ impl Vectors for TwoColumns {
 const VECTORS: usize = PANEL / LANES;
 
 /// The part of a vector that belongs to a panel.
-pub(crate) type PanelPart = [Lanes; VECTORS];
+type PanelPart = [Lanes; VECTORS];
 
-/// The part from column `first` on, if a whole panel is left.
+/// The part from column `first` on, filled up with zeros.
 #[inline(always)]
-fn panel_part(vector: &[f32], first: usize) -> Option<&PanelPart> {
-    vector[first..].as_chunks::<LANES>().0.first_chunk()
-}
-
-/// See [`Epilogue::tail`].
-pub(crate) struct Tail {
-    bias: PanelPart,
-    gamma: PanelPart,
+fn panel_part(vector: &[f32], first: usize) -> PanelPart {
+    let mut part = [[0.0; LANES]; VECTORS];
+    let columns = &vector[first..vector.len().min(first + PANEL)];
+    part.as_flattened_mut()[..columns.len()].copy_from_slice(columns);
+    part
 }
 
 /// The sums of some rows over a panel, with what makes numbers of them, and where these go.
@@ -251,8 +142,9 @@ pub(crate) struct PanelRows<'a, E, O> {
     pub(crate) a_stride: usize,
     pub(crate) row_length: usize,
     pub(crate) columns: &'a ColumnScales,
-    /// The panel's first column.
+    /// The panel's first column, and the columns of all panels.
     pub(crate) first: usize,
+    pub(crate) columns_of_product: usize,
     /// The first row's number in the output.
     pub(crate) first_row: usize,
     pub(crate) output: &'a SharedOutput<'a, O>,
@@ -271,27 +163,11 @@ struct Sums<'a, S: Simd, E> {
 }
 
 impl<'a, E: Operand, O: Element> PanelRows<'a, E, O> {
-    /// The rows from `start` to before `end`.
-    #[inline(always)]
-    pub(crate) fn part(&self, start: usize, end: usize) -> PanelRows<'a, E, O> {
-        PanelRows {
-            sums: &self.sums[start..end],
-            a: &self.a[start * self.a_stride..],
-            first_row: self.first_row + start,
-            span: (self.span.0 + start * self.out_stride, self.span.1),
-            ..*self
-        }
-    }
-
     #[inline(always)]
     fn row<S: Simd>(&self, simd: S, row: usize) -> (Sums<'a, S, E>, &'a mut [O]) {
         let sums = Sums {
             sums: &self.sums[row],
-            row_scale: if E::SCALED {
-                E::row_scale(simd, &self.a[row * self.a_stride..][..self.row_length])
-            } else {
-                [simd.splat(0.0); 2]
-            },
+            row_scale: E::row_scale(simd, &self.a[row * self.a_stride..][..self.row_length]),
             columns: self.columns,
             first: self.first,
             operand: PhantomData,
@@ -319,7 +195,7 @@ impl<S: Simd, E: Operand> Sums<'_, S, E> {
 
 /// What becomes of sixteen results. Not a closure, because only a function can be made to be inlined, and one that is not
 /// has no vector registers.
-pub(crate) trait Step {
+trait Step {
     /// `at` is the vector's number in the panel, `before` what the output held.
     fn result<S: Simd, O: Element>(&self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V;
 }
@@ -333,40 +209,36 @@ impl Step for Plain {
     }
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Biased<'a>(&'a PanelPart);
+struct Biased(PanelPart);
 
-impl Step for Biased<'_> {
+impl Step for Biased {
     #[inline(always)]
     fn result<S: Simd, O: Element>(&self, simd: S, value: S::V, at: usize, _: &[O; LANES]) -> S::V {
         simd.add(value, simd.load(&self.0[at]))
     }
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Gelu<'a>(&'a PanelPart);
+struct Gelu(PanelPart);
 
-impl Step for Gelu<'_> {
+impl Step for Gelu {
     #[inline(always)]
     fn result<S: Simd, O: Element>(&self, simd: S, value: S::V, at: usize, _: &[O; LANES]) -> S::V {
         O::gelu(simd, simd.add(value, simd.load(&self.0[at])))
     }
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Scaled<'a>(&'a PanelPart);
+struct Scaled(PanelPart);
 
-impl Step for Scaled<'_> {
+impl Step for Scaled {
     #[inline(always)]
     fn result<S: Simd, O: Element>(&self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V {
         simd.fused(simd.load(&self.0[at]), value, O::load(simd, before))
     }
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct BiasedAndScaled<'a>(&'a PanelPart, &'a PanelPart);
+struct BiasedAndScaled(PanelPart, PanelPart);
 
-impl Step for BiasedAndScaled<'_> {
+impl Step for BiasedAndScaled {
     #[inline(always)]
     fn result<S: Simd, O: Element>(&self, simd: S, value: S::V, at: usize, before: &[O; LANES]) -> S::V {
         let value = simd.add(value, simd.load(&self.0[at]));
@@ -375,77 +247,59 @@ impl Step for BiasedAndScaled<'_> {
 }
 
 /// The same step for all results.
-struct Each<'a, E, O, V, T> {
+struct Each<'a, E, O, T> {
     rows: PanelRows<'a, E, O>,
-    vectors: V,
     step: T,
 }
 
-impl<E: Operand, O: Element, V: Vectors, T: Step> Kernel for Each<'_, E, O, V, T> {
+impl<E: Operand, O: Element, T: Step> Kernel for Each<'_, E, O, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Each { rows, vectors, step } = self;
+        let Each { rows, step } = self;
         for row in 0..rows.sums.len() {
             let (sums, out) = rows.row(simd, row);
-            each(simd, &sums, vectors, &step, out);
+            each(simd, &sums, &step, out);
         }
     }
 }
 
-/// Puts results of a row into `out`, which is up to a panel long.
+/// Puts the results of a row over up to a panel into `out`.
 #[inline(always)]
-fn each<S: Simd, E: Operand, O: Element, V: Vectors>(
-    simd: S,
-    sums: &Sums<'_, S, E>,
-    vectors: V,
-    step: &impl Step,
-    out: &mut [O],
-) {
+fn each<S: Simd, E: Operand, O: Element>(simd: S, sums: &Sums<'_, S, E>, step: &impl Step, out: &mut [O]) {
     if let Some(out) = out.first_chunk_mut::<PANEL>() {
         // Whole panels as a loop of known length.
-        let out = out.as_chunks_mut::<LANES>().0;
-        for index in 0..V::COUNT {
-            let at = vectors.at(index);
-            let out = &mut out[at];
+        for (at, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let result = step.result(simd, sums.vector(simd, at), at, out);
             O::store_normal(simd, result, out);
         }
         return;
     }
-    for index in 0..V::COUNT {
-        let at = vectors.at(index);
-        let Some(out) = out.get_mut(at * LANES..).filter(|out| !out.is_empty()) else { continue };
-        let length = out.len().min(LANES);
-        let out = &mut out[..length];
+    for (at, out) in out.chunks_mut(LANES).enumerate() {
         let mut before = [O::default(); LANES];
-        before[..length].copy_from_slice(out);
+        before[..out.len()].copy_from_slice(out);
         store_part(simd, step.result(simd, sums.vector(simd, at), at, &before), out);
     }
 }
 
 /// [`Epilogue::SwiGlu`].
-struct SwiGluRows<'a, E, O, V> {
+struct SwiGluRows<'a, E, O> {
     rows: PanelRows<'a, E, O>,
-    vectors: V,
-    step: Biased<'a>,
+    bias: PanelPart,
 }
 
-impl<E: Operand, O: Element, V: Vectors> Kernel for SwiGluRows<'_, E, O, V> {
+impl<E: Operand, O: Element> Kernel for SwiGluRows<'_, E, O> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let SwiGluRows { rows, vectors, step: Biased(bias) } = self;
+        let SwiGluRows { rows, bias } = self;
         for row in 0..rows.sums.len() {
             let (sums, out) = rows.row(simd, row);
-            let out = out.as_chunks_mut::<LANES>().0;
-            for index in 0..V::COUNT / 2 {
-                let at = vectors.at(2 * index);
-                let Some(out) = out.get_mut(at / 2) else { continue };
-                let gate = sums.biased(simd, bias, at);
-                let value = sums.biased(simd, bias, at + 1);
+            for (index, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let gate = sums.biased(simd, &bias, 2 * index);
+                let value = sums.biased(simd, &bias, 2 * index + 1);
                 O::store_normal(simd, simd.multiply(math::silu(simd, gate), value), out);
             }
         }
@@ -453,25 +307,25 @@ impl<E: Operand, O: Element, V: Vectors> Kernel for SwiGluRows<'_, E, O, V> {
 }
 
 /// Heads of q or k.
-struct Turned<'a, E, O, V> {
+struct Turned<'a, E, O> {
     rows: PanelRows<'a, E, O>,
-    vectors: V,
     rotary: Rotary<'a>,
-    step: Biased<'a>,
+    bias: PanelPart,
 }
 
-impl<E: Operand, O: Element, V: Vectors> Kernel for Turned<'_, E, O, V> {
+impl<E: Operand, O: Element> Kernel for Turned<'_, E, O> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Turned { rows, vectors, rotary, step } = self;
+        let Turned { rows, rotary, bias } = self;
+        let step = Biased(bias);
         for row in 0..rows.sums.len() {
             let (sums, out) = rows.row(simd, row);
             let angles = rotary.angles(rows.first_row + row);
             match angles.and_then(|(sin, cos)| sin.first_chunk().zip(cos.first_chunk())) {
-                Some((sin, cos)) => turned(simd, &sums, vectors, step.0, sin, cos, out),
-                None => each(simd, &sums, vectors, &step, out),
+                Some((sin, cos)) => turned(simd, &sums, &step.0, sin, cos, out),
+                None => each(simd, &sums, &step, out),
             }
         }
     }
@@ -479,10 +333,9 @@ impl<E: Operand, O: Element, V: Vectors> Kernel for Turned<'_, E, O, V> {
 
 /// Puts a head that is turned by its angles into `out`.
 #[inline(always)]
-fn turned<S: Simd, E: Operand, O: Element, V: Vectors>(
+fn turned<S: Simd, E: Operand, O: Element>(
     simd: S,
     sums: &Sums<'_, S, E>,
-    vectors: V,
     bias: &PanelPart,
     sin: &[f32; PANEL],
     cos: &[f32; PANEL],
@@ -490,9 +343,8 @@ fn turned<S: Simd, E: Operand, O: Element, V: Vectors>(
 ) {
     let out: &mut [O; PANEL] = out.first_chunk_mut().expect("panels are whole");
     let (sin, cos, out) = (sin.as_chunks::<LANES>().0, cos.as_chunks::<LANES>().0, out.as_chunks_mut::<LANES>().0);
-    for index in 0..V::COUNT / 2 {
-        let low = vectors.low(index);
-        let high = low + VECTORS / 2;
+    for low in 0..2 {
+        let high = low + 2;
         let pair = [sums.biased(simd, bias, low), sums.biased(simd, bias, high)];
         let sin = [simd.load(&sin[low]), simd.load(&sin[high])];
         let cos = [simd.load(&cos[low]), simd.load(&cos[high])];

@@ -2,27 +2,26 @@
 #![allow(unsafe_code)]
 
 mod epilogue;
-mod on_tiles;
 mod pack;
 pub(crate) mod tile;
 
 use dinov3_system::threads::Pool;
 
 pub use epilogue::Epilogue;
-use epilogue::{PanelPart, PanelRows, WholePanel};
-pub(crate) use pack::panel_layout;
+use epilogue::PanelRows;
+pub(crate) use pack::tile_vectors;
 pub use pack::{ColumnScales, PackedMatrix};
 
 use crate::amx::{SIDE, Tiles, runs_on_tiles};
 use crate::element::{Element, Operand};
 use crate::isa::Isa;
 use crate::memory::SharedOutput;
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Lanes, Simd};
 use tile::{PANEL, panel_product};
 
 /// Rows that one task multiplies: with k up to a few thousand they stay in L2 while panels stream past. A multiple of
 /// the tile's rows.
-const ROW_BLOCK: usize = 96;
+pub(crate) const ROW_BLOCK: usize = 96;
 /// Rows of a group where tiles are wide, see [`LinearTask::group_rows`], and the largest panel for which there are groups.
 const GROUP_ROWS: usize = 12;
 const GROUP_PANEL_BYTES: usize = 256 * 1024;
@@ -62,7 +61,7 @@ pub fn linear<E: Operand, O: Element>(
     assert!(a_stride >= row_length && a.len() >= (m - 1) * a_stride + row_length, "rows of a");
     assert!(out_stride >= out_columns && out.len() >= (m - 1) * out_stride + out_columns, "rows of out");
 
-    let rows_per_task = row_block::<E>(w.isa(), m, k);
+    let rows_per_task = row_block::<E>(w.isa(), m);
     let row_blocks = m.div_ceil(rows_per_task);
     let panels = n.div_ceil(PANEL);
     let wanted = TASKS_PER_THREAD * pool.threads();
@@ -91,14 +90,10 @@ pub fn linear<E: Operand, O: Element>(
     });
 }
 
-/// Rows of a task that multiplies rows of `k` numbers: blocks of equal size, so that 261 rows are 90 + 90 + 81, not
-/// 96 + 96 + 69.
-pub(crate) fn row_block<E: Operand>(isa: Isa, m: usize, k: usize) -> usize {
-    let (most, multiple) = match runs_on_tiles::<E>(isa) {
-        true => (on_tiles::most_rows::<E>(k), SIDE),
-        false => (ROW_BLOCK, 6),
-    };
-    m.div_ceil(m.div_ceil(most).max(1)).next_multiple_of(multiple).min(most)
+/// Rows of a task, at most [`ROW_BLOCK`]: blocks of equal size, so that 261 rows are 90 + 90 + 81, not 96 + 96 + 69.
+pub(crate) fn row_block<E: Operand>(isa: Isa, m: usize) -> usize {
+    let tile_rows = if runs_on_tiles::<E>(isa) { 2 * SIDE } else { 6 };
+    m.div_ceil(m.div_ceil(ROW_BLOCK).max(1)).next_multiple_of(tile_rows).min(ROW_BLOCK)
 }
 
 pub struct LinearTask<'a, E, O> {
@@ -117,7 +112,7 @@ pub struct LinearTask<'a, E, O> {
 
 /// Sums on their way from the register tile to the epilogue.
 #[repr(align(64))]
-struct Scratch([PanelPart; ROW_BLOCK]);
+struct Scratch([[Lanes; PANEL / LANES]; ROW_BLOCK]);
 
 impl<'a, E: Operand, O: Element> LinearTask<'a, E, O> {
     /// Some rows times all of W, for an output without gaps; `a` starts with the first row.
@@ -144,23 +139,6 @@ impl<'a, E: Operand, O: Element> LinearTask<'a, E, O> {
         if panel_bytes <= GROUP_PANEL_BYTES { GROUP_ROWS } else { ROW_BLOCK }
     }
 
-    /// The sums of rows from row `start` on over the panel from column `first` on.
-    #[inline(always)]
-    fn panel_rows(&self, sums: &'a [PanelPart], start: usize, first: usize) -> PanelRows<'a, E, O> {
-        PanelRows {
-            sums,
-            a: &self.a[start * self.a_stride..],
-            a_stride: self.a_stride,
-            row_length: E::row_length(self.w.k()),
-            columns: self.w.columns(),
-            first,
-            first_row: self.first_row + start,
-            output: self.output,
-            span: self.span(start, first),
-            out_stride: self.out_stride,
-        }
-    }
-
     /// Where the results of a task's row and the panel from column `first` on go, and how many they are.
     fn span(&self, row: usize, first: usize) -> (usize, usize) {
         self.epilogue.span((self.first_row + row) * self.out_stride, first, PANEL.min(self.w.n() - first))
@@ -175,17 +153,14 @@ impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
         let k = E::product_length(self.w.k());
         let row_length = E::row_length(self.w.k());
         assert!(row_length >= k && self.a.len() >= (self.rows - 1) * self.a_stride + row_length);
-        if let Some(mut tiles) = Tiles::configure::<E>(self.w.isa()) {
-            self.on_tiles(simd, &mut tiles);
-            return;
-        }
-        let group = self.group_rows::<S>();
-        let tail = self.epilogue.tail(self.w.n());
+        // Tiles store whole rows of tiles.
+        const { assert!(ROW_BLOCK.is_multiple_of(SIDE)) };
+        let mut tiles = Tiles::configure::<E>(self.w.isa());
+        let group = if tiles.is_some() { ROW_BLOCK } else { self.group_rows::<S>() };
         let mut scratch = Scratch([[[0.0; LANES]; PANEL / LANES]; ROW_BLOCK]);
         for index in self.first_panel..self.first_panel + self.panels {
             let (panel, layout) = self.w.panel(index);
             let first = index * PANEL;
-            let epilogue = self.epilogue.at_panel(&tail, first, self.w.n());
             for start in (0..self.rows).step_by(group) {
                 let rows = group.min(self.rows - start).min(ROW_BLOCK);
                 let a = &self.a[start * self.a_stride..];
@@ -198,12 +173,29 @@ impl<E: Operand, O: Element> Kernel for LinearTask<'_, E, O> {
                 unsafe {
                     let (a, stride, panel) = (a.as_ptr(), self.a_stride, panel.as_ptr());
                     let sums = scratch.0.as_mut_ptr().cast();
-                    let columns = layout.width;
-                    panel_product::<S, E>(simd, a, stride, rows, k, panel, layout, columns, sums, PANEL);
+                    match &mut tiles {
+                        Some(tiles) => tiles.product::<E>(a, stride, rows, k, panel, layout, sums, PANEL),
+                        None => {
+                            let columns = layout.width;
+                            panel_product::<S, E>(simd, a, stride, rows, k, panel, layout, columns, sums, PANEL);
+                        }
+                    }
                 }
-                let rows = self.panel_rows(&scratch.0[..rows], start, first);
+                let rows = PanelRows {
+                    sums: &scratch.0[..rows],
+                    a,
+                    a_stride: self.a_stride,
+                    row_length,
+                    columns: self.w.columns(),
+                    first,
+                    columns_of_product: self.w.n(),
+                    first_row: self.first_row + start,
+                    output: self.output,
+                    span: self.span(start, first),
+                    out_stride: self.out_stride,
+                };
                 // SAFETY: rows and panels of different tasks, and so these parts, do not overlap.
-                unsafe { epilogue.apply(simd, rows, WholePanel) };
+                unsafe { self.epilogue.apply(simd, rows) };
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::memory::{AlignedWords, SharedOutput};
 use crate::simd::LANES;
 
 /// Vectors in a tile of the instruction set; fixes the layout of the panels.
-pub(in crate::gemm) fn tile_vectors(isa: Isa) -> usize {
+pub(crate) fn tile_vectors(isa: Isa) -> usize {
     match isa.level() {
         Level::Scalar | Level::AmxEmulated | Level::Avx2 | Level::AvxVnni => 1,
         Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => 4,
@@ -35,7 +35,7 @@ impl Isa {
 }
 
 /// The panel of `columns` weight columns of `k` numbers.
-pub(crate) fn panel_layout<E: Operand>(isa: Isa, columns: usize, k: usize) -> PanelLayout {
+fn panel_layout<E: Operand>(isa: Isa, columns: usize, k: usize) -> PanelLayout {
     if amx::runs_on_tiles::<E>(isa) {
         PanelLayout::of_tiles::<E>(columns, k)
     } else {

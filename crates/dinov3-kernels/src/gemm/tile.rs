@@ -433,9 +433,9 @@ mod tests {
     use dinov3_system::guarded::{Edge, Guarded};
 
     use super::*;
-    use crate::amx::{Meanwhile, TileBlock, Tiles};
+    use crate::amx::Tiles;
     use crate::bf16::Bf16;
-    use crate::gemm::pack::tile_vectors;
+    use crate::gemm::tile_vectors;
     use crate::int8::Int8;
     use crate::isa::Isa;
     use crate::simd::dispatch_integers;
@@ -474,12 +474,6 @@ mod tests {
         }
     }
 
-    struct Nothing;
-
-    impl Meanwhile for Nothing {
-        fn step(&mut self) {}
-    }
-
     fn stays_inside<E: Operand>() {
         for isa in Isa::all_supported().into_iter().chain([Isa::AMX_EMULATED]) {
             for (rows, columns, k) in [
@@ -504,23 +498,8 @@ mod tests {
                     let layout = PanelLayout::of_tiles::<E>(columns, k);
                     let mut on_tiles = Operands::<E>::new(rows, rows.next_multiple_of(LANES), k, layout, columns, edge);
                     let (a, panel, c) = (on_tiles.a.as_ptr(), on_tiles.panel.as_ptr(), on_tiles.c.as_mut_ptr());
-                    for (row, column) in (0..rows).step_by(32).flat_map(|row| [(row, 0), (row, 32)]) {
-                        let tile = |at: usize| (column + at < layout.width).then_some(column + at);
-                        let (Some(left), right) = (tile(0), tile(16)) else { continue };
-                        let of_panel = |column: usize| panel.wrapping_add(layout.offset(column, 0));
-                        let block = TileBlock {
-                            a: a.wrapping_add(row * k).cast(),
-                            a_stride_bytes: k * size_of::<E>(),
-                            rows: (rows - row).min(32),
-                            k_bytes: k * size_of::<E>(),
-                            b: [of_panel(left), right.map_or(std::ptr::null(), of_panel)],
-                            c: [left, left + 16].map(|column| c.wrapping_add(row * layout.width + column)),
-                            c_stride_bytes: layout.width * 4,
-                            add: false,
-                        };
-                        // SAFETY: as above; `c` has as many rows as fill tiles.
-                        unsafe { tiles.run::<E, _>(&block, &mut Nothing) };
-                    }
+                    // SAFETY: as above; `c` has as many rows as fill tiles.
+                    unsafe { tiles.product::<E>(a, k, rows, k, panel, layout, c, layout.width) };
                     assert!(on_tiles.c.iter().all(|&sum| sum == 0.0));
                 }
             }

@@ -10,7 +10,6 @@ use crate::element::{Element, Operand};
 use crate::gemm::Epilogue;
 use crate::int8::{Int8, read_trailer};
 use crate::isa::Isa;
-use crate::memory::AlignedVec;
 use crate::rotary::Rotary;
 
 /// The epilogue of a product, with vectors of its own.
@@ -91,7 +90,7 @@ pub fn linear<E: Operand, O: Element>(
     let run = |isa: Isa, epilogue: Epilogue<'_>| -> (Vec<O>, Vec<O>) {
         let packed = pack::<E>(isa, &pool, &w, n, k);
         let (length, stride) = (E::row_length(k), E::row_length(k) + GAP);
-        let mut buffer = AlignedVec::default();
+        let mut buffer = Vec::new();
         let nothing = vec![E::Element::from_f32(f32::NAN); k];
         // A number that spoils every product, where there is one.
         let filler = E::operands(&pool, isa, &nothing, k, &mut buffer).first().copied().unwrap_or_default();
@@ -177,7 +176,7 @@ fn byte_sums<E: Operand>(
     epilogue: Epilogue<'_>,
 ) -> Vec<f64> {
     let packed = pack::<E>(Isa::SCALAR, pool, w, n, k);
-    let (mut buffer, mut out) = (AlignedVec::default(), vec![0.0_f32; m * n]);
+    let (mut buffer, mut out) = (Vec::new(), vec![0.0_f32; m * n]);
     let a = elements::<E::Element>(a);
     let rows = E::operands(pool, Isa::SCALAR, &a, k, &mut buffer);
     crate::linear(pool, rows, m, E::row_length(k), &packed, epilogue, &mut out, n);
@@ -192,9 +191,9 @@ pub fn quantize(place: &impl Place, isa: Isa, rows: usize, width: usize) -> Comp
     let values = place.copy(&elements::<Bf16>(&values));
     let pool = Pool::new(2);
     let run = |isa| {
-        let mut buffer = AlignedVec::default();
+        let mut buffer = Vec::new();
         Int8::operands(&pool, isa, &values, width, &mut buffer);
-        buffer.iter().map(|byte| u32::from(byte.0)).collect::<Vec<u32>>()
+        buffer.into_iter().map(|byte: Int8| u32::from(byte.0)).collect::<Vec<u32>>()
     };
     note_bits(&run(isa), &run(Isa::SCALAR), || format!("quantize {rows}x{width}, {}", isa.name()))
 }

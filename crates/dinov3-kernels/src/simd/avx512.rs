@@ -40,18 +40,6 @@ macro_rules! registers {
     };
 }
 
-/// Lane i and the one half of the lanes further on, until one is left.
-macro_rules! halve {
-    ($value:expr, $of_eight:ident, $of_four:ident) => {
-        registers!({
-            let eight = $of_eight(_mm512_castps512_ps256($value), _mm512_extractf32x8_ps::<1>($value));
-            let four = $of_four(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-            let two = $of_four(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32($of_four(two, _mm_movehdup_ps(two)))
-        })
-    };
-}
-
 impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
     type V = __m512;
     const TILE_VECTORS: usize = 4;
@@ -283,23 +271,6 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
     fn prefetch(self, address: *const f32) {
         // SAFETY: a prefetch touches no memory as far as the program can tell; SSE is part of the baseline.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
-    }
-
-    // In the order of the portable halves.
-    #[inline(always)]
-    fn sum(self, value: __m512) -> f32 {
-        halve!(value, _mm256_add_ps, _mm_add_ps)
-    }
-
-    // No lane is NaN: whoever asks has let numbers win before.
-    #[inline(always)]
-    fn largest(self, value: __m512) -> f32 {
-        halve!(value, _mm256_max_ps, _mm_max_ps)
-    }
-
-    #[inline(always)]
-    fn prefetch_far(self, address: *const f32) {
-        registers!(_mm_prefetch::<_MM_HINT_T1>(address.cast()));
     }
 
     #[inline(always)]

@@ -123,12 +123,6 @@ pub trait Simd: Copy {
         let _ = address;
     }
 
-    /// The same for what is needed later: into L2.
-    #[inline(always)]
-    fn prefetch_far(self, address: *const f32) {
-        let _ = address;
-    }
-
     /// Like [`Simd::store_bf16`], for values of which none is subnormal: there is an instruction that takes those for zero.
     #[inline(always)]
     fn store_normal_bf16(self, value: Self::V, target: &mut [u16; LANES]) {

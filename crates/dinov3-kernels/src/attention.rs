@@ -6,17 +6,14 @@
 //! sums carried on from block to block (Milakov and Gimelshein 2018, arXiv 1805.02867).
 #![allow(unsafe_code)]
 
-mod on_tiles;
-
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use dinov3_system::threads::Pool;
 
-use crate::amx::{Tiles, runs_on_tiles};
 use crate::element::{Element, SealedElement, Work, store_part};
-use crate::gemm::panel_layout;
 use crate::gemm::tile::{PANEL, PanelLayout, panel_product};
+use crate::gemm::tile_vectors;
 use crate::isa::Isa;
 use crate::memory::{AlignedWords, SharedOutput};
 use crate::simd::{Kernel, LANES, Lanes, Simd};
@@ -79,7 +76,7 @@ const MOST_AT_ONCE: usize = SCORE_FLOATS / 24 - LANES;
 /// How packed heads and score rows lie in memory.
 #[derive(Clone, Copy)]
 struct Plan {
-    isa: Isa,
+    tile_vectors: usize,
     key_words: usize,
     value_words: usize,
     /// Query rows of a block.
@@ -94,20 +91,15 @@ impl Plan {
     fn new<E: Element>(isa: Isa, shape: &AttentionShape) -> Plan {
         let padded_tokens = shape.tokens.next_multiple_of(LANES);
         let padded_dim = shape.head_dim.next_multiple_of(LANES);
-        let most_at_once = if runs_on_tiles::<E>(isa) { on_tiles::MOST_AT_ONCE } else { MOST_AT_ONCE };
-        let keys = if shape.tokens <= most_at_once { shape.tokens } else { KEY_BLOCK };
+        let keys = if shape.tokens <= MOST_AT_ONCE { shape.tokens } else { KEY_BLOCK };
         // One more vector, so that rows do not fall on the same cache sets.
         let score_stride = keys.next_multiple_of(LANES) + LANES;
-        let rows = if runs_on_tiles::<E>(isa) {
-            on_tiles::ROWS
-        } else {
-            let most = (SCORE_FLOATS / score_stride).min(MOST_ROWS);
-            shape.tokens.div_ceil(shape.tokens.div_ceil(most)).next_multiple_of(6)
-        };
+        let most = (SCORE_FLOATS / score_stride).min(MOST_ROWS);
+        let rows = shape.tokens.div_ceil(shape.tokens.div_ceil(most)).next_multiple_of(6);
         Plan {
-            isa,
-            key_words: padded_tokens * panel_layout::<E>(isa, PANEL, shape.head_dim).words,
-            value_words: padded_dim * panel_layout::<E>(isa, PANEL, shape.tokens).words,
+            tile_vectors: tile_vectors(isa),
+            key_words: padded_tokens * shape.head_dim.div_ceil(E::GROUP),
+            value_words: padded_dim * shape.tokens.div_ceil(E::GROUP),
             rows,
             keys,
             score_stride,
@@ -121,11 +113,11 @@ impl Plan {
     }
 
     fn key_layout<E: Element>(&self, shape: &AttentionShape, first: usize) -> PanelLayout {
-        panel_layout::<E>(self.isa, shape.tokens - first, shape.head_dim)
+        PanelLayout::new::<E>(self.tile_vectors, shape.tokens - first, shape.head_dim)
     }
 
     fn value_layout<E: Element>(&self, shape: &AttentionShape, first: usize) -> PanelLayout {
-        panel_layout::<E>(self.isa, shape.head_dim - first, shape.tokens)
+        PanelLayout::new::<E>(self.tile_vectors, shape.head_dim - first, shape.tokens)
     }
 
     fn blocks(&self, tokens: usize) -> usize {
@@ -231,8 +223,7 @@ impl<E: Element> Kernel for AttentionTask<'_, E> {
     fn run<S: Simd>(mut self, simd: S) {
         let Plan { rows, score_stride, sum_stride, .. } = self.plan;
         let worker = &mut *self.worker;
-        let mut tiles = Tiles::configure::<E>(self.plan.isa);
-        worker.scores.grow(if tiles.is_some() { on_tiles::SLOTS } else { 1 } * rows * score_stride);
+        worker.scores.grow(rows * score_stride);
         worker.sums.grow(rows * sum_stride);
         if self.plan.keys < self.shape.tokens {
             worker.sums_of_block.grow(rows * sum_stride);
@@ -242,10 +233,12 @@ impl<E: Element> Kernel for AttentionTask<'_, E> {
             Part::Head => {
                 packed.grow(self.plan.packed_words());
                 self.pack(simd, packed.as_mut_slice());
-                self.attend_to(simd, tiles.as_mut(), packed.as_slice(), 0..self.plan.blocks(self.shape.tokens));
+                for block in 0..self.plan.blocks(self.shape.tokens) {
+                    self.attend(simd, packed.as_slice(), block);
+                }
             }
             Part::Pack(target) => self.pack(simd, target),
-            Part::Block(source, block) => self.attend_to(simd, tiles.as_mut(), source, block..block + 1),
+            Part::Block(source, block) => self.attend(simd, source, block),
         }
         self.worker.packed = packed;
     }
@@ -295,11 +288,7 @@ impl<E: Element> AttentionTask<'_, E> {
             self.prefetch(simd, first + LANES, 1);
             let panel = first / PANEL * PANEL;
             let layout = self.plan.key_layout::<E>(self.shape, panel);
-            let start = panel * layout.words + layout.offset(first - panel, 0);
-            if layout.words > words {
-                // Tiles are longer than a head.
-                keys[start + words * LANES..start + layout.words * LANES].fill(0);
-            }
+            let start = panel * words + layout.offset(first - panel, 0);
             for first_word in (0..words).step_by(LANES) {
                 let mut rows = [simd.splat(0.0); LANES];
                 for (row, token) in rows.iter_mut().zip(first..tokens.min(first + LANES)) {
@@ -327,15 +316,8 @@ impl<E: Element> AttentionTask<'_, E> {
     #[inline(always)]
     fn pack_values<S: Simd>(&self, simd: S, values: &mut [u32]) {
         let AttentionShape { tokens, head_dim, .. } = *self.shape;
-        let value_words = self.plan.value_layout::<E>(self.shape, 0).words;
-        let used_words = tokens.div_ceil(E::GROUP);
-        if used_words < value_words {
-            // Tiles are longer than the tokens.
-            for column in values[..self.plan.value_words].chunks_exact_mut(value_words * LANES) {
-                column[used_words * LANES..].fill(0);
-            }
-        }
-        for word in 0..used_words {
+        let value_words = tokens.div_ceil(E::GROUP);
+        for word in 0..value_words {
             let token = word * E::GROUP;
             if token.is_multiple_of(LANES) {
                 self.prefetch(simd, token + LANES, 2);
@@ -362,19 +344,10 @@ impl<E: Element> AttentionTask<'_, E> {
         }
     }
 
-    /// Some blocks of queries.
-    #[inline(always)]
-    fn attend_to<S: Simd>(&mut self, simd: S, tiles: Option<&mut Tiles>, packed: &[u32], blocks: Range<usize>) {
-        match tiles {
-            Some(tiles) => self.attend_on_tiles(simd, tiles, packed, blocks),
-            None => blocks.for_each(|block| self.attend(simd, packed, block)),
-        }
-    }
-
     /// One block of queries.
     #[inline(always)]
     fn attend<S: Simd>(&mut self, simd: S, packed: &[u32], block: usize) {
-        let tokens = self.shape.tokens;
+        let AttentionShape { tokens, head_dim, .. } = *self.shape;
         let Plan { score_stride, sum_stride, .. } = self.plan;
         let queries: Range<usize> = block * self.plan.rows..tokens.min((block + 1) * self.plan.rows);
         let mut scores = std::mem::take(&mut self.worker.scores);
@@ -398,32 +371,28 @@ impl<E: Element> AttentionTask<'_, E> {
             self.sum_values(simd, packed, queries.len(), &keys, score_rows, block);
             let rows = sum_rows.chunks_exact_mut(sum_stride).zip(block.chunks_exact(sum_stride));
             for ((sums, block), softmax) in rows.zip(&softmax) {
-                add_block(simd, sums, softmax.kept, block);
+                let kept = simd.splat(softmax.kept);
+                for (sum, block) in sums.as_chunks_mut::<LANES>().0.iter_mut().zip(block.as_chunks::<LANES>().0) {
+                    simd.store(simd.fused(simd.load(sum), kept, simd.load(block)), sum);
+                }
             }
         }
-        for ((query, sums), softmax) in queries.zip(sum_rows.chunks_exact(sum_stride)).zip(&softmax) {
-            self.divide(simd, query, sums, softmax);
+        for ((row, sums), softmax) in sum_rows.chunks_exact(sum_stride).enumerate().zip(&softmax) {
+            let token = self.image * tokens + queries.start + row;
+            let start = token * self.shape.dim() + self.head * head_dim;
+            // SAFETY: tasks differ in the image, the head or the block of queries, so their parts do not overlap.
+            let out = unsafe { self.output.part(start, head_dim) };
+            // A row of nothing but minus infinity has no weights.
+            let total = if softmax.largest == f32::NEG_INFINITY { f32::NAN } else { softmax.total };
+            let inverse = simd.splat(1.0 / total);
+            for (sums, out) in sums[..head_dim].chunks(LANES).zip(out.chunks_mut(LANES)) {
+                let value = simd.multiply(simd.load_part(sums, 0.0), inverse);
+                store_part(simd, value, out);
+            }
         }
         self.worker.scores = scores;
         self.worker.sums = sums;
         self.worker.sums_of_block = sums_of_block;
-    }
-
-    /// Writes a query's weighted sum of values, divided by its weights.
-    #[inline(always)]
-    fn divide<S: Simd>(&self, simd: S, query: usize, sums: &[f32], softmax: &Softmax) {
-        let head_dim = self.shape.head_dim;
-        let token = self.image * self.shape.tokens + query;
-        let start = token * self.shape.dim() + self.head * head_dim;
-        // SAFETY: tasks differ in the image, the head or the block of queries, so their parts do not overlap.
-        let out = unsafe { self.output.part(start, head_dim) };
-        // A row of nothing but minus infinity has no weights.
-        let total = if softmax.largest == f32::NEG_INFINITY { f32::NAN } else { softmax.total };
-        let inverse = simd.splat(1.0 / total);
-        for (sums, out) in sums[..head_dim].chunks(LANES).zip(out.chunks_mut(LANES)) {
-            let value = simd.multiply(simd.load_part(sums, 0.0), inverse);
-            store_part(simd, value, out);
-        }
     }
 
     /// Scores are exponents of e over the root; powers of two are cheaper.
@@ -497,15 +466,6 @@ impl<E: Element> AttentionTask<'_, E> {
     }
 }
 
-/// Adds the sums of a block of keys to what is kept of those before.
-#[inline(always)]
-fn add_block<S: Simd>(simd: S, sums: &mut [f32], kept: f32, block: &[f32]) {
-    let kept = simd.splat(kept);
-    for (sum, block) in sums.as_chunks_mut::<LANES>().0.iter_mut().zip(block.as_chunks::<LANES>().0) {
-        simd.store(simd.fused(simd.load(sum), kept, simd.load(block)), sum);
-    }
-}
-
 /// What softmax carries on from one block of a row's scores to the next.
 #[derive(Clone, Copy)]
 struct Softmax {
@@ -555,12 +515,6 @@ impl Softmax {
             let target = unsafe { &mut *start.cast::<E>().add(index * LANES).cast::<[E; LANES]>() };
             // No power is subnormal.
             E::store_normal(simd, power, target);
-        }
-        // Tiles take two vectors at a time, and the second weighs nothing if there is none.
-        if vectors % 2 == 1 && (vectors + 1) * LANES <= row.len() {
-            // SAFETY: inside the row, as above; what lies there has been read.
-            let target = unsafe { &mut *start.cast::<E>().add(vectors * LANES).cast::<[E; LANES]>() };
-            *target = [E::default(); LANES];
         }
         if is_first {
             self.total = simd.sum(sum);
